@@ -110,3 +110,29 @@ macro_rules! hexadecimal {
 }
 hexadecimal!(hex64, u64, "{:016x}");
 hexadecimal!(hex128, u128, "{:032x}");
+
+impl LedgerRecord {
+    /// Returns the record's key, under which it replaces earlier ones: all claims have one, and so have ticks whose
+    /// numbers are the same mod `kept`.
+    #[must_use]
+    pub fn key(&self, kept: u64) -> String {
+        match self {
+            Self::Tick(tick) => (tick.number % kept).to_string(),
+            Self::Claim(_) => "claim".to_owned(),
+        }
+    }
+
+    /// Writes the record as JSON.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("plain data can be written to memory")
+    }
+
+    /// Reads a record that was written as JSON.
+    ///
+    /// # Errors
+    /// If it is no record of a ledger, with the reason.
+    pub fn decode(bytes: &[u8]) -> Result<Self, String> {
+        serde_json::from_slice(bytes).map_err(|error| error.to_string())
+    }
+}

@@ -1,0 +1,178 @@
+//! Rows of ticks that are to be committed together, kept until they are.
+//!
+//! A transaction that is aborted is sent again as it was, so its rows stay until it is known to be committed. All bytes
+//! are in one buffer, and a row costs 48 bytes beside its own.
+
+use keytide_dataflow::model::Tick;
+
+/// The value's length of a row that has none.
+const NO_VALUE: u32 = u32::MAX;
+
+/// A row on its way to a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeptRow<'a> {
+    /// The index of the topic in the list that the ledger was opened with.
+    pub topic: usize,
+    pub tick: Tick,
+    /// The row's `keytide-id`.
+    pub id: u128,
+    pub key: &'a [u8],
+    /// The row; `None` if it is taken back.
+    pub value: Option<&'a [u8]>,
+    /// Headers beside `keytide-tick` and `keytide-id`.
+    pub headers: KeptHeaders<'a>,
+}
+
+/// The further headers of a row: pairs of a name and a value, in order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeptHeaders<'a>(&'a [u8]);
+
+/// Rows of ticks, in the order in which they are sent.
+#[derive(Clone, Debug, Default)]
+pub struct KeptRows {
+    bytes: Vec<u8>,
+    index: Vec<Place>,
+}
+
+/// The place of a row: its key, value and headers follow one another in the buffer.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    id: u128,
+    tick: Tick,
+    start: usize,
+    key: u32,
+    value: u32,
+    headers: u32,
+    topic: u32,
+}
+
+impl KeptRows {
+    /// Adds a row. `headers` are further headers, each a name and its value.
+    ///
+    /// # Panics
+    /// If a part of the row has 4 GiB or more. No topic takes one of these.
+    pub fn push<'h>(
+        &mut self,
+        topic: usize,
+        tick: Tick,
+        id: u128,
+        key: &[u8],
+        value: Option<&[u8]>,
+        headers: impl IntoIterator<Item = (&'h str, &'h str)>,
+    ) {
+        let length = |length: usize| {
+            let short = u32::try_from(length).ok().filter(|&length| length != NO_VALUE);
+            short.expect("a part of a row has less than 4 GiB")
+        };
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(key);
+        self.bytes.extend_from_slice(value.unwrap_or_default());
+        let before = self.bytes.len();
+        for (name, value) in headers {
+            for text in [name, value] {
+                self.bytes.extend_from_slice(&length(text.len()).to_le_bytes());
+                self.bytes.extend_from_slice(text.as_bytes());
+            }
+        }
+        self.index.push(Place {
+            id,
+            tick,
+            start,
+            key: length(key.len()),
+            value: value.map_or(NO_VALUE, |value| length(value.len())),
+            headers: length(self.bytes.len() - before),
+            topic: length(topic),
+        });
+    }
+
+    /// Forgets all rows, and keeps the memory for the next ones.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.index.clear();
+    }
+
+    /// Returns the bytes that the rows take.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes.len() + self.index.len() * size_of::<Place>()
+    }
+
+    /// Returns the number of rows.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.index.is_empty()
+    }
+
+    /// Returns the rows in their order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = KeptRow<'_>> {
+        self.index.iter().map(|place| {
+            let (key, rest) = self.bytes[place.start..].split_at(place.key as usize);
+            let has_value = place.value != NO_VALUE;
+            let (value, rest) = rest.split_at(if has_value { place.value as usize } else { 0 });
+            KeptRow {
+                topic: place.topic as usize,
+                tick: place.tick,
+                id: place.id,
+                key,
+                value: has_value.then_some(value),
+                headers: KeptHeaders(&rest[..place.headers as usize]),
+            }
+        })
+    }
+}
+
+impl<'a> KeptHeaders<'a> {
+    /// Returns the bytes of all names and values, and 8 for each pair.
+    #[must_use]
+    pub fn bytes(self) -> usize {
+        self.0.len()
+    }
+}
+
+impl<'a> Iterator for KeptHeaders<'a> {
+    type Item = (&'a str, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut text = || {
+            let (length, rest) = self.0.split_first_chunk::<4>()?;
+            let (text, rest) = rest.split_at(u32::from_le_bytes(*length) as usize);
+            self.0 = rest;
+            Some(text)
+        };
+        let (name, value) = (text()?, text()?);
+        Some((std::str::from_utf8(name).expect("a name was a string"), value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_come_back_as_they_were_put_in() {
+        let mut rows = KeptRows::default();
+        rows.push(0, 7, u128::MAX, b"k", Some(b"value"), []);
+        rows.push(3, 8, 1, b"", None, [("name", "value"), ("", "")]);
+        rows.push(1, u64::MAX, 0, b"key", Some(b""), [("a", "b")]);
+        let all: Vec<_> = rows.iter().collect();
+        assert_eq!(rows.len(), 3);
+        assert_eq!(
+            (all[0].topic, all[0].tick, all[0].id, all[0].key, all[0].value),
+            (0, 7, u128::MAX, &b"k"[..], Some(&b"value"[..]))
+        );
+        assert_eq!(all[0].headers.count(), 0);
+        assert_eq!((all[1].key, all[1].value), (&b""[..], None));
+        let headers: Vec<_> = all[1].headers.collect();
+        assert_eq!(headers, [("name", &b"value"[..]), ("", &b""[..])]);
+        assert_eq!((all[2].tick, all[2].value), (u64::MAX, Some(&b""[..])));
+        assert_eq!(all[2].headers.bytes(), 10);
+        assert!(rows.bytes() > 3 * size_of::<Place>());
+        rows.clear();
+        assert!(rows.is_empty() && rows.bytes() == 0);
+    }
+}

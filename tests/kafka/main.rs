@@ -20,6 +20,7 @@ mod gaps;
 #[allow(dead_code, unused_imports, reason = "the suite needs part of what the other tests need")]
 #[path = "../harness/mod.rs"]
 mod harness;
+mod ledger;
 mod live;
 mod mistakes;
 mod outages;

@@ -21,6 +21,7 @@ mod headers;
 mod mistake;
 mod producer;
 mod range;
+mod results;
 mod rights;
 mod settings;
 #[cfg(test)]
@@ -33,6 +34,7 @@ pub(crate) use headers::KeptHeaders;
 pub use mistake::Mistake;
 pub use producer::Producer;
 pub use range::{Gap, MessageBlock, READ_WAIT, Range, ranges};
+pub(crate) use results::{result_headers, result_settings};
 pub use rights::{Right, TopicRights};
 pub use topic::{Cluster, Topic};
 

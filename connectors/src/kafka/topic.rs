@@ -59,10 +59,22 @@ impl Topic {
     /// # Errors
     /// If librdkafka refuses the settings.
     pub fn open(client: &KafkaClient, topic: &str) -> Result<Self, KafkaError> {
+        Self::with_isolation(client, topic, "read_committed")
+    }
+
+    /// Makes a client whose high watermarks include records of open transactions.
+    ///
+    /// # Errors
+    /// If librdkafka refuses the settings.
+    pub(crate) fn open_uncommitted(client: &KafkaClient, topic: &str) -> Result<Self, KafkaError> {
+        Self::with_isolation(client, topic, "read_uncommitted")
+    }
+
+    fn with_isolation(client: &KafkaClient, topic: &str, isolation: &str) -> Result<Self, KafkaError> {
         let mut config = client_config(client);
         config
             .set("allow.auto.create.topics", "false")
-            .set("isolation.level", "read_committed")
+            .set("isolation.level", isolation)
             .set("enable.auto.commit", "false")
             .remove("group.id");
         let lookup = config

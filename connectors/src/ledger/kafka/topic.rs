@@ -1,0 +1,114 @@
+//! The topic of a ledger. It is created if it is missing, and checked if it exists.
+
+use std::future::Future;
+use std::time::Duration;
+
+use keytide_config::KafkaSink;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::config::FromClientConfigAndContext as _;
+use rdkafka::error::{KafkaError as LibraryError, RDKafkaErrorCode};
+
+use super::LEDGER_RECORD_BYTES;
+use crate::kafka::{KafkaContext, KafkaError, Right, Topic, client_config, create_error};
+use crate::ledger::error::LedgerError;
+
+/// How long one request may take.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// The size of a segment. Only closed segments are compacted, and a start reads the topic whole.
+const SEGMENT_BYTES: &str = "16777216";
+
+/// Makes sure that the topic is there and fit; returns the largest record batch that it takes, if that is known.
+pub(super) fn prepare(sink: &KafkaSink, name: &str) -> Result<Option<usize>, LedgerError> {
+    let brokers = &sink.client.brokers;
+    let lookup = Topic::open(&sink.client, name)?;
+    if lookup.cluster()?.is_mock {
+        return Err(LedgerError::NoTransactions { brokers: brokers.clone() });
+    }
+    // 1. The topic, with its one partition.
+    let admin = admin(sink)?;
+    let partitions = match lookup.partitions() {
+        Err(KafkaError::NoTopic { .. }) if sink.create_topics => {
+            create(&admin, sink, name)?;
+            1
+        }
+        Err(KafkaError::NoTopic { .. }) => {
+            let (brokers, topic) = (brokers.clone(), name.to_owned());
+            return Err(LedgerError::MissingTopic { brokers, topic });
+        }
+        partitions => partitions?.len(),
+    };
+    if partitions != 1 {
+        return Err(LedgerError::Partitions { topic: name.to_owned(), found: partitions });
+    }
+    // 2. The rights on it.
+    let needed = [Right::Describe, Right::Read, Right::Write];
+    if let Some(denied) = lookup.denied(&needed)?.into_iter().next() {
+        return Err(denied.into());
+    }
+    // 3. Its settings, as far as the brokers return them.
+    let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
+    let described = block_on(admin.describe_configs(&[ResourceSpecifier::Topic(name)], &options));
+    let described = described.ok().and_then(|resources| resources.into_iter().next()?.ok());
+    let value = |name| described.as_ref()?.get(name)?.value.clone();
+    let Some(found) = value("cleanup.policy") else {
+        tracing::warn!("the settings of {name} may not be read: it must be compacted");
+        return Ok(None);
+    };
+    // With `compact,delete` a tick's record may go before its checkpoint.
+    if found.trim() != "compact" {
+        let (brokers, topic) = (brokers.clone(), name.to_owned());
+        return Err(LedgerError::CleanupPolicy { brokers, topic, found });
+    }
+    Ok(value("max.message.bytes").and_then(|bytes| bytes.parse().ok()))
+}
+
+fn admin(sink: &KafkaSink) -> Result<AdminClient<KafkaContext>, LedgerError> {
+    let mut settings = client_config(&sink.client);
+    settings.set("allow.auto.create.topics", "false");
+    let admin = AdminClient::from_config_and_context(&settings, KafkaContext::new(&sink.client));
+    Ok(admin.map_err(|error| create_error(&sink.client, error))?)
+}
+
+fn create(admin: &AdminClient<KafkaContext>, sink: &KafkaSink, name: &str) -> Result<(), LedgerError> {
+    let failed = |reason: String| LedgerError::CreateTopic {
+        brokers: sink.client.brokers.clone(),
+        topic: name.to_owned(),
+        reason,
+    };
+    // -1 is the brokers' default.
+    let replication = TopicReplication::Fixed(sink.replication.map_or(-1, i32::from));
+    let bytes = LEDGER_RECORD_BYTES.to_string();
+    let topic = NewTopic::new(name, 1, replication)
+        .set("cleanup.policy", "compact")
+        .set("segment.bytes", SEGMENT_BYTES)
+        .set("max.message.bytes", &bytes);
+    let options = AdminOptions::new().request_timeout(Some(TIMEOUT)).operation_timeout(Some(TIMEOUT));
+    let created = block_on(admin.create_topics([&topic], &options));
+    match created.map(|results| results.into_iter().next()) {
+        Ok(Some(Ok(topic))) => tracing::info!(topic, "created"),
+        Ok(None | Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists)))) => {}
+        Ok(Some(Err((
+            _,
+            RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed,
+        )))) => {
+            return Err(LedgerError::Denied {
+                brokers: sink.client.brokers.clone(),
+                right: "Create",
+                resource: format!("topic {name}"),
+            });
+        }
+        Ok(Some(Err((_, code)))) => return Err(failed(code.to_string())),
+        Err(error) => return Err(failed(reason(&error))),
+    }
+    Ok(())
+}
+
+fn reason(error: &LibraryError) -> String {
+    error.rdkafka_error_code().map_or_else(|| error.to_string(), |code| code.to_string())
+}
+
+/// Waits for a future on this thread, which must not be one of a runtime.
+fn block_on<F: Future>(future: F) -> F::Output {
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    runtime.expect("a runtime without drivers asks nothing of the system").block_on(future)
+}

@@ -1,0 +1,87 @@
+//! Reads the records of a ledger into what a start needs: the last ticks, and the newest claim.
+
+use std::collections::BTreeMap;
+
+use super::error::LedgerError;
+use super::machine::{Life, Seen};
+use super::record::{Claim, LedgerRecord, TickRecord};
+
+/// The number of ticks that a ledger keeps. A tick's record replaces the one of this many ticks before.
+pub const KEPT_TICKS: u64 = 4_096;
+
+/// The records with which a job goes on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    /// The newest ticks, without a gap and ascending, at most [`KEPT_TICKS`].
+    pub ticks: Vec<TickRecord>,
+    pub last_claim: Option<Claim>,
+}
+
+/// The records of a ledger that were read so far.
+#[derive(Debug)]
+pub(super) struct Reading {
+    job: String,
+    seen: Seen,
+    claim: Option<Claim>,
+    /// The ticks by number, until the history is taken.
+    ticks: Option<BTreeMap<u64, TickRecord>>,
+}
+
+impl Reading {
+    pub(super) fn new(job: &str) -> Self {
+        Self { job: job.to_owned(), seen: Seen::default(), claim: None, ticks: Some(BTreeMap::new()) }
+    }
+
+    pub(super) fn seen(&self) -> Seen {
+        self.seen
+    }
+
+    pub(super) fn claim(&self) -> Option<&Claim> {
+        self.claim.as_ref()
+    }
+
+    /// Takes the next record of the ledger `ledger`. `place` says where it is.
+    pub(super) fn take(
+        &mut self,
+        value: &[u8],
+        ledger: &str,
+        place: impl FnOnce() -> String,
+    ) -> Result<(), LedgerError> {
+        let record = match LedgerRecord::decode(value) {
+            Ok(record) => record,
+            Err(reason) => return Err(LedgerError::Foreign { place: place(), reason }),
+        };
+        match record {
+            LedgerRecord::Claim(claim) => {
+                if claim.job != self.job {
+                    let (ledger, job) = (ledger.to_owned(), self.job.clone());
+                    return Err(LedgerError::OtherJob { ledger, found: claim.job, job });
+                }
+                self.seen.claim = Some(Life { generation: claim.generation, nonce: claim.nonce });
+                self.claim = Some(claim);
+            }
+            LedgerRecord::Tick(tick) => {
+                let life = Life { generation: tick.generation, nonce: tick.nonce };
+                // Compaction keeps the order of offsets, so the last record is that of the last tick.
+                self.seen.tick = Some((tick.number, life));
+                if let Some(ticks) = &mut self.ticks {
+                    ticks.insert(tick.number, tick);
+                    while ticks.len() as u64 > KEPT_TICKS {
+                        ticks.pop_first();
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the history. Ticks that come later aren't kept.
+    pub(super) fn take_history(&mut self) -> History {
+        let mut ticks: Vec<TickRecord> = self.ticks.take().unwrap_or_default().into_values().collect();
+        let is_gap = |pair: &[TickRecord]| pair[0].number + 1 != pair[1].number;
+        if let Some(gap) = ticks.windows(2).rposition(is_gap) {
+            ticks.drain(..=gap);
+        }
+        History { ticks, last_claim: self.claim.clone() }
+    }
+}

@@ -14,7 +14,7 @@ use super::limits::{Limits, RawLimits};
 use super::log::{Log, RawLog};
 use super::prelude::*;
 use super::routes::{RawRoutes, Routes};
-use super::sink::{RawSinks, Sinks};
+use super::sink::{Delivery, RawSinks, Sinks};
 use super::source::{RawSource, Shared, Source, SourceKind, sources};
 use super::state::{RawState, State};
 use super::tables::{RawTables, Tables};
@@ -82,7 +82,27 @@ pub(crate) fn validate(
     let shared = Shared { keys: raw.keys.value().unwrap_or(&absent), routes };
     config.sources = sources(&raw.source, shared, config.job.workers, &mut check);
     loops(raw, &config, &mut check);
+    deliver(raw, &mut config, &mut check);
     config
+}
+
+/// Decides the promise of the Kafka sink, for which a job needs a state.
+fn deliver(raw: &RawConfig, config: &mut JobConfig, check: &mut Check<'_>) {
+    let Some(sink) = &mut config.sinks.kafka else { return };
+    let given = raw.sink.value().and_then(|sinks| sinks.kafka.value()).and_then(|sink| sink.delivery.given());
+    match given {
+        None if raw.state.given().is_some() => sink.delivery = Delivery::ExactlyOnce,
+        Some(given) if given.value == Delivery::ExactlyOnce && !raw.state.given().is_some() => {
+            let message = format!(
+                "found {} without [state], allowed: {}; a job that keeps no state begins anew and publishes again, so add \
+                 [state] or remove this",
+                given.shown,
+                Delivery::AtLeastOnce.name()
+            );
+            check.refuse(given, message);
+        }
+        _ => {}
+    }
 }
 
 /// Refuses a job that would read what it writes.
@@ -93,7 +113,8 @@ fn loops(raw: &RawConfig, config: &JobConfig, check: &mut Check<'_>) {
         let of_sources = spots.iter().filter_map(|source| source.value.topic.given());
         let of_tables = tables.into_iter().flat_map(RawTables::topics);
         for topic in of_sources.chain(of_tables) {
-            if View::ALL.iter().any(|view| view.topic(&sink.prefix) == topic.value.0) {
+            let is_written = View::ALL.iter().any(|view| view.topic(&sink.prefix) == topic.value.0);
+            if is_written || sink.progress_topic() == topic.value.0 {
                 let message = format!(
                     "found {}, which the job writes itself, allowed: another topic, or another sink.kafka.prefix \
                      than {}",

@@ -26,7 +26,7 @@ section! {
         key brokers(Brokers);
         /// The prefix of the topics' names, which are `<prefix>.<view>.v1`.
         other prefix: String = prefix(Prefix) or "keytide".to_owned();
-        /// The promise that a restart keeps about records.
+        /// The promise that a restart keeps about records. With `[state]` it is exactly once unless it is given.
         other delivery: Delivery = delivery(Delivery) or Delivery::AtLeastOnce;
         /// Partitions of topics that the job creates.
         other partitions: u32 = partitions(Count, 1..=10_000) or 6;
@@ -64,9 +64,9 @@ choice! {
         /// No record is lost, some may be sent again.
         #[default]
         AtLeastOnce = "at_least_once",
+        /// No record is lost and none is sent again, for readers of committed records.
+        ExactlyOnce = "exactly_once",
     }
-    later ["exactly_once"];
-    why "results aren't committed in transactions yet, so that a restart may send some again";
 }
 
 choice! {
@@ -76,6 +76,14 @@ choice! {
         /// One JSON object a line.
         JsonLines = "jsonl",
         Parquet = "parquet",
+    }
+}
+
+impl KafkaSink {
+    /// Returns the topic of the job's ledger, which an exactly-once sink has.
+    #[must_use]
+    pub fn progress_topic(&self) -> String {
+        format!("{}.progress.v1", self.prefix)
     }
 }
 
@@ -121,15 +129,17 @@ impl Validate<FileSink> for RawFileSink {
 mod tests {
     use super::*;
     use crate::tests::*;
-    use crate::toml::tree::TomlValue;
-    use crate::toml::value::Scalar;
 
     #[test]
-    fn values_of_later_versions_are_no_unknown_ones() {
-        let refusal = |text: &str| Delivery::parse(&TomlValue::Text(text.to_owned())).unwrap_err();
-        assert!(refusal("exactly_once").later);
-        assert!(!refusal("exactly_twice").later);
-        assert_eq!(refusal("at_least_onc").hint.as_deref(), Some("did you mean \"at_least_once\"?"));
+    fn exactly_once_needs_a_state_and_is_the_default_with_it() {
+        let sink = "[sink.kafka]\nbrokers = \"a:1\"\n";
+        let state = "[state]\nurl = \"state\"\n";
+        let delivery = |more: &str| {
+            parse_with(&format!("{SMALL}{more}"), &[]).unwrap().job.sinks.kafka.unwrap().delivery
+        };
+        assert_eq!(delivery(sink), Delivery::AtLeastOnce);
+        assert_eq!(delivery(&format!("{sink}{state}")), Delivery::ExactlyOnce);
+        assert_eq!(delivery(&format!("{sink}delivery = \"at_least_once\"\n{state}")), Delivery::AtLeastOnce);
     }
 
     #[test]
@@ -144,11 +154,11 @@ mod tests {
             ("[sink.redis]".to_owned(), "line 6: sink.redis: unknown key, allowed here: kafka, files"),
             (
                 format!("{sink}delivery = \"exactly_once\""),
-                "line 8: sink.kafka.delivery: \"exactly_once\" isn't available in this version, allowed: at_least_once; results aren't committed in transactions yet, so that a restart may send some again",
+                "line 8: sink.kafka.delivery: found \"exactly_once\" without [state], allowed: at_least_once; a job that keeps no state begins anew and publishes again, so add [state] or remove this",
             ),
             (
                 format!("{sink}delivery = \"at_least_onc\""),
-                "line 8: sink.kafka.delivery: found \"at_least_onc\", allowed: at_least_once; did you mean \"at_least_once\"?",
+                "line 8: sink.kafka.delivery: found \"at_least_onc\", allowed: at_least_once, exactly_once; did you mean \"at_least_once\"?",
             ),
             (format!("{sink}partitions = 0"), "line 8: sink.kafka.partitions: found 0, allowed: 1 to 10000"),
             (

@@ -138,7 +138,7 @@ impl KafkaLedger {
         stop: Stop,
     ) -> Result<Self, LedgerError> {
         let KafkaLedgerOptions { job, topics, transaction_timeout_ms, rules: _ } = options;
-        let name = format!("{}.progress.v1", sink.prefix);
+        let name = sink.progress_topic();
         let limit = topic::prepare(sink, &name)?;
         let transactional_id = format!("{}.{job}", sink.prefix);
 

@@ -43,7 +43,7 @@ impl Bench {
 
     fn try_open(&self, options: KafkaLedgerOptions, nonce: u64) -> Result<(Ledger, History), LedgerError> {
         let stop = Arc::clone(&self.stop);
-        Ledger::open(&self.sink, options, nonce, Arc::new(move || stop.load(Ordering::Acquire)))
+        Ledger::open_topic(&self.sink, options, nonce, Arc::new(move || stop.load(Ordering::Acquire)))
     }
 
     /// Opens the ledger and claims it, as a life that calls itself by its nonce.

@@ -26,6 +26,7 @@ mod machine;
 mod reading;
 mod record;
 mod rows;
+mod store;
 
 use std::fmt;
 use std::sync::Arc;
@@ -37,11 +38,13 @@ use keytide_dataflow::model::Tick;
 pub use self::error::LedgerError;
 use self::kafka::KafkaLedger;
 pub use self::kafka::{KafkaLedgerOptions, RowTopic};
-use self::machine::{Action, Answer, Exit, LOOK_FOR, Life, Machine};
+use self::machine::{Action, Answer, Exit, LOOK_FOR, Life, Machine, Rules};
 use self::reading::Reading;
 pub use self::reading::{History, KEPT_TICKS};
 pub use self::record::{AddedPartition, Claim, LedgerRecord, MadeBy, PartitionProgress, TickRecord};
 pub use self::rows::{KeptHeaders, KeptRow, KeptRows};
+use self::store::StoreLedger;
+use crate::store::Store;
 
 /// How long a fenced life waits before it looks for another's claim again.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
@@ -52,7 +55,7 @@ pub type Stop = Arc<dyn Fn() -> bool + Send + Sync>;
 /// The ledger of a job, for the life that opened it.
 pub struct Ledger {
     machine: Machine,
-    driver: KafkaLedger,
+    driver: Box<dyn Driver>,
     reading: Reading,
     job: String,
     claim: Option<Claim>,
@@ -68,6 +71,41 @@ pub struct Committed {
     pub attempts: u32,
     /// How long the last call to commit took.
     pub commit: Duration,
+}
+
+/// Does the actions of a [`Machine`].
+///
+/// An error ends the ledger. An answer may say that an action failed, and then the machine decides.
+trait Driver: Send {
+    /// Returns the name of the ledger in messages.
+    fn name(&self) -> String;
+
+    /// Returns how many ticks a transaction may have.
+    fn max_ticks(&self) -> usize;
+
+    fn new_producer(&mut self) -> Result<Answer, LedgerError>;
+
+    /// Reads all records that are in the ledger now and weren't read before.
+    fn read(&mut self, reading: &mut Reading) -> Result<(), LedgerError>;
+
+    fn begin(&mut self) -> Answer;
+
+    /// Sends rows, and waits until all are acknowledged. Counts those that are too large in `rejected`; `is_first` is
+    /// false if they were counted before.
+    fn send_rows(
+        &mut self,
+        rows: &KeptRows,
+        is_first: bool,
+        rejected: &mut u64,
+    ) -> Result<Answer, LedgerError>;
+
+    /// Sends records of the ledger, and waits until all are acknowledged.
+    fn send_records(&mut self, records: &[LedgerRecord]) -> Result<Answer, LedgerError>;
+
+    fn commit(&mut self, took: &mut Duration) -> Result<Answer, LedgerError>;
+
+    /// Deletes the records of ticks before the number `below`, if they don't go by themselves.
+    fn forget(&mut self, below: u64) -> Result<(), LedgerError>;
 }
 
 impl fmt::Debug for Ledger {
@@ -86,7 +124,7 @@ impl Ledger {
     ///
     /// # Errors
     /// If the topic isn't fit or holds foreign records, if the brokers refuse, or once `stop` returns true.
-    pub fn open(
+    pub fn open_topic(
         sink: &KafkaSink,
         options: KafkaLedgerOptions,
         nonce: u64,
@@ -95,6 +133,31 @@ impl Ledger {
         let job = options.job.clone();
         let machine = Machine::new(nonce, options.rules());
         let driver = KafkaLedger::open(sink, options, Arc::clone(&stop))?;
+        Self::open(machine, Box::new(driver), job, stop)
+    }
+
+    /// Opens the ledger in a store, for rows that are written by others before their tick is committed. [`KeptRows`]
+    /// stay empty.
+    ///
+    /// # Errors
+    /// If an object can't be read or isn't of a ledger, or once `stop` returns true.
+    pub fn open_store(
+        store: Arc<Store>,
+        job: &str,
+        nonce: u64,
+        stop: Stop,
+    ) -> Result<(Self, History), LedgerError> {
+        let machine = Machine::new(nonce, Rules::ALL);
+        let driver = StoreLedger::new(store, Arc::clone(&stop));
+        Self::open(machine, Box::new(driver), job.to_owned(), stop)
+    }
+
+    fn open(
+        machine: Machine,
+        driver: Box<dyn Driver>,
+        job: String,
+        stop: Stop,
+    ) -> Result<(Self, History), LedgerError> {
         let reading = Reading::new(&job);
         let mut ledger = Self { machine, driver, reading, job, claim: None, stop };
         ledger.run(&KeptRows::default(), &[])?;
@@ -112,6 +175,11 @@ impl Ledger {
         let Life { generation, nonce } = self.machine.life();
         let claim = Claim { generation, nonce, job: self.job.clone(), host: host.to_owned(), pid, at };
         self.run(&KeptRows::default(), &[LedgerRecord::Claim(claim.clone())])?;
+        // A store can't fence, so an earlier life may have gone on until it saw the claim.
+        self.driver.read(&mut self.reading)?;
+        if self.reading.seen().tick.map_or(0, |(number, _)| number) != self.machine.committed() {
+            return Err(LedgerError::Moved);
+        }
         Ok(self.claim.insert(claim))
     }
 
@@ -135,9 +203,21 @@ impl Ledger {
                 self.machine.life()
             );
         }
-        let records: Vec<LedgerRecord> = ticks.iter().cloned().map(LedgerRecord::Tick).collect();
-        self.machine.commit(ticks.len() as u64, !rows.is_empty());
-        self.run(rows, &records)
+        let mut outcome = Committed::default();
+        for ticks in ticks.chunks(self.driver.max_ticks()) {
+            let records: Vec<LedgerRecord> = ticks.iter().cloned().map(LedgerRecord::Tick).collect();
+            self.machine.commit(ticks.len() as u64, !rows.is_empty());
+            outcome = self.run(rows, &records)?;
+        }
+        Ok(outcome)
+    }
+
+    /// Forgets ticks before the number `below`, which no start needs any more. In a topic they go by themselves.
+    ///
+    /// # Errors
+    /// If an object can't be deleted. It is tried again with the next call.
+    pub fn forget(&mut self, below: u64) -> Result<(), LedgerError> {
+        self.driver.forget(below)
     }
 
     /// Returns the claim of this life.

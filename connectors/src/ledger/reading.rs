@@ -85,3 +85,45 @@ impl Reading {
         History { ticks, last_claim: self.claim.clone() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn history(records: impl IntoIterator<Item = LedgerRecord>) -> History {
+        let mut reading = Reading::new("");
+        for record in records {
+            reading.take(&record.encode(), "ledger", String::new).unwrap();
+        }
+        reading.take_history()
+    }
+
+    fn tick(number: u64) -> LedgerRecord {
+        LedgerRecord::Tick(TickRecord { number, ..TickRecord::default() })
+    }
+
+    fn numbers(history: &History) -> Vec<u64> {
+        history.ticks.iter().map(|tick| tick.number).collect()
+    }
+
+    #[test]
+    fn a_history_holds_the_ticks_that_a_ledger_keeps() {
+        let history = history((1..=KEPT_TICKS + 2).map(tick));
+        assert_eq!(history.ticks.len() as u64, KEPT_TICKS);
+        assert_eq!(history.ticks[0].number, 3);
+    }
+
+    #[test]
+    fn a_history_begins_behind_the_last_gap() {
+        assert_eq!(numbers(&history([1, 2, 4, 5, 7, 8, 9].map(tick))), [7, 8, 9]);
+        assert_eq!(numbers(&history([3].map(tick))), [3]);
+        assert_eq!(history([]), History::default());
+    }
+
+    #[test]
+    fn the_newest_claim_counts() {
+        let claim = |generation| Claim { generation, ..Claim::default() };
+        let history = history([claim(1), claim(2)].map(LedgerRecord::Claim));
+        assert_eq!(history.last_claim, Some(claim(2)));
+    }
+}

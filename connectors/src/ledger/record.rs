@@ -136,3 +136,125 @@ impl LedgerRecord {
         serde_json::from_slice(bytes).map_err(|error| error.to_string())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ledger::LedgerError;
+    use crate::ledger::reading::Reading;
+
+    fn text() -> impl Strategy<Value = String> {
+        "\\PC{0,12}"
+    }
+
+    prop_compose! {
+        fn progress()(
+            maximum in proptest::option::of(any::<EventTime>()),
+            settled in proptest::option::of(any::<EventTime>()),
+            next_offset: u64,
+            at_end: bool,
+            events: u64,
+        ) -> PartitionProgress {
+            PartitionProgress { maximum, settled, next_offset, at_end, events }
+        }
+    }
+
+    prop_compose! {
+        fn added()(source in text(), number: u32, offset: u64) -> AddedPartition {
+            AddedPartition { source, number, offset }
+        }
+    }
+
+    prop_compose! {
+        fn tick()(
+            (number, tick, next, watermark, count) in any::<(u64, Tick, Tick, EventTime, u64)>(),
+            reached in proptest::collection::vec(progress(), 0..4),
+            added in proptest::collection::vec(added(), 0..3),
+            inputs in proptest::option::of(text()),
+            digest: u128,
+            (generation, nonce) in any::<(u64, u64)>(),
+            (program, config) in (text(), text()),
+        ) -> TickRecord {
+            let made_by = MadeBy { program, config };
+            TickRecord {
+                number, tick, next, watermark, reached, added, inputs, count, digest, generation, nonce, made_by,
+            }
+        }
+    }
+
+    prop_compose! {
+        fn claim()(generation: u64, nonce: u64, job in text(), host in text(), pid: u32, at: Tick) -> Claim {
+            Claim { generation, nonce, job, host, pid, at }
+        }
+    }
+
+    fn record() -> impl Strategy<Value = LedgerRecord> {
+        prop_oneof![tick().prop_map(LedgerRecord::Tick), claim().prop_map(LedgerRecord::Claim)]
+    }
+
+    fn take(bytes: &[u8]) -> Result<(), LedgerError> {
+        Reading::new("orders").take(bytes, "ledger", || "offset 7".to_owned())
+    }
+
+    proptest! {
+        #[test]
+        fn records_are_read_as_they_were_written(record in record()) {
+            prop_assert_eq!(LedgerRecord::decode(&record.encode()), Ok(record));
+        }
+
+        #[test]
+        fn a_record_that_was_changed_anywhere_is_read_or_refused(
+            record in record(),
+            place: proptest::sample::Index,
+            byte: u8,
+            cut: proptest::sample::Index,
+        ) {
+            let mut bytes = record.encode();
+            let place = place.index(bytes.len());
+            bytes[place] = byte;
+            let _ = take(&bytes);
+            // A record that lost its end is never one.
+            bytes = record.encode();
+            bytes.truncate(cut.index(bytes.len()));
+            let is_foreign = matches!(take(&bytes), Err(LedgerError::Foreign { .. }));
+            prop_assert!(is_foreign);
+        }
+
+        #[test]
+        fn arbitrary_bytes_are_no_record(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let is_foreign = matches!(take(&bytes), Err(LedgerError::Foreign { .. }));
+            prop_assert!(is_foreign);
+        }
+    }
+
+    #[test]
+    fn a_tick_replaces_the_one_that_is_kept_no_longer() {
+        let key = |number| LedgerRecord::Tick(TickRecord { number, ..TickRecord::default() }).key(4_096);
+        assert_eq!([key(1), key(4_095), key(4_096), key(4_097)], ["1", "4095", "0", "1"]);
+        assert_eq!(LedgerRecord::Claim(Claim::default()).key(4_096), "claim");
+    }
+
+    #[test]
+    fn numbers_and_ids_are_written_exactly() {
+        let tick = TickRecord {
+            number: u64::MAX,
+            digest: u128::MAX - 1,
+            nonce: 0xab,
+            inputs: Some("inputs/1".to_owned()),
+            ..TickRecord::default()
+        };
+        let json = String::from_utf8(LedgerRecord::Tick(tick).encode()).unwrap();
+        for part in [
+            r#""record":"tick""#,
+            r#""number":18446744073709551615"#,
+            r#""digest":"fffffffffffffffffffffffffffffffe""#,
+            r#""nonce":"00000000000000ab""#,
+            r#""inputs":"inputs/1""#,
+        ] {
+            assert!(json.contains(part), "{json}");
+        }
+        assert!(!json.contains("added"), "{json}");
+    }
+}

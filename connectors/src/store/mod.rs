@@ -4,6 +4,7 @@
 //! DIR/lock                                    held by the process that uses the folder
 //! DIR/checkpoints/TICK-NONCE/PART             bytes as they were encoded: rows of a state, or one record
 //! DIR/checkpoints/TICK-NONCE/manifest.json    names every part with its length and checksum
+//! DIR/ledger/                                 the ticks that were committed, see `ledger.rs`
 //! ```
 //! **A checkpoint exists once its manifest does.** The manifest is written last, after all parts are on disk, and never
 //! changes. So a crash at any instant leaves whole checkpoints and, at most, parts without a manifest. Those are deleted
@@ -16,6 +17,7 @@
 //!
 //! Limits: [`KEPT`] checkpoints stay. A part is held in memory while it is written and read.
 
+mod ledger;
 mod manifest;
 #[cfg(test)]
 mod tests;
@@ -33,6 +35,7 @@ use object_store::{ObjectStore as _, ObjectStoreExt as _, PutMode, PutPayload};
 use tokio::runtime::Runtime;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
+pub(crate) use self::ledger::LedgerObject;
 pub use self::manifest::{CheckpointInfo, Manifest, PartInfo};
 
 /// The number of checkpoints that are kept.

@@ -30,12 +30,12 @@ use rdkafka::error::{KafkaError as LibraryError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
 use self::context::LedgerContext;
-use super::Stop;
 use super::error::LedgerError;
 use super::machine::{Answer, Rules, SLOW_COMMIT};
 use super::reading::{KEPT_TICKS, Reading};
 use super::record::LedgerRecord;
 use super::rows::{KeptRow, KeptRows};
+use super::{Driver, Stop};
 use crate::kafka::{
     Consumer, ConsumerEvent, ErrorClass, KafkaError, Topic, create_error, result_headers, result_settings,
 };
@@ -184,14 +184,19 @@ impl KafkaLedger {
             stop,
         })
     }
+}
 
-    /// Returns the name of the ledger in messages.
-    pub(super) fn name(&self) -> String {
+impl Driver for KafkaLedger {
+    fn name(&self) -> String {
         format!("topic {}", self.topic)
     }
 
+    fn max_ticks(&self) -> usize {
+        usize::MAX
+    }
+
     /// Makes a producer, which ends all earlier ones of the job and their open transaction.
-    pub(super) fn new_producer(&mut self) -> Result<Answer, LedgerError> {
+    fn new_producer(&mut self) -> Result<Answer, LedgerError> {
         self.producer = None;
         let context = LedgerContext::new(&self.client);
         let producer = BaseProducer::from_config_and_context(&self.settings, context)
@@ -223,8 +228,7 @@ impl KafkaLedger {
         Ok(Answer::Done)
     }
 
-    /// Reads all records that are in the ledger now.
-    pub(super) fn read(&mut self, reading: &mut Reading) -> Result<(), LedgerError> {
+    fn read(&mut self, reading: &mut Reading) -> Result<(), LedgerError> {
         // 1. Where the ledger begins and ends.
         let (low, high) = loop {
             self.check_stop()?;
@@ -278,7 +282,7 @@ impl KafkaLedger {
         Ok(())
     }
 
-    pub(super) fn begin(&mut self) -> Answer {
+    fn begin(&mut self) -> Answer {
         let Some(producer) = &self.producer else { return Answer::Failed };
         // What was logged before isn't about this transaction.
         serve(producer);
@@ -290,9 +294,7 @@ impl KafkaLedger {
         }
     }
 
-    /// Sends rows, and waits until all are acknowledged. Counts those that are too large in `rejected`; `is_first` is
-    /// false if they were counted before.
-    pub(super) fn send_rows(
+    fn send_rows(
         &mut self,
         rows: &KeptRows,
         is_first: bool,
@@ -326,8 +328,7 @@ impl KafkaLedger {
         self.wait()
     }
 
-    /// Sends records of the ledger, and waits until all are acknowledged.
-    pub(super) fn send_records(&mut self, records: &[LedgerRecord]) -> Result<Answer, LedgerError> {
+    fn send_records(&mut self, records: &[LedgerRecord]) -> Result<Answer, LedgerError> {
         let topic = self.topic.clone();
         for record in records {
             let (key, value) = (record.key(KEPT_TICKS), record.encode());
@@ -348,7 +349,7 @@ impl KafkaLedger {
         self.wait()
     }
 
-    pub(super) fn commit(&mut self, took: &mut Duration) -> Result<Answer, LedgerError> {
+    fn commit(&mut self, took: &mut Duration) -> Result<Answer, LedgerError> {
         let Some(producer) = &self.producer else { return Ok(Answer::Failed) };
         let started = Instant::now();
         let committed = producer.commit_transaction(COMMIT_WAIT);
@@ -371,6 +372,12 @@ impl KafkaLedger {
         }
     }
 
+    fn forget(&mut self, _: u64) -> Result<(), LedgerError> {
+        Ok(())
+    }
+}
+
+impl KafkaLedger {
     /// Hands a record to librdkafka; waits while its queue is full. Returns an answer if sending can't go on.
     fn send(&self, mut record: BaseRecord<'_, [u8], [u8], usize>) -> Result<Option<Answer>, LedgerError> {
         let Some(producer) = &self.producer else { return Ok(Some(Answer::Failed)) };

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use keytide_connectors::store::{Manifest, Store};
 use keytide_worker::exit::{Exit, failure};
-use keytide_worker::run::checkpoint::{ResumePoint, exit_of, resume_point};
+use keytide_worker::run::restore::{ResumePoint, exit_of, resume_point};
 use serde::Serialize;
 
 use crate::exit;
@@ -36,12 +36,15 @@ struct Inspection {
 pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<ExitCode> {
     let refused = |error| failure(exit_of(&error), error);
     let store = Store::look(&args.state).map_err(|error| failure(Exit::Usage, error))?;
-    let manifests = store.manifests().map_err(refused)?;
-    let resume = match manifests.last() {
-        Some((folder, newest)) => Some(resume_point(&store.read(folder, newest.clone()).map_err(refused)?)?),
-        None => None,
-    };
-    let checkpoints = manifests.into_iter().map(|(_, manifest)| manifest).collect();
+    let (mut checkpoints, mut newest) = (Vec::new(), None);
+    for id in store.folders().map_err(refused)? {
+        if let Some(manifest) = store.manifest(id).map_err(refused)? {
+            newest = Some((id, manifest.clone()));
+            checkpoints.push(manifest);
+        }
+    }
+    let newest = newest.map(|(id, manifest)| store.read(id, manifest)).transpose().map_err(refused)?;
+    let resume = newest.map(|newest| resume_point(&newest)).transpose()?;
     let inspection = Inspection { checkpoints, resume };
     let page = if args.json { json(&inspection)? } else { inspection.page(&args.state) };
     exit::print(&page)?;

@@ -216,10 +216,11 @@ fn a_state_whose_rows_can_not_be_read_ends_the_job_with_the_place() {
     live.stop();
     // A checkpoint that is whole, with a row that no version wrote.
     let store = Store::open(&this.job.path("state")).unwrap();
-    let mut newest = store.newest().unwrap().unwrap();
-    newest.info.tick += 1;
+    let id = store.folders().unwrap().pop().unwrap();
+    let mut newest = store.read(id, store.manifest(id).unwrap().unwrap()).unwrap();
+    fs::remove_dir_all(this.job.path("state/checkpoints").join(id.name())).unwrap();
     newest.parts.get_mut("state-usage").unwrap().blocks = vec![vec![0xff; 64]];
-    store.write(newest, 1).unwrap();
+    store.write(newest, id.nonce).unwrap();
     drop(store);
     let (code, log) = this.start().end();
     assert_eq!(code, Some(3), "{log}");
@@ -254,18 +255,54 @@ fn a_state_that_this_job_can_not_go_on_from_ends_the_start_with_what_to_do() {
     fs::write(this.job.path("keytide.toml"), config.replace("\"restarted\"", "\"other\"")).unwrap();
     let (code, log) = this.start().end();
     assert_eq!(code, Some(2), "{log}");
-    assert!(log.contains("has the state of the job"), "{log}");
-
+    assert!(log.contains("belongs to the job `restarted`"), "{log}");
     fs::write(this.job.path("keytide.toml"), config).unwrap();
-    let checkpoints = fs::read_dir(this.job.path("state/checkpoints")).unwrap();
-    let newest = checkpoints.map(|entry| entry.unwrap().path()).max().unwrap();
+
+    // The ledger without its checkpoints, and the other way round.
+    let (checkpoints, ledger) = (this.job.path("state/checkpoints"), this.job.path("state/ledger"));
+    let aside = this.job.path("aside");
+    let first = ledger.join(format!("{:020}", 1));
+    let has_first = first.exists();
+    fs::rename(&checkpoints, &aside).unwrap();
+    if has_first {
+        fs::remove_file(&first).unwrap();
+    }
+    let (code, log) = this.start().end();
+    assert_eq!(code, Some(3), "{log}");
+    assert!(log.contains("has no checkpoint of a tick that the ledger knows"), "{log}");
+    fs::rename(&aside, &checkpoints).unwrap();
+    fs::rename(&ledger, &aside).unwrap();
+    let (code, log) = this.start().end();
+    assert_eq!(code, Some(3), "{log}");
+    assert!(log.contains("has checkpoints, and the ledger knows none of their ticks"), "{log}");
+}
+
+#[test]
+fn a_damaged_checkpoint_is_passed_over_and_the_ticks_since_are_made_again() {
+    let mut this = Restarted::new();
+    this.tables("key-0,sub-a\nkey-1,sub-b\n");
+    this.configure(2, "checkpoint_every = \"1s\"");
+    this.send(140);
+    let live = this.start();
+    this.wait(&live);
+    live.find("a checkpoint is written", || live.log().contains("a checkpoint is written").then_some(()))
+        .unwrap();
+    this.send(70);
+    this.wait(&live);
+    live.stop();
+    let folders = fs::read_dir(this.job.path("state/checkpoints")).unwrap();
+    let newest = folders.map(|entry| entry.unwrap().path()).max().unwrap();
     let usage = newest.join("state-usage");
     let mut bytes = read(&usage);
     bytes[0] ^= 1;
     fs::write(&usage, bytes).unwrap();
     let seen = Keytide::new(&["inspect", path(&this.job.path("state"))]).run();
     assert_eq!(seen.code, Some(3), "{}", seen.stderr);
-    let (code, log) = this.start().end();
-    assert_eq!(code, Some(3), "{log}");
+    this.send(7);
+    let live = this.start();
+    this.wait(&live);
+    let log = live.stop();
     assert!(log.contains("state-usage") && log.contains("it is damaged"), "{log}");
+    assert!(log.contains("goes on from the checkpoint before it"), "{log}");
+    assert_eq!(this.calls(), this.expected());
 }

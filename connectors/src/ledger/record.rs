@@ -169,7 +169,7 @@ mod tests {
 
     prop_compose! {
         fn tick()(
-            (number, tick, next, watermark, count) in any::<(u64, Tick, Tick, EventTime, u64)>(),
+            (number, tick, watermark, count) in any::<(u64, Tick, EventTime, u64)>(),
             reached in proptest::collection::vec(progress(), 0..4),
             added in proptest::collection::vec(added(), 0..3),
             inputs in proptest::option::of(text()),
@@ -179,7 +179,7 @@ mod tests {
         ) -> TickRecord {
             let made_by = MadeBy { program, config };
             TickRecord {
-                number, tick, next, watermark, reached, added, inputs, count, digest, generation, nonce, made_by,
+                number, tick, watermark, reached, added, inputs, count, digest, generation, nonce, made_by,
             }
         }
     }

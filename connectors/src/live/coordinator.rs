@@ -87,8 +87,8 @@ pub fn coordinate(live: &Live, clock: impl Fn() -> Tick) {
         state.closed_count += 1;
         state.over = last;
         let next = state.next;
-        let checkpoint = state.remember(tick, &ticker);
         state.keep_cut(tick, earlier, live.options.checkpoints.is_some());
+        let checkpoint = state.remember(tick, &ticker);
         state.queues.close(closed.info, next, checkpoint);
         live.changed.notify_all();
         drop(state);
@@ -161,7 +161,7 @@ impl LiveState {
             lane: lanes.next().flatten(),
         };
         let partitions = self.partitions.iter().zip(&self.reached).map(memory).collect();
-        let input = InputMemory { tick, ticker: ticker.memory().clone(), partitions };
+        let input = InputMemory { tick, number: self.number, ticker: ticker.memory().clone(), partitions };
         self.checkpoint.input = Some((input, tables));
         true
     }

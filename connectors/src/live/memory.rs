@@ -18,6 +18,8 @@ use crate::ledger::PartitionProgress;
 pub struct InputMemory {
     /// The tick, which is the last whose records are in it.
     pub tick: Tick,
+    /// The number of the tick in the job's ledger.
+    pub number: u64,
     pub ticker: TickerMemory,
     /// The partitions in the order of the job's list.
     pub partitions: Vec<PartitionMemory>,

@@ -34,7 +34,7 @@ use rdkafka::ClientConfig;
 use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::{FromClientConfigAndContext as _, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError as LibraryError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
+use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 use serde::Deserialize;
 use xxhash_rust::xxh3::xxh3_128;
@@ -42,7 +42,8 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::encode::RecordLocation;
 use super::topics::{self, BatchLimits, TopicNames};
 use super::{SinkCounters, SinkError};
-use crate::kafka::{self, ErrorClass, client_config, create_error};
+use crate::kafka::{self, ErrorClass, create_error, result_headers, result_settings};
+use crate::ledger::KeptRows;
 
 /// The memory of a record that waits, without its key, value and Connect's headers.
 pub(super) const RECORD_BYTES: usize = 512;
@@ -78,8 +79,6 @@ pub(super) struct Topics {
     prefix: String,
     buffer_bytes: u64,
     tick: Arc<InFlight>,
-    /// The bytes that a record's id is the hash of.
-    identity: Vec<u8>,
 }
 
 /// The ticks that aren't acknowledged, and the reasons for stopping.
@@ -161,7 +160,6 @@ impl Topics {
             prefix: sink.prefix.clone(),
             buffer_bytes: sink.buffer_bytes as u64,
             tick: Arc::new(InFlight { tick: 0, open: AtomicU64::new(0) }),
-            identity: Vec::new(),
         })
     }
 
@@ -171,46 +169,26 @@ impl Topics {
         self.flight.state().ticks.push_back(Arc::clone(&self.tick));
     }
 
-    /// Sends a record, of which `key_columns` is an object that isn't closed. Without a `value` the row is taken
-    /// back. Waits while the buffer is full.
-    pub(super) fn send(
-        &mut self,
-        view: View,
-        key_columns: &[u8],
-        value: Option<&Vec<u8>>,
-        dead: Option<&DeadHeaders<'_>>,
-    ) -> Result<(), SinkError> {
-        // 1. The id, of which key and value are parts.
+    /// Sends a record of the open tick. Waits while the buffer is full.
+    pub(super) fn send(&mut self, record: &ResultRecord<'_>) -> Result<(), SinkError> {
+        let ResultRecord { view, tick, id, key, value, .. } = *record;
         let topic = &self.names[view as usize];
-        let tick = self.tick.tick;
-        let key = identify(&mut self.identity, topic, tick, key_columns, value.map(Vec::as_slice));
-        let id = format!("{:032x}", xxh3_128(&self.identity));
-        let key = &self.identity[key];
-        let text = itoa::Buffer::new().format(tick).to_owned();
-        // 2. The headers, whose bytes count against the buffer.
-        let mut headers = OwnedHeaders::new_with_capacity(if dead.is_some() { 11 } else { 2 })
-            .insert(Header { key: "keytide-tick", value: Some(&text) })
-            .insert(Header { key: "keytide-id", value: Some(&id) });
-        let mut bytes = key.len() + value.map_or(0, Vec::len);
-        if let Some(dead) = dead {
-            for (name, value) in dead.headers() {
-                bytes += name.len() + value.len();
-                headers = headers.insert(Header { key: name, value: Some(&value) });
-            }
-        }
+        // 1. The headers, whose bytes count against the buffer.
+        let more = record.more_headers();
+        let more_bytes: usize = more.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let headers = result_headers(tick, id, more.iter().map(|(name, value)| (*name, value.as_bytes())));
+        let bytes = key.len() + value.map_or(0, <[u8]>::len) + more_bytes;
         self.wait_for_room((bytes + RECORD_BYTES) as u64)?;
 
-        // 3. Count the record before librdkafka may acknowledge it.
+        // 2. Count the record before librdkafka may acknowledge it.
         let sent = SentRecord { tick: Arc::clone(&self.tick), view, bytes };
         self.flight.depart(&sent);
         let mut record = BaseRecord::with_opaque_to(topic, Box::new(sent))
             .key(key)
             .headers(headers)
             .timestamp(i64::try_from(tick).unwrap_or(i64::MAX));
-        if let Some(value) = value {
-            record = record.payload(value.as_slice());
-        }
-        // 4. Hand it over; librdkafka's own queue may still be full.
+        record.payload = value;
+        // 3. Hand it over; librdkafka's own queue may still be full.
         while let Err((error, returned)) = self.producer.send(record) {
             record = returned;
             match error.rdkafka_error_code() {
@@ -304,14 +282,40 @@ impl Topics {
     }
 }
 
-/// Writes the bytes that a record's id is made of; returns the range of the key in them.
-fn identify(
+/// A row of a tick as a record.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ResultRecord<'a> {
+    pub(super) view: View,
+    pub(super) tick: Tick,
+    pub(super) id: u128,
+    pub(super) key: &'a [u8],
+    /// The row; `None` if it is taken back.
+    pub(super) value: Option<&'a [u8]>,
+    pub(super) headers: Option<&'a DeadHeaders<'a>>,
+}
+
+impl ResultRecord<'_> {
+    /// Adds it to the rows that a ledger sends.
+    pub(super) fn keep(&self, rows: &mut KeptRows) {
+        let Self { view, tick, id, key, value, .. } = *self;
+        let more = self.more_headers();
+        let more = more.iter().map(|(name, value)| (*name, value.as_str()));
+        rows.push(view as usize, tick, id, key, value, more);
+    }
+
+    fn more_headers(&self) -> Vec<(&'static str, String)> {
+        self.headers.map(|dead| dead.headers().into()).unwrap_or_default()
+    }
+}
+
+/// Writes the bytes that a record's id is made of; returns the range of the key in them, and the id.
+pub(super) fn identify(
     identity: &mut Vec<u8>,
     topic: &str,
     tick: Tick,
     key_columns: &[u8],
     value: Option<&[u8]>,
-) -> std::ops::Range<usize> {
+) -> (std::ops::Range<usize>, u128) {
     identity.clear();
     identity.extend_from_slice(topic.as_bytes());
     identity.push(0);
@@ -322,25 +326,12 @@ fn identify(
     identity.push(b'}');
     let end = identity.len();
     identity.extend_from_slice(value.unwrap_or_default());
-    start..end
+    (start..end, xxh3_128(identity))
 }
 
 fn producer_config(sink: &KafkaSink, limits: &BatchLimits) -> ClientConfig {
-    let mut config = client_config(&sink.client);
-    let mut default = |names: &[&str], value: &str| {
-        if !names.iter().any(|name| sink.client.settings.contains_key(*name)) {
-            config.set(names[0], value);
-        }
-    };
-    default(&["compression.type", "compression.codec"], "lz4");
-    default(&["linger.ms", "queue.buffering.max.ms"], "20");
-    let batch = limits.iter().flatten().fold(BATCH_BYTES, |batch, limit| batch.min(*limit)).max(1);
-    default(&["batch.size"], &batch.to_string());
-    // The guarantees rest on these settings.
-    config.set("enable.idempotence", "true");
-    config.set("acks", "all");
+    let mut config = result_settings(&sink.client, limits.iter().flatten().copied(), "20");
     config.set("message.timeout.ms", "0");
-    config.set("partitioner", "murmur2_random");
     // Records are counted here; this is a second line of defence.
     config.set("queue.buffering.max.messages", "0");
     config.set(

@@ -13,6 +13,11 @@
 //! repeats a record that it sends again. Within a tick and view, rows are in the order of their ids, so that files
 //! are the same for any number of workers.
 //!
+//! **A ledger** ([`crate::ledger`]) makes each tick visible as a whole. With [`Promise::Ledger`] a tick's rows are counted
+//! and their ids summed, and with [`Promise::Transactions`] records for topics aren't sent: they are [kept](Publisher::kept)
+//! for the ledger, which sends them in one transaction. A tick that an earlier life committed is published with
+//! [`replay`](Publisher::replay): files get its rows, topics don't.
+//!
 //! **[`published`](Publisher::published)** is the last tick whose records, and those of all ticks before, were
 //! acknowledged by all in-sync replicas and written to files. It is exact: each tick counts its unacknowledged
 //! records.
@@ -31,6 +36,7 @@ pub mod sql;
 mod tests;
 mod topics;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -43,11 +49,13 @@ use keytide_dataflow::*;
 use self::encode::{DeadRow, EncodeRow, Labels, LateRow, RecordLocation};
 use self::file::SeriesOfViews;
 pub use self::incidents::{IncidentRow, JobInfo, LogRow};
-use self::kafka::{DeadHeaders, Topics};
+use self::kafka::{DeadHeaders, ResultRecord, Topics, identify};
 use self::names::Names;
+use self::topics::TopicNames;
 use crate::decode::DeadLetter;
 use crate::input::PartitionInfo;
 use crate::kafka::{ErrorClass, KafkaError};
+use crate::ledger::{KeptRows, RowTopic};
 use crate::tables::TableDeadLetter;
 
 /// The most topics that a message names.
@@ -286,6 +294,41 @@ pub fn check(sink: &KafkaSink) -> Result<SinkCheck, SinkError> {
     topics::check(sink, &View::ALL.map(|view| view.topic(&sink.prefix)))
 }
 
+/// Who makes a job's ticks visible.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Promise {
+    /// Rows are visible as they are sent, and nothing is recorded.
+    #[default]
+    None,
+    /// Rows are visible as they are sent, and a ledger records their tick.
+    Ledger,
+    /// A ledger sends the rows of topics, and makes them visible with their tick.
+    Transactions,
+}
+
+/// The rows of a tick as a ledger records them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RowTally {
+    pub count: u64,
+    /// The sum of the rows' ids, mod 2^128.
+    pub digest: u128,
+}
+
+/// Looks up the topics of a sink, or creates them; returns each with the size of a batch that it takes. The order is
+/// that of [`View::ALL`].
+///
+/// # Errors
+/// If a topic can't be used, or (transient) not now.
+pub fn prepare(sink: &KafkaSink) -> Result<Vec<RowTopic>, SinkError> {
+    let names = topic_names(&sink.prefix);
+    let limits = topics::prepare(sink, &names)?;
+    Ok(names.into_iter().zip(limits).map(|(name, limit)| RowTopic { name, limit }).collect())
+}
+
+fn topic_names(prefix: &str) -> TopicNames {
+    View::ALL.map(|view| view.topic(prefix))
+}
+
 /// Publishes the results of one job, tick by tick.
 #[derive(Debug)]
 pub struct Publisher {
@@ -303,11 +346,39 @@ pub type Decide<'a> = &'a mut dyn FnMut(&[Transition]) -> Vec<Revocation>;
 /// The topics and files that rows are written to.
 #[derive(Debug)]
 struct SinkWriters {
-    topics: Option<Topics>,
+    topics: TopicWriter,
     files: Option<SeriesOfViews>,
     counters: Arc<SinkCounters>,
     tick: Tick,
     line: Vec<u8>,
+    names: TopicNames,
+    /// The bytes that a record's id is the hash of.
+    identity: Vec<u8>,
+    has_ledger: bool,
+    tally: RowTally,
+    /// True for a tick whose rows are in the topics already.
+    is_replay: bool,
+    /// The newest rows of keys that replayed ticks made otherwise than they were published.
+    changed: ChangedRows,
+}
+
+/// How rows come into topics.
+#[derive(Debug)]
+enum TopicWriter {
+    None,
+    Sent(Topics),
+    Kept(KeptRows),
+}
+
+/// The newest row of each key that may have to be published again: its key columns and its value, by view.
+#[derive(Debug, Default)]
+struct ChangedRows {
+    /// True if rows of replayed ticks are looked at, as another program or configuration made them first.
+    is_watched: bool,
+    /// Those of the replayed tick that is being published.
+    of_tick: BTreeMap<(View, Vec<u8>), Option<Vec<u8>>>,
+    /// Those of the ticks before that turned out otherwise.
+    found: BTreeMap<(View, Vec<u8>), Option<Vec<u8>>>,
 }
 
 impl Publisher {
@@ -316,17 +387,40 @@ impl Publisher {
     ///
     /// # Errors
     /// If a sink can't be used, or (transient) not now.
-    pub fn open(sinks: &Sinks, job: &str, sources: &[Source], config: &str) -> Result<Self, SinkError> {
+    pub fn open(
+        sinks: &Sinks,
+        job: &str,
+        sources: &[Source],
+        config: &str,
+        promise: Promise,
+    ) -> Result<Self, SinkError> {
         let counters = Arc::new(SinkCounters::default());
         let files = sinks.files.as_ref().map(SeriesOfViews::open).transpose()?;
-        let topics = sinks.kafka.as_ref().map(|sink| Topics::open(sink, &counters)).transpose()?;
+        let topics = match &sinks.kafka {
+            None => TopicWriter::None,
+            Some(_) if promise == Promise::Transactions => TopicWriter::Kept(KeptRows::default()),
+            Some(sink) => TopicWriter::Sent(Topics::open(sink, &counters)?),
+        };
+        let names = topic_names(sinks.kafka.as_ref().map_or("keytide", |sink| &sink.prefix));
         let topic_of = |source: &Source| match &source.kind {
             SourceKind::Kafka(kafka) => kafka.topic.clone(),
             SourceKind::File { .. } | SourceKind::Stdin => source.name.clone(),
         };
         Ok(Self {
             names: Names::default(),
-            writers: SinkWriters { topics, files, counters, tick: 0, line: Vec::new() },
+            writers: SinkWriters {
+                topics,
+                files,
+                counters,
+                tick: 0,
+                line: Vec::new(),
+                names,
+                identity: Vec::new(),
+                has_ledger: promise != Promise::None,
+                tally: RowTally::default(),
+                is_replay: false,
+                changed: ChangedRows::default(),
+            },
             topics_of_sources: sources.iter().map(|source| (source.name.clone(), topic_of(source))).collect(),
             job: job.to_owned(),
             config: config.to_owned(),
@@ -343,6 +437,50 @@ impl Publisher {
     #[must_use]
     pub fn names(&self) -> &Names {
         &self.names
+    }
+
+    /// Says whether the next tick is one that an earlier life committed. Its rows are made, counted and written to
+    /// files, and topics don't get them. With `is_other`, another program or configuration made them then.
+    pub fn replay(&mut self, is_replay: bool, is_other: bool) {
+        self.writers.is_replay = is_replay;
+        self.writers.changed.is_watched = is_replay && is_other;
+    }
+
+    /// Decides about the last tick, a replayed one: if its rows turned out otherwise, those of views with one row a key
+    /// are published again with the next tick that is no replay.
+    pub fn replayed(&mut self, is_equal: bool) {
+        let changed = &mut self.writers.changed;
+        let of_tick = std::mem::take(&mut changed.of_tick);
+        if !is_equal {
+            changed.found.extend(of_tick);
+        }
+    }
+
+    /// Returns the number of the last tick's rows and the sum of their ids, if there is a ledger.
+    #[must_use]
+    pub fn tally(&self) -> RowTally {
+        self.writers.tally
+    }
+
+    /// Returns the rows of topics that the ledger has to send.
+    #[must_use]
+    pub fn kept(&self) -> Option<&KeptRows> {
+        match &self.writers.topics {
+            TopicWriter::Kept(rows) => Some(rows),
+            TopicWriter::None | TopicWriter::Sent(_) => None,
+        }
+    }
+
+    /// Notes that the ledger has committed all ticks up to this one, with the rows that were kept.
+    pub fn committed(&mut self, tick: Tick, rejected: u64) {
+        if let TopicWriter::Kept(rows) = &mut self.writers.topics {
+            rows.clear();
+            let counters = &self.writers.counters;
+            counters.rejected.fetch_add(rejected, Ordering::Relaxed);
+            counters.queued_records.store(0, Ordering::Relaxed);
+            counters.queued_bytes.store(0, Ordering::Relaxed);
+            counters.acknowledged.store(tick, Ordering::Release);
+        }
     }
 
     /// Publishes a tick, of which `outputs` are those of all workers; ticks come in order. It blocks while the
@@ -377,7 +515,7 @@ impl Publisher {
         let Self { names, writers, topics_of_sources, job, config } = self;
         // 2. Write the rows of windows, then incidents with what is done about them.
         let mut labels = Labels::new(names);
-        writers.begin_tick(tick);
+        writers.begin_tick(tick)?;
         views.rows.publish(writers, &mut labels)?;
         let info = JobInfo { config, partitions };
         let notices = writers.incidents(views.incidents, views.transitions, decide, info, &mut labels)?;
@@ -414,8 +552,8 @@ impl Publisher {
             files.flush()?;
         }
         match &mut self.writers.topics {
-            Some(topics) => topics.flush(timeout),
-            None => Ok(()),
+            TopicWriter::Sent(topics) => topics.flush(timeout),
+            TopicWriter::None | TopicWriter::Kept(_) => Ok(()),
         }
     }
 
@@ -474,11 +612,19 @@ struct Views {
 }
 
 impl SinkWriters {
-    fn begin_tick(&mut self, tick: Tick) {
+    fn begin_tick(&mut self, tick: Tick) -> Result<(), SinkError> {
         self.tick = tick;
-        if let Some(topics) = &mut self.topics {
+        self.tally = RowTally::default();
+        if let TopicWriter::Sent(topics) = &mut self.topics {
             topics.begin_tick(tick);
         }
+        if self.is_replay {
+            return Ok(());
+        }
+        for ((view, key), value) in std::mem::take(&mut self.changed.found) {
+            self.send(view, &key, value.as_deref(), None)?;
+        }
+        Ok(())
     }
 
     fn rows<G: Ord + Copy, V>(
@@ -540,21 +686,54 @@ impl SinkWriters {
         labels: &mut Labels<'_>,
         headers: Option<&DeadHeaders<'_>>,
     ) -> Result<(), SinkError> {
-        let line = &mut self.line;
+        let mut line = std::mem::take(&mut self.line);
         line.clear();
-        row.key_columns(labels, line);
+        row.key_columns(labels, &mut line);
         let key_length = line.len();
-        row.value_columns(labels, line);
+        row.value_columns(labels, &mut line);
         let view = R::VIEW;
         self.counters.records[view as usize].fetch_add(1, Ordering::Relaxed);
         self.counters.bytes.fetch_add(line.len() as u64, Ordering::Relaxed);
         if let Some(files) = &mut self.files {
-            files.row(view, self.tick, line)?;
+            files.row(view, self.tick, &line)?;
         }
-        if let Some(topics) = &mut self.topics {
-            topics.send(view, &line[..key_length], (!row.is_retracted()).then_some(line), headers)?;
+        let sent = self.send(view, &line[..key_length], (!row.is_retracted()).then_some(&line), headers);
+        self.line = line;
+        sent
+    }
+
+    /// Sends a row to its topic, or keeps it for the ledger. `key_columns` is an object that isn't closed.
+    fn send(
+        &mut self,
+        view: View,
+        key_columns: &[u8],
+        value: Option<&[u8]>,
+        headers: Option<&DeadHeaders<'_>>,
+    ) -> Result<(), SinkError> {
+        if !self.has_ledger && matches!(self.topics, TopicWriter::None) {
+            return Ok(());
         }
-        Ok(())
+        let (key, id) =
+            identify(&mut self.identity, &self.names[view as usize], self.tick, key_columns, value);
+        self.tally.count += 1;
+        self.tally.digest = self.tally.digest.wrapping_add(id);
+        if self.is_replay {
+            if self.changed.is_watched && view.is_upsert() {
+                self.changed.of_tick.insert((view, key_columns.to_vec()), value.map(<[u8]>::to_vec));
+            }
+            return Ok(());
+        }
+        let record = ResultRecord { view, tick: self.tick, id, key: &self.identity[key], value, headers };
+        match &mut self.topics {
+            TopicWriter::None => Ok(()),
+            TopicWriter::Sent(topics) => topics.send(&record),
+            TopicWriter::Kept(rows) => {
+                record.keep(rows);
+                self.counters.queued_records.store(rows.len() as u64, Ordering::Relaxed);
+                self.counters.queued_bytes.store(rows.bytes() as u64, Ordering::Relaxed);
+                Ok(())
+            }
+        }
     }
 
     fn end_tick(&mut self) -> Result<(), SinkError> {
@@ -563,8 +742,9 @@ impl SinkWriters {
         }
         self.counters.written.store(self.tick, Ordering::Release);
         match &mut self.topics {
-            Some(topics) => topics.end_tick(),
-            None => {
+            TopicWriter::Sent(topics) => topics.end_tick(),
+            TopicWriter::Kept(_) if !self.is_replay => Ok(()),
+            TopicWriter::Kept(_) | TopicWriter::None => {
                 self.counters.acknowledged.store(self.tick, Ordering::Release);
                 Ok(())
             }

@@ -48,7 +48,7 @@ fn files(dir: &Path) -> FileSink {
 }
 
 fn open(kafka: Option<KafkaSink>, files: Option<FileSink>) -> Publisher {
-    Publisher::open(&Sinks { kafka, files }, "job", &[], CONFIG).unwrap()
+    Publisher::open(&Sinks { kafka, files }, "job", &[], CONFIG, Promise::None).unwrap()
 }
 
 fn partitions() -> Vec<PartitionInfo> {
@@ -805,7 +805,8 @@ fn no_secret_of_the_settings_is_shown() {
     let publisher = open(Some(sink.clone()), None);
     assert!(!format!("{publisher:?}").contains(CANARY));
     sink.client.settings.insert("linger.ms".to_owned(), Secret::new(CANARY));
-    let error = Publisher::open(&Sinks { kafka: Some(sink), files: None }, "job", &[], CONFIG).unwrap_err();
+    let error = Publisher::open(&Sinks { kafka: Some(sink), files: None }, "job", &[], CONFIG, Promise::None)
+        .unwrap_err();
     assert_eq!(error.class(), ErrorClass::Definite);
     assert!(error.to_string().contains("linger.ms"), "{error}");
     assert!(!format!("{error} {error:?}").contains(CANARY), "{error}");
@@ -906,7 +907,7 @@ fn a_folder_that_cannot_be_made_is_named() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("file"), "").unwrap();
     let sinks = Sinks { kafka: None, files: Some(files(&folder.path().join("file/out"))) };
-    let error = Publisher::open(&sinks, "job", &[], CONFIG).unwrap_err();
+    let error = Publisher::open(&sinks, "job", &[], CONFIG, Promise::None).unwrap_err();
     assert!(error.to_string().contains("file/out"), "{error}");
 }
 
@@ -991,7 +992,7 @@ fn a_journal_with_a_damaged_row_is_named_and_left_as_it_is() {
     fs::write(&journal, "{\"key_id\":5}\n").unwrap();
     let sinks =
         Sinks { kafka: None, files: Some(FileSink { format: FileFormat::Parquet, ..files(folder.path()) }) };
-    let error = Publisher::open(&sinks, "job", &[], CONFIG).unwrap_err().to_string();
+    let error = Publisher::open(&sinks, "job", &[], CONFIG, Promise::None).unwrap_err().to_string();
     assert!(error.contains("usage-000001.parquet") && error.contains("column key_id"), "{error}");
     assert_eq!(read(&journal), b"{\"key_id\":5}\n");
 }

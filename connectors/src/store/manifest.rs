@@ -21,6 +21,8 @@ pub struct Manifest {
 pub struct CheckpointInfo {
     /// The last tick whose results are in it, in ms since the epoch.
     pub tick: Tick,
+    /// The number of that tick in the job's ledger.
+    pub number: u64,
     /// The time of the tick, for people.
     pub at: String,
     /// The name of the job.

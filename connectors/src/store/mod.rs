@@ -4,16 +4,17 @@
 //! DIR/lock                                    held by the process that uses the folder
 //! DIR/checkpoints/TICK-NONCE/PART             bytes as they were encoded: rows of a state, or one record
 //! DIR/checkpoints/TICK-NONCE/manifest.json    names every part with its length and checksum
+//! DIR/inputs/TICK-NONCE                       the inputs of a tick that offsets can't bring back
 //! DIR/ledger/                                 the ticks that were committed, see `ledger.rs`
 //! ```
 //! **A checkpoint exists once its manifest does.** The manifest is written last, after all parts are on disk, and never
 //! changes. So a crash at any instant leaves whole checkpoints and, at most, parts without a manifest. Those are deleted
-//! after the next checkpoint.
+//! later.
 //!
-//! The newest checkpoint is the one with the latest tick. Each object is compared with the manifest when it is read: a
-//! byte that changed, a part that is shorter or missing, or a manifest of another format ends the start of the job with
-//! an error that names the object. A job never goes on from an older checkpoint by itself, because it would publish
-//! again what came since.
+//! **It counts if the job's ledger has the tick**, committed by the life with the checkpoint's nonce. Each object is
+//! compared with the manifest when it is read. A byte that changed, a part that is shorter or missing, or a manifest of
+//! another format is an error that names the object. Then a job goes on from the checkpoint before, and makes the ticks
+//! since again.
 //!
 //! Limits: [`KEPT`] checkpoints stay. A part is held in memory while it is written and read.
 
@@ -41,8 +42,9 @@ pub use self::manifest::{CheckpointInfo, Manifest, PartInfo};
 /// The number of checkpoints that are kept.
 pub const KEPT: usize = 3;
 /// The format of checkpoints that this version writes and reads.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const FOLDER: &str = "checkpoints";
+const INPUTS: &str = "inputs";
 const MANIFEST: &str = "manifest.json";
 
 /// The bytes of a checkpoint by the names of their parts.
@@ -50,6 +52,28 @@ const MANIFEST: &str = "manifest.json";
 pub struct Checkpoint {
     pub info: CheckpointInfo,
     pub parts: BTreeMap<String, CheckpointPart>,
+}
+
+/// The tick and the life of the job that an object is of. Its name has 16 digits, a dash, and 16 hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CheckpointId {
+    pub tick: Tick,
+    /// The random number of the life that made it.
+    pub nonce: u64,
+}
+
+impl CheckpointId {
+    /// Returns the name.
+    #[must_use]
+    pub fn name(self) -> String {
+        format!("{:016}-{:016x}", self.tick, self.nonce)
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        let (tick, nonce) = name.split_once('-')?;
+        let folder = Self { tick: tick.parse().ok()?, nonce: u64::from_str_radix(nonce, 16).ok()? };
+        (folder.name() == name).then_some(folder)
+    }
 }
 
 /// A part of a checkpoint.
@@ -72,10 +96,7 @@ pub enum StoreError {
     #[error("state.url: can't {what} {object}: {source}")]
     Object { what: &'static str, object: String, source: object_store::Error },
     /// The bytes aren't those that were written.
-    #[error(
-        "state.url: {object} of the newest checkpoint {reason}: it is damaged. To go on from the one before it, whose later \
-         results are published again, delete the folder {folder}"
-    )]
+    #[error("state.url: {object} {reason}: it is damaged, and so is the checkpoint in the folder {folder}")]
     Damaged { object: String, folder: String, reason: String },
     #[error(
         "state.url: checkpoint {folder} has format {found}, and this version reads format {FORMAT}; start the version that \
@@ -130,15 +151,15 @@ impl Store {
         Ok(Self { objects, runtime, root: root_path, _lock: lock })
     }
 
-    /// Writes a checkpoint, and then deletes those beyond [`KEPT`] and what crashes left. `nonce` tells apart what
-    /// several lives of a job wrote for one tick. Returns the bytes of the checkpoint.
+    /// Writes a checkpoint. `nonce` tells apart what several lives of a job wrote for one tick. Returns its folder, and
+    /// its bytes.
     ///
     /// # Errors
-    /// If an object can't be written; then the checkpoint doesn't exist. Objects that can't be deleted are an error,
-    /// too.
-    pub fn write(&self, checkpoint: Checkpoint, nonce: u64) -> Result<u64, StoreError> {
+    /// If an object can't be written; then the checkpoint doesn't exist.
+    pub fn write(&self, checkpoint: Checkpoint, nonce: u64) -> Result<(CheckpointId, u64), StoreError> {
         let Checkpoint { info, parts } = checkpoint;
-        let folder = format!("{:016}-{nonce:016x}", info.tick);
+        let written = CheckpointId { tick: info.tick, nonce };
+        let folder = written.name();
         let mut manifest = Manifest { format: FORMAT, info, parts: BTreeMap::new() };
         let mut bytes = 0;
         for (name, part) in parts {
@@ -150,23 +171,15 @@ impl Store {
         }
         let json = serde_json::to_vec_pretty(&manifest).expect("plain data can be written to memory");
         self.put(&format!("{FOLDER}/{folder}/{MANIFEST}"), json.into())?;
-        self.clean(&folder)?;
-        Ok(bytes)
-    }
-
-    /// Reads the newest checkpoint, if there is one.
-    ///
-    /// # Errors
-    /// If it is damaged, of another format, or can't be read.
-    pub fn newest(&self) -> Result<Option<Checkpoint>, StoreError> {
-        self.manifests()?.pop().map(|(folder, manifest)| self.read(&folder, manifest)).transpose()
+        Ok((written, bytes))
     }
 
     /// Reads the checkpoint of a folder, as its manifest says.
     ///
     /// # Errors
     /// If it is damaged or can't be read.
-    pub fn read(&self, folder: &str, manifest: Manifest) -> Result<Checkpoint, StoreError> {
+    pub fn read(&self, folder: CheckpointId, manifest: Manifest) -> Result<Checkpoint, StoreError> {
+        let folder = &folder.name();
         let mut parts = BTreeMap::new();
         for (name, info) in manifest.parts {
             let damaged = |reason: &str| self.damaged(folder, &name, reason.to_owned());
@@ -188,60 +201,94 @@ impl Store {
         Ok(Checkpoint { info: manifest.info, parts })
     }
 
-    /// Returns the folders and manifests of all checkpoints, the newest last.
+    /// Returns the manifest in a folder; `None` if a crash came before it was written.
     ///
     /// # Errors
-    /// If one of them can't be read.
-    pub fn manifests(&self) -> Result<Vec<(String, Manifest)>, StoreError> {
-        let mut found = Vec::new();
-        for folder in self.folders()? {
-            let json = match self.get(&format!("{FOLDER}/{folder}/{MANIFEST}")) {
-                // A crash came before the manifest.
-                Err(StoreError::Object { source: object_store::Error::NotFound { .. }, .. }) => continue,
-                read => read?,
-            };
-            let damaged = |error| self.damaged(&folder, MANIFEST, format!("can't be read ({error})"));
-            let value: serde_json::Value = serde_json::from_slice(&json).map_err(damaged)?;
-            let format = value.get("format").and_then(serde_json::Value::as_u64).unwrap_or(0);
-            if format != u64::from(FORMAT) {
-                let found = u32::try_from(format).unwrap_or(u32::MAX);
-                return Err(StoreError::Format { folder, found });
-            }
-            let manifest: Manifest = serde_json::from_value(value).map_err(damaged)?;
-            found.push((folder, manifest));
+    /// If it is damaged, of another format, or can't be read.
+    pub fn manifest(&self, folder: CheckpointId) -> Result<Option<Manifest>, StoreError> {
+        let folder = folder.name();
+        let json = match self.get(&format!("{FOLDER}/{folder}/{MANIFEST}")) {
+            Err(StoreError::Object { source: object_store::Error::NotFound { .. }, .. }) => return Ok(None),
+            read => read?,
+        };
+        let damaged = |error| self.damaged(&folder, MANIFEST, format!("can't be read ({error})"));
+        let value: serde_json::Value = serde_json::from_slice(&json).map_err(damaged)?;
+        let format = value.get("format").and_then(serde_json::Value::as_u64).unwrap_or(0);
+        if format != u64::from(FORMAT) {
+            let found = u32::try_from(format).unwrap_or(u32::MAX);
+            return Err(StoreError::Format { folder, found });
         }
-        Ok(found)
+        serde_json::from_value(value).map(Some).map_err(damaged)
     }
 
-    /// Deletes all but the newest checkpoints, and folders without a manifest other than `written`.
-    fn clean(&self, written: &str) -> Result<(), StoreError> {
-        let whole: Vec<String> = self.manifests()?.into_iter().map(|(folder, _)| folder).collect();
-        let kept = &whole[whole.len().saturating_sub(KEPT)..];
+    /// Deletes all checkpoints but those that are `kept`, and the inputs of ticks up to the oldest of these.
+    ///
+    /// # Errors
+    /// If an object can't be deleted.
+    pub fn retain(&self, kept: &[CheckpointId]) -> Result<(), StoreError> {
         for folder in self.folders()? {
-            if folder == written || kept.contains(&folder) {
+            if kept.contains(&folder) {
                 continue;
             }
+            let folder = folder.name();
             // The manifest goes first, so that no half of a checkpoint passes for a whole one.
             let of_folder = self.list(&format!("{FOLDER}/{folder}"))?;
             let (manifests, parts): (Vec<Path>, Vec<Path>) =
                 of_folder.into_iter().partition(|object| object.filename() == Some(MANIFEST));
             for object in manifests.into_iter().chain(parts) {
-                let deleted = self.runtime.block_on(self.objects.delete(&object));
-                deleted.map_err(|source| failed("delete", object.as_ref(), source))?;
+                self.delete(&object)?;
+            }
+        }
+        let Some(oldest) = kept.iter().map(|folder| folder.tick).min() else { return Ok(()) };
+        for object in self.list(INPUTS)? {
+            let folder = object.filename().and_then(CheckpointId::named);
+            if folder.is_some_and(|of| of.tick <= oldest) {
+                self.delete(&object)?;
             }
         }
         Ok(())
     }
 
-    /// Returns the names of the checkpoints' folders, in the order of their ticks.
-    fn folders(&self) -> Result<Vec<String>, StoreError> {
+    /// Returns the checkpoints' folders in the order of their ticks, also those without a manifest.
+    ///
+    /// # Errors
+    /// If they can't be listed.
+    pub fn folders(&self) -> Result<Vec<CheckpointId>, StoreError> {
         let prefix = Path::from(FOLDER);
         let listed = self.runtime.block_on(self.objects.list_with_delimiter(Some(&prefix)));
         let listed = listed.map_err(|source| failed("list", FOLDER, source))?;
-        let names = listed.common_prefixes.iter().filter_map(|path| path.filename().map(str::to_owned));
-        let mut folders: Vec<String> = names.filter(|name| is_folder(name)).collect();
+        let names = listed.common_prefixes.iter().filter_map(|path| path.filename());
+        let mut folders: Vec<CheckpointId> = names.filter_map(CheckpointId::named).collect();
         folders.sort_unstable();
         Ok(folders)
+    }
+
+    /// Writes the inputs of a tick that offsets can't bring back, and returns their name. A life that writes them again
+    /// finds them.
+    ///
+    /// # Errors
+    /// If the object can't be written.
+    pub fn write_inputs(&self, of: CheckpointId, blocks: Vec<Vec<u8>>) -> Result<String, StoreError> {
+        let name = format!("{INPUTS}/{}", of.name());
+        match self.put(&name, blocks.into_iter().map(Bytes::from).collect()) {
+            Ok(()) | Err(StoreError::Object { source: object_store::Error::AlreadyExists { .. }, .. }) => {
+                Ok(name)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads the inputs of a tick by their name.
+    ///
+    /// # Errors
+    /// If the object can't be read.
+    pub fn read_inputs(&self, name: &str) -> Result<Vec<u8>, StoreError> {
+        self.get(name)
+    }
+
+    fn delete(&self, object: &Path) -> Result<(), StoreError> {
+        let deleted = self.runtime.block_on(self.objects.delete(object));
+        deleted.map_err(|source| failed("delete", object.as_ref(), source))
     }
 
     fn damaged(&self, folder: &str, name: &str, reason: String) -> StoreError {
@@ -292,14 +339,6 @@ impl CheckpointPart {
 
 fn failed(what: &'static str, object: &str, source: object_store::Error) -> StoreError {
     StoreError::Object { what, object: object.to_owned(), source }
-}
-
-/// Returns whether a name is that of a checkpoint's folder: 16 digits, a dash, 16 hexadecimal digits.
-fn is_folder(name: &str) -> bool {
-    name.split_once('-').is_some_and(|(tick, nonce)| {
-        let is_tick = tick.len() == 16 && tick.parse::<Tick>().is_ok();
-        is_tick && nonce.len() == 16 && nonce.bytes().all(|byte| byte.is_ascii_hexdigit())
-    })
 }
 
 /// Takes the lock of a folder, and writes this process into it.

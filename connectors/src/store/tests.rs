@@ -46,36 +46,70 @@ fn files(folder: &FilePath) -> Vec<PathBuf> {
     found
 }
 
-#[test]
-fn the_newest_checkpoint_is_read_as_it_was_written_and_three_are_kept() {
-    let folder = tempdir().unwrap();
-    let store = Store::open(folder.path()).unwrap();
-    assert_eq!(store.newest().unwrap(), None);
-    for tick in [1_000, 2_000, 3_000, 4_000, 5_000] {
-        store.write(small(tick), tick ^ 0xabcd).unwrap();
-        assert_eq!(store.newest().unwrap(), Some(joined(small(tick))));
+/// Reads the newest checkpoint, if there is one.
+fn newest(store: &Store) -> Result<Option<Checkpoint>, StoreError> {
+    for id in store.folders()?.into_iter().rev() {
+        if let Some(manifest) = store.manifest(id)? {
+            return store.read(id, manifest).map(Some);
+        }
     }
-    let ticks: Vec<Tick> =
-        store.manifests().unwrap().iter().map(|(_, manifest)| manifest.info.tick).collect();
-    assert_eq!(ticks, [3_000, 4_000, 5_000]);
-    let folders = fs::read_dir(folder.path().join(FOLDER)).unwrap().count();
-    assert_eq!(folders, KEPT, "nothing is left of the others");
+    Ok(None)
 }
 
 #[test]
-fn a_crash_before_the_manifest_leaves_the_checkpoint_before_it() {
+fn a_checkpoint_is_read_as_it_was_written_and_only_those_that_are_kept_stay() {
     let folder = tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();
-    store.write(small(1_000), 1).unwrap();
-    store.write(small(2_000), 2).unwrap();
-    let torn = folder.path().join(FOLDER).join(format!("{:016}-{:016x}", 2_000, 2));
-    fs::remove_file(torn.join(MANIFEST)).unwrap();
-    assert_eq!(store.newest().unwrap(), Some(joined(small(1_000))));
-    store.write(small(3_000), 3).unwrap();
-    assert!(!torn.exists(), "what a crash left is deleted");
-    // The same tick again, after a restart from the one before.
-    store.write(small(3_000), 4).unwrap();
-    assert_eq!(store.newest().unwrap(), Some(joined(small(3_000))));
+    assert_eq!(newest(&store).unwrap(), None);
+    let mut ids = Vec::new();
+    for tick in [1_000, 2_000, 3_000, 4_000, 5_000] {
+        let (id, bytes) = store.write(small(tick), tick ^ 0xabcd).unwrap();
+        assert_eq!((id.tick, id.nonce, bytes), (tick, tick ^ 0xabcd, 16));
+        assert_eq!(newest(&store).unwrap(), Some(joined(small(tick))));
+        ids.push(id);
+    }
+    assert_eq!(store.folders().unwrap(), ids);
+    store.retain(&[ids[1], ids[4]]).unwrap();
+    assert_eq!(store.folders().unwrap(), [ids[1], ids[4]]);
+    let folders = fs::read_dir(folder.path().join(FOLDER)).unwrap().count();
+    assert_eq!(folders, 2, "nothing is left of the others");
+}
+
+#[test]
+fn inputs_stay_as_long_as_a_checkpoint_before_them() {
+    let folder = tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let write = |tick| {
+        let id = CheckpointId { tick, nonce: 7 };
+        let name = store.write_inputs(id, vec![vec![1, 2], vec![3]]).unwrap();
+        assert_eq!(store.write_inputs(id, vec![vec![1, 2, 3]]).unwrap(), name, "again, after a restart");
+        name
+    };
+    let names: Vec<String> = [1_000, 2_000, 3_000, 4_000].map(write).into();
+    let (older, _) = store.write(small(2_000), 7).unwrap();
+    let (newer, _) = store.write(small(3_000), 7).unwrap();
+    store.retain(&[older, newer]).unwrap();
+    let is_there = |name: &String| store.read_inputs(name).is_ok_and(|bytes| bytes == [1, 2, 3]);
+    assert_eq!(names.iter().map(is_there).collect::<Vec<_>>(), [false, false, true, true]);
+    store.retain(&[]).unwrap();
+    assert!(is_there(&names[2]), "without a checkpoint all ticks may be made again");
+}
+
+#[test]
+fn a_crash_before_the_manifest_leaves_no_checkpoint() {
+    let folder = tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let (first, _) = store.write(small(1_000), 1).unwrap();
+    let (torn, _) = store.write(small(2_000), 2).unwrap();
+    let path = folder.path().join(FOLDER).join(torn.name());
+    fs::remove_file(path.join(MANIFEST)).unwrap();
+    assert_eq!(store.manifest(torn).unwrap(), None);
+    assert_eq!(newest(&store).unwrap(), Some(joined(small(1_000))));
+    store.retain(&[first]).unwrap();
+    assert!(!path.exists(), "what a crash left is deleted");
+    // The same tick again, by another life.
+    store.write(small(2_000), 3).unwrap();
+    assert_eq!(newest(&store).unwrap(), Some(joined(small(2_000))));
 }
 
 #[test]
@@ -93,7 +127,7 @@ fn every_changed_byte_and_every_truncation_of_a_part_is_refused_with_its_name() 
             flipped[at] ^= 1;
             for damaged in [flipped, sound[..at].to_vec()] {
                 fs::write(&file, &damaged).unwrap();
-                match store.newest() {
+                match newest(&store) {
                     // A word of the manifest for people has no checksum.
                     Ok(read) => assert!(is_manifest && read.is_some(), "{name} at {at}"),
                     Err(error) if is_manifest => assert!(!error.to_string().is_empty()),
@@ -104,13 +138,13 @@ fn every_changed_byte_and_every_truncation_of_a_part_is_refused_with_its_name() 
         }
         fs::remove_file(&file).unwrap();
         if !is_manifest {
-            let error = store.newest().unwrap_err().to_string();
+            let error = newest(&store).unwrap_err().to_string();
             assert!(error.contains("is missing: it is damaged"), "{error}");
         }
         fs::write(&file, &sound).unwrap();
     }
     assert!(tried > 100, "{tried}");
-    assert_eq!(store.newest().unwrap(), Some(joined(small(1_000))));
+    assert_eq!(newest(&store).unwrap(), Some(joined(small(1_000))));
 }
 
 #[test]
@@ -119,10 +153,10 @@ fn a_manifest_of_another_format_is_refused_with_what_to_do() {
     let store = Store::open(folder.path()).unwrap();
     store.write(small(1_000), 1).unwrap();
     let manifest = files(folder.path()).into_iter().find(|file| file.ends_with(MANIFEST)).unwrap();
-    let text = read_text(&manifest).replace("\"format\": 1", "\"format\": 9");
+    let text = read_text(&manifest).replace("\"format\": 2", "\"format\": 9");
     fs::write(&manifest, text).unwrap();
-    let error = store.newest().unwrap_err().to_string();
-    assert!(error.contains("has format 9, and this version reads format 1"), "{error}");
+    let error = newest(&store).unwrap_err().to_string();
+    assert!(error.contains("has format 9, and this version reads format 2"), "{error}");
 }
 
 #[test]
@@ -132,7 +166,7 @@ fn a_folder_belongs_to_one_process_at_a_time() {
     let error = Store::open(folder.path()).unwrap_err().to_string();
     assert!(error.contains(&format!("is in use by process {}", std::process::id())), "{error}");
     store.write(small(1_000), 1).unwrap();
-    assert_eq!(Store::look(folder.path()).unwrap().manifests().unwrap().len(), 1, "looking needs no lock");
+    assert_eq!(Store::look(folder.path()).unwrap().folders().unwrap().len(), 1, "looking needs no lock");
     drop(store);
     Store::open(folder.path()).unwrap();
 }
@@ -144,8 +178,7 @@ fn foreign_files_and_folders_are_left_alone() {
     let foreign = folder.path().join(FOLDER).join("notes");
     fs::create_dir_all(&foreign).unwrap();
     fs::write(foreign.join("mine.txt"), "mine").unwrap();
-    for tick in 1..9 {
-        store.write(small(tick), tick).unwrap();
-    }
+    store.write(small(1), 1).unwrap();
+    store.retain(&[]).unwrap();
     assert_eq!(read_text(&foreign.join("mine.txt")), "mine");
 }

@@ -12,7 +12,9 @@
 //! any of them must end the process.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io;
+use std::mem;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -20,25 +22,30 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use keytide_alerts::outbox::OutboxError;
-use keytide_config::{JobConfig, Limits, Source, SourceKind, Start};
+use keytide_config::{Delivery, JobConfig, Limits, Source, SourceKind, Start, State};
 use keytide_connectors::geo::Unreadable;
 use keytide_connectors::input::PartitionInfo;
 use keytide_connectors::kafka::{Consumer, Topic};
-use keytide_connectors::live::{
-    self, InputMemory, Live, LiveError, PartitionReader, SourceFeed, TableReader, coordinate,
-    watch_partitions,
+use keytide_connectors::ledger::{
+    AddedPartition, KafkaLedgerOptions, Ledger, LedgerError, MadeBy, Stop, TickRecord,
 };
-use keytide_connectors::sink::{Publisher, PublisherMonitor, SinkError, TickOutput};
-use keytide_connectors::store::StoreError;
+use keytide_connectors::live::{
+    self, InputMemory, Live, LiveError, PartitionMemory, PartitionReader, SourceFeed, TableReader,
+    coordinate, watch_partitions,
+};
+use keytide_connectors::sink::{self, Promise, Publisher, PublisherMonitor, TickOutput};
+use keytide_connectors::store::{Store, StoreError};
 use keytide_dataflow::state::Snapshot;
 use keytide_dataflow::{Options, Publish};
 use timely::communication::WorkerGuards;
 
 use super::Clock;
-use super::checkpoint::{self, CheckpointStats, CheckpointWriter, Piece, Pieces, Restored};
+use super::checkpoint::{CheckpointStats, CheckpointWriter, Piece, Pieces, Stored};
+use super::commit::{Committer, LedgerStats, PublishError};
 use super::notify::Notifier;
 use super::observe::WorkerStats;
 use super::publish::{Outlets, ResultCounters, Subscriber, Watchers, publish};
+use super::restore::{self, Restored};
 use super::tables::{GeoFeed, ReferenceData, decoders};
 use super::top::LiveTop;
 use super::work::work;
@@ -67,6 +74,7 @@ pub struct Handle {
     pub results: Arc<ResultCounters>,
     pub observed: Arc<WorkerStats>,
     pub checkpoints: Arc<CheckpointStats>,
+    pub ledger: Arc<LedgerStats>,
     pub sinks: PublisherMonitor,
     pub alerts: keytide_alerts::outbox::OutboxMonitor,
     pub limits: Limits,
@@ -75,8 +83,48 @@ pub struct Handle {
     /// Look-ups of addresses that hit a damaged record.
     pub unreadable_places: Unreadable,
     pub(super) clock: Clock,
-    /// Why the sinks can't go on.
-    sink_error: Arc<Mutex<Option<SinkError>>>,
+    /// Why the sinks or the ledger can't go on.
+    publish_error: Arc<Mutex<Option<PublishError>>>,
+}
+
+/// What a job with `[state]` has beside one without.
+struct Durable {
+    store: Arc<Store>,
+    ledger: Ledger,
+    /// The checkpoints that count already.
+    checkpoints: Vec<Stored>,
+    /// A random number that tells this life of the job from all others.
+    nonce: u64,
+}
+
+/// Opens the store and the ledger of a job, reads with what it goes on, and claims the ledger for this life.
+fn go_on(config: &JobConfig, state: &State, clock: Clock) -> anyhow::Result<(Durable, Restored)> {
+    let refused = |error: LedgerError| failure(error.class().into(), error);
+    let store = restore::open(state)?;
+    let nonce = RandomState::new().build_hasher().finish();
+    let never: Stop = Arc::new(|| false);
+    let (mut ledger, history) = match &config.sinks.kafka {
+        Some(sink) if sink.delivery == Delivery::ExactlyOnce => {
+            let topics = sink::prepare(sink).map_err(|error| failure(error.class().into(), error))?;
+            Ledger::open_topic(sink, KafkaLedgerOptions::new(&config.job.name, topics), nonce, never)
+        }
+        _ => Ledger::open_store(Arc::clone(&store), &config.job.name, nonce, never),
+    }
+    .map_err(refused)?;
+    let mut restored = restore::restore(&store, state, config, history)?;
+    let host = hostname();
+    let claim = ledger.claim(&host, std::process::id(), clock()).map_err(refused)?;
+    tracing::info!(generation = claim.generation, "the job is this process's");
+    let checkpoints = mem::take(&mut restored.checkpoints);
+    Ok((Durable { store, ledger, checkpoints, nonce }, restored))
+}
+
+/// Returns the name of this machine, for people.
+fn hostname() -> String {
+    hostname::get()
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .unwrap_or_else(|| "an unnamed host".to_owned())
 }
 
 impl LiveJob {
@@ -86,20 +134,24 @@ impl LiveJob {
     /// # Errors
     /// If something that the configuration names can't be used.
     pub fn start(config: &JobConfig, subscriber: Option<Subscriber>, clock: Clock) -> anyhow::Result<Self> {
-        let (store, restored) = match &config.state {
+        let (durable, restored) = match &config.state {
             Some(state) => {
-                checkpoint::open(state, config).map(|(store, restored)| (Some(store), restored))?
+                go_on(config, state, clock).map(|(durable, restored)| (Some(durable), restored))?
             }
-            None => (None, None),
+            None => (None, Restored::default()),
         };
-        let (input, earlier, memory, snapshot) = match restored {
-            Some(Restored { input, tables, policy, snapshot }) => {
-                (Some(input), tables, policy, Some(snapshot))
-            }
-            None => Default::default(),
+        let number = restored.number();
+        let Restored { input, tables: earlier, policy: memory, snapshot, replay, inputs, .. } = restored;
+        let is_transactional = durable.is_some()
+            && config.sinks.kafka.as_ref().is_some_and(|sink| sink.delivery == Delivery::ExactlyOnce);
+        let promise = match durable {
+            Some(_) if is_transactional => Promise::Transactions,
+            Some(_) => Promise::Ledger,
+            None => Promise::None,
         };
+        let fingerprint = config.fingerprint();
         let publisher =
-            Publisher::open(&config.sinks, &config.job.name, &config.sources, &config.fingerprint())
+            Publisher::open(&config.sinks, &config.job.name, &config.sources, &fingerprint, promise)
                 .map_err(|error| failure(error.class().into(), error))?;
         let notifier =
             Notifier::open(config, clock, memory).map_err(|error| failure(exit_of_alerts(&error), error))?;
@@ -117,9 +169,13 @@ impl LiveJob {
                 .map(|state| live::CheckpointRules { every_ms: state.checkpoint_every_ms }),
         };
         // A clock that was set back doesn't lead to ticks that were there already.
-        let first = input.as_ref().map_or(0, |input| input.tick + 1).max(clock());
+        let first = match replay.first() {
+            Some(record) => record.tick,
+            None => input.as_ref().map_or(0, |input| input.tick + 1).max(clock()),
+        };
         let live = Live::new(first, options);
-        add_partitions(&live, input, &sources)?;
+        let to_replay = replay.len() as u64;
+        add_partitions(&live, input, number, replay, &sources)?;
         let mut known = Vec::new();
         for (index, name, topic, starts) in &sources {
             tracing::info!(source = name, topic = topic.name(), partitions = starts.len(), "reads");
@@ -131,13 +187,14 @@ impl LiveJob {
             results: Arc::default(),
             observed: Arc::default(),
             checkpoints: Arc::default(),
+            ledger: Arc::default(),
             sinks: publisher.monitor(),
             alerts: notifier.monitor(),
             limits: config.limits,
             top: config.http.as_ref().map(|_| LiveTop::default()),
             unreadable_places: tables.watched_geo.unreadable().clone(),
             clock,
-            sink_error: Arc::default(),
+            publish_error: Arc::default(),
         };
         let decoders = decoders(config, tables.geo);
         let mut threads = Vec::new();
@@ -148,31 +205,38 @@ impl LiveJob {
         }
         let mut feeds = tables.feeds;
         feeds.push(Box::new(GeoFeed::new(tables.watched_geo, config, &live)));
-        let reader = TableReader::new(&live, tables.first, feeds, BTreeMap::new());
+        let reader = TableReader::new(&live, tables.first, feeds, inputs);
         threads.push(spawn("tables".to_owned(), move || reader.run())?);
         threads.push(watch(&live, sources, known)?);
 
-        let (pieces, checkpoints) = match store {
-            None => (Pieces::default(), None),
-            Some(store) => {
+        let (pieces, checkpoints, committer) = match durable {
+            None => (Pieces::default(), None, None),
+            Some(Durable { store, ledger, checkpoints, nonce }) => {
                 let (sender, pieces) = mpsc::channel();
                 let writer = CheckpointWriter {
-                    store,
+                    store: Arc::clone(&store),
+                    nonce,
+                    kept: checkpoints,
                     live: Arc::clone(&live),
                     workers: workers.get(),
                     job: config.job.name.clone(),
-                    config: config.fingerprint(),
+                    config: fingerprint.clone(),
                     stats: Arc::clone(&handle.checkpoints),
                 };
                 let thread = thread::Builder::new().name("checkpoints".to_owned());
-                (Pieces::new(sender), Some(thread.spawn(move || writer.run(&pieces))?))
+                let thread = thread.spawn(move || writer.run(&pieces))?;
+                let made_by = MadeBy { program: env!("CARGO_PKG_VERSION").to_owned(), config: fingerprint };
+                let stats = (&handle.ledger, &handle.checkpoints);
+                let committer = Committer::new(ledger, store, made_by, is_transactional, to_replay, stats);
+                (Pieces::new(sender), Some(thread), Some(committer))
             }
         };
         let (results, collected) = mpsc::channel();
         let publisher = {
             let (handle, pieces) = (handle.clone(), pieces.clone());
             spawn("publisher".to_owned(), move || {
-                handle.publish(publisher, notifier, &collected, workers.get(), &pieces, subscriber);
+                let writers = (publisher, notifier, committer);
+                handle.publish(writers, &collected, workers.get(), &pieces, subscriber);
             })?
         };
         let dataflow = Options {
@@ -201,9 +265,9 @@ impl LiveJob {
         drop(self.workers.join());
         let _ = self.publisher.join();
         let unwritten = self.checkpoints.and_then(|thread| thread.join().ok().flatten());
-        let sink_error = self.handle.sink_error.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(error) = sink_error {
-            return Err(failure(error.class().into(), error));
+        let error = self.handle.publish_error.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(error) = error {
+            return Err(failure(error.exit(), error));
         }
         match self.handle.live.error() {
             None => match unwritten {
@@ -213,7 +277,9 @@ impl LiveJob {
             Some(error) => {
                 let exit = match &*error {
                     LiveError::Kafka(error) => error.class().into(),
-                    LiveError::Table(_) | LiveError::Restore(_) => Exit::Fatal,
+                    LiveError::Table(_) | LiveError::Restore(_) | LiveError::RecordsGone { .. } => {
+                        Exit::Fatal
+                    }
                 };
                 Err(failure(exit, anyhow::anyhow!("{error}")))
             }
@@ -229,20 +295,24 @@ impl Handle {
 
     fn publish(
         &self,
-        mut publisher: Publisher,
-        mut notifier: Notifier,
+        (mut publisher, mut notifier, mut committer): (Publisher, Notifier, Option<Committer>),
         results: &mpsc::Receiver<TickOutput>,
         workers: usize,
         pieces: &Pieces,
         subscriber: Option<Subscriber>,
     ) {
         let watchers = Watchers { subscriber, top: self.top.clone() };
-        let outlets = Outlets { publisher: &mut publisher, notifier: &mut notifier, pieces };
+        let outlets = Outlets {
+            publisher: &mut publisher,
+            notifier: &mut notifier,
+            pieces,
+            committer: committer.as_mut(),
+        };
         let published = publish(outlets, results, workers, &self.live, &self.results, watchers);
         if let Err(error) = published {
             pieces.send(Piece::GivenUp);
             tracing::error!("{error}");
-            *self.sink_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            *self.publish_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
             self.live.stop();
         }
         notifier.stop();
@@ -283,24 +353,46 @@ fn kafka_sources(sources: &[Source]) -> anyhow::Result<KafkaSources> {
 }
 
 /// Adds the partitions of an earlier life in their order, and then those that are new. A source that was read before
-/// has its new partitions read from their beginning, whatever `start` says.
-fn add_partitions(live: &Live, input: Option<InputMemory>, sources: &KafkaSources) -> anyhow::Result<()> {
+/// has its new partitions read from their beginning, whatever `start` says. The checkpoint had the tick with the
+/// `number`, and the ticks of `replay` are made again.
+fn add_partitions(
+    live: &Live,
+    input: Option<InputMemory>,
+    number: u64,
+    replay: Vec<TickRecord>,
+    sources: &KafkaSources,
+) -> anyhow::Result<()> {
+    let has = |source: &str, number: u32| {
+        let found = sources.iter().find(|(_, name, ..)| *name == source);
+        found.filter(|(.., starts)| starts.iter().any(|(known, _)| *known == number))
+    };
     let mut known: BTreeMap<String, BTreeSet<u32>> = BTreeMap::new();
     if let Some(InputMemory { ticker, partitions, .. }) = input {
         live.restore(ticker);
         for memory in partitions {
             known.entry(memory.source.clone()).or_default().insert(memory.number);
-            let source = sources.iter().find(|(_, name, ..)| *name == memory.source);
-            let is_read =
-                source.is_some_and(|(.., starts)| starts.iter().any(|(number, _)| *number == memory.number));
+            let source = has(&memory.source, memory.number);
             let info = PartitionInfo {
                 source: memory.source.clone(),
                 source_index: source.map_or(usize::MAX, |(index, ..)| *index),
                 number: memory.number,
                 path: None,
             };
-            live.restore_partition(info, memory, is_read);
+            live.restore_partition(info, memory, source.is_some());
         }
+    }
+    let added = replay.iter().flat_map(|record| record.added.clone()).collect::<Vec<_>>();
+    live.replay(number, replay);
+    for AddedPartition { source, number, offset } in added {
+        known.entry(source.clone()).or_default().insert(number);
+        let found = has(&source, number);
+        let source_index = found.map_or(usize::MAX, |(index, ..)| *index);
+        let memory = PartitionMemory { next_offset: offset, ..PartitionMemory::default() };
+        live.restore_partition(
+            PartitionInfo { source, source_index, number, path: None },
+            memory,
+            found.is_some(),
+        );
     }
     for (index, name, topic, starts) in sources {
         let of_source = known.get(name);

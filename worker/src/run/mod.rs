@@ -1,6 +1,7 @@
 //! A live job: its threads, its publisher, and the metrics and health that it serves.
 
-pub mod checkpoint;
+mod checkpoint;
+mod commit;
 mod first;
 #[cfg(test)]
 mod gateways;
@@ -12,12 +13,14 @@ mod metrics;
 mod notify;
 mod observe;
 mod publish;
+pub mod restore;
 mod sample;
 mod tables;
 mod top;
 mod work;
 
 pub use self::checkpoint::CheckpointStats;
+pub use self::commit::LedgerStats;
 pub use self::http::{HttpServer, Sampler};
 pub use self::job::{Handle, LiveJob};
 pub use self::observe::WorkerStats;

@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use keytide_connectors::live::Live;
-use keytide_connectors::sink::{Publisher, SinkError, TickOutput};
+use keytide_connectors::sink::{Publisher, TickOutput};
 use keytide_dataflow::Notice;
 use keytide_dataflow::model::Tick;
 use keytide_dataflow::{Admitted, Counts, Transition};
 
 use super::checkpoint::{Piece, Pieces};
+use super::commit::{Committer, PublishError};
 use super::first::FirstMinute;
 use super::notify::Notifier;
 use super::top::LiveTop;
@@ -88,6 +89,24 @@ pub(super) struct Outlets<'a> {
     pub(super) publisher: &'a mut Publisher,
     pub(super) notifier: &'a mut Notifier,
     pub(super) pieces: &'a Pieces,
+    /// Commits ticks, if the job has a ledger.
+    pub(super) committer: Option<&'a mut Committer>,
+}
+
+impl Outlets<'_> {
+    /// Commits what is published, and lets the others go on with it.
+    fn commit(&mut self, live: &Live) -> Result<(), PublishError> {
+        let Some(committer) = &mut self.committer else { return Ok(()) };
+        let ticks = committer.commit(self.publisher)?;
+        if let Some(&last) = ticks.last() {
+            self.notifier.published(last);
+            self.pieces.send(Piece::Committed(last));
+        }
+        if committer.is_transactional {
+            ticks.into_iter().for_each(|tick| live.published(tick));
+        }
+        Ok(())
+    }
 }
 
 /// Publishes until the workers are gone.
@@ -95,23 +114,38 @@ pub(super) struct Outlets<'a> {
 /// A tick is published when every worker has handed over its output, so ticks come in order:
 /// 1. count it, and give it to the watchers;
 /// 2. publish it, asking the policy for actions, and give the notices to the watchers;
-/// 3. keep the notices, notify of the ticks that the sinks have acknowledged, and give a checkpoint its part;
+/// 3. keep the notices, give a checkpoint its part, and notify of the ticks that the sinks have acknowledged; with a
+///    ledger, of those that are committed, which is done when no more results are there;
 /// 4. let the next tick close, and warn in the first minute.
 ///
 /// # Errors
-/// If the sinks can't go on.
+/// If the sinks or the ledger can't go on.
 pub(super) fn publish(
-    Outlets { publisher, notifier, pieces }: Outlets<'_>,
+    mut outlets: Outlets<'_>,
     results: &Receiver<TickOutput>,
     workers: usize,
     live: &Live,
     counters: &ResultCounters,
     watchers: Watchers,
-) -> Result<(), SinkError> {
+) -> Result<(), PublishError> {
     let Watchers { mut subscriber, top } = watchers;
     let mut waiting: BTreeMap<Tick, Vec<TickOutput>> = BTreeMap::new();
     let mut minute = FirstMinute::default();
-    for output in results {
+    loop {
+        let wait = outlets.committer.as_ref().and_then(|committer| committer.wait());
+        let output = match wait {
+            None => results.recv().ok(),
+            Some(wait) => match results.recv_timeout(wait) {
+                Ok(output) => Some(output),
+                Err(RecvTimeoutError::Timeout) => {
+                    outlets.commit(live)?;
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => None,
+            },
+        };
+        let Some(output) = output else { break };
+        let Outlets { publisher, notifier, pieces, committer } = &mut outlets;
         let tick = output.tick;
         let of_tick = waiting.entry(tick).or_default();
         of_tick.push(output);
@@ -129,6 +163,11 @@ pub(super) fn publish(
             top.take(&outputs, publisher.names());
         }
         let checkpoint = outputs.iter().any(|output| output.checkpoint);
+        let cut = committer.as_ref().and_then(|_| live.take_cut(tick));
+        let is_replay = cut.as_ref().is_some_and(|cut| cut.earlier.is_some());
+        if let Some((committer, cut)) = committer.as_ref().zip(cut.as_ref()) {
+            committer.begin(publisher, cut);
+        }
         // STEP 2
         let mut decide = |transitions: &[Transition]| notifier.decide(transitions);
         let notices = publisher.publish(tick, outputs, &live.partitions(), &mut decide)?;
@@ -140,20 +179,33 @@ pub(super) fn publish(
         }
         // STEP 3
         notifier.keep(tick, notices);
-        notifier.published(publisher.published());
         if checkpoint {
             pieces.send(Piece::Policy { tick, memory: notifier.memory().clone() });
         }
-        pieces.send(Piece::Published(publisher.published()));
+        match committer.as_mut().zip(cut) {
+            None => notifier.published(publisher.published()),
+            Some((committer, cut)) => committer.published(publisher, cut, live)?,
+        }
+        if is_replay {
+            notifier.published(tick);
+        }
         // STEP 4
-        live.published(tick);
+        if is_replay || !committer.as_ref().is_some_and(|committer| committer.is_transactional) {
+            live.published(tick);
+        }
+        let is_full = committer.as_ref().is_some_and(|committer| committer.is_full());
+        if is_full {
+            outlets.commit(live)?;
+        }
         for warning in minute.tick(tick, || RecordCounts::so_far(&live.counters)) {
             tracing::warn!("{warning}");
         }
         counters.ticks.fetch_add(1, Ordering::Relaxed);
     }
-    let flushed = publisher.flush(FLUSH);
-    notifier.published(publisher.published());
-    pieces.send(Piece::Published(publisher.published()));
-    flushed
+    let flushed = outlets.publisher.flush(FLUSH);
+    outlets.commit(live)?;
+    if outlets.committer.is_none() {
+        outlets.notifier.published(outlets.publisher.published());
+    }
+    Ok(flushed?)
 }

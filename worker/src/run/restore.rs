@@ -1,0 +1,289 @@
+//! With what a live job goes on: a checkpoint, and the ticks that were committed since.
+//!
+//! ```text
+//! ledger ──► History ──► the newest checkpoint whose tick is in it ──► states, input, tables, policy at that tick
+//!                   └──► the ticks behind it ──► their cuts, and the changes of tables in them
+//! ```
+//! A checkpoint whose tick isn't in the ledger was never committed: what it holds was never published, and is made anew.
+//! One that is damaged is passed over, as long as an older one and the ticks since are there.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use keytide_alerts::policy::PolicyMemory;
+use keytide_config::{JobConfig, State};
+use keytide_connectors::ledger::{History, TickRecord};
+use keytide_connectors::live::{InputMemory, PartitionMemory, TickInputs};
+use keytide_connectors::sink::encode::time;
+use keytide_connectors::store::{
+    Checkpoint, CheckpointId, CheckpointInfo, CheckpointPart, Store, StoreError,
+};
+use keytide_connectors::tables::{TablesMemory, TablesRead};
+use keytide_dataflow::model::Tick;
+use keytide_dataflow::state::{STATE_VERSION, Snapshot, StateId, StateRows};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::checkpoint::{INPUT, POLICY, STATE, Stored, TABLES};
+use crate::exit::{Exit, failure};
+
+/// From where a job would go on, for people.
+#[derive(Clone, Debug, Serialize)]
+pub struct ResumePoint {
+    /// The last tick that is in the checkpoint, as a time.
+    pub tick: String,
+    pub watermark: String,
+    /// The partitions, each with the first offset that wasn't read.
+    pub partitions: Vec<PartitionPoint>,
+}
+
+/// From where a partition would be read.
+#[derive(Clone, Debug, Serialize)]
+pub struct PartitionPoint {
+    pub source: String,
+    pub number: u32,
+    pub next_offset: u64,
+}
+
+/// Returns from where a job would go on with a checkpoint.
+///
+/// # Errors
+/// If another version wrote it.
+pub fn resume_point(checkpoint: &Checkpoint) -> anyhow::Result<ResumePoint> {
+    let bytes = checkpoint.parts.get(INPUT).map(|part| part.blocks.concat()).unwrap_or_default();
+    let InputMemory { tick, ticker, partitions, .. } = decode(INPUT, &bytes)?;
+    let point = |PartitionMemory { source, number, next_offset, lane: _ }| PartitionPoint {
+        source,
+        number,
+        next_offset,
+    };
+    Ok(ResumePoint {
+        tick: time(tick),
+        watermark: time(ticker.watermark()),
+        partitions: partitions.into_iter().map(point).collect(),
+    })
+}
+
+/// Everything with which a job goes on; that of a job that begins anew is empty.
+#[derive(Default)]
+pub(super) struct Restored {
+    /// The checkpoint and those before it that count, the oldest first.
+    pub(super) checkpoints: Vec<Stored>,
+    /// How far the input was at the checkpoint.
+    pub(super) input: Option<InputMemory>,
+    pub(super) policy: PolicyMemory,
+    pub(super) snapshot: Option<Arc<Snapshot>>,
+    /// The ticks that were committed since the checkpoint, in their order.
+    pub(super) replay: Vec<TickRecord>,
+    /// The changes of tables in those ticks.
+    pub(super) inputs: BTreeMap<Tick, TablesRead>,
+    /// The rows of tables after those ticks.
+    pub(super) tables: TablesMemory,
+}
+
+impl Restored {
+    /// Returns the number of the last tick that is in the checkpoint; 0 without one.
+    pub(super) fn number(&self) -> u64 {
+        self.input.as_ref().map_or(0, |input| input.number)
+    }
+}
+
+/// Opens the store of a job for this process alone.
+///
+/// # Errors
+/// If it can't be used.
+pub(super) fn open(state: &State) -> anyhow::Result<Arc<Store>> {
+    Store::open(&state.dir).map(Arc::new).map_err(refused)
+}
+
+/// Reads with what a job goes on, of its store and its ledger.
+///
+/// # Errors
+/// If the ledger was lost, if no checkpoint counts, or if this program can't read one.
+pub(super) fn restore(
+    store: &Store,
+    state: &State,
+    config: &JobConfig,
+    history: History,
+) -> anyhow::Result<Restored> {
+    let started = Instant::now();
+    let dir = state.dir.display();
+    let folders = store.folders().map_err(refused)?;
+    let History { ticks, last_claim } = history;
+    // 1. A job that has committed nothing begins anew.
+    let Some(first) = ticks.first() else {
+        if last_claim.is_none() && !folders.is_empty() {
+            return Err(fatal(format!(
+                "state.url: {dir} has checkpoints, and the ledger knows none of their ticks: was the topic deleted or made \
+                 anew, or were `delivery` or `prefix` changed? Bring it back, or begin anew with another folder and another \
+                 prefix"
+            )));
+        }
+        tracing::info!(state = %dir, "there is nothing to go on from: the job begins anew");
+        return Ok(Restored::default());
+    };
+    // 2. The newest checkpoint that counts and is sound.
+    let (mut restored, mut damage) = (None, None);
+    let counts = |id: CheckpointId| {
+        let of_tick = ticks.binary_search_by_key(&id.tick, |record| record.tick);
+        let record = of_tick.ok().map(|at| &ticks[at]).filter(|record| record.nonce == id.nonce)?;
+        Some(Stored { id, number: record.number })
+    };
+    let mut candidates: Vec<Stored> = folders.into_iter().filter_map(counts).collect();
+    while let Some(&Stored { id, .. }) = candidates.last() {
+        match read(store, id, state, config) {
+            Ok(Some(found)) => {
+                restored = Some(found);
+                break;
+            }
+            Ok(None) => {}
+            Err(ReadError::Damaged(error)) => {
+                tracing::warn!("{error}; the job goes on from the checkpoint before it");
+                damage.get_or_insert(error);
+            }
+            Err(ReadError::Final(error)) => return Err(error),
+        }
+        candidates.pop();
+    }
+    let mut restored = match (restored, damage) {
+        (Some(restored), _) => restored,
+        // All ticks that there ever were can be made again.
+        (None, _) if first.number == 1 => Restored::default(),
+        (None, Some(error)) => return Err(failure(Exit::Fatal, error)),
+        (None, None) => {
+            return Err(fatal(format!(
+                "state.url: {dir} has no checkpoint of a tick that the ledger knows (from number {}, {}): was the folder \
+                 emptied, or is it another job's? Bring it back, or begin anew with another folder and another prefix",
+                first.number,
+                time(first.tick)
+            )));
+        }
+    };
+    restored.checkpoints = candidates;
+    // 3. The ticks since, and what tables changed in them.
+    restored.replay = ticks.into_iter().filter(|record| record.number > restored.number()).collect();
+    for record in &restored.replay {
+        let Some(name) = &record.inputs else { continue };
+        let bytes = store
+            .read_inputs(name)
+            .with_context(|| format!("the changes of tables in tick number {} are needed", record.number))
+            .map_err(|error| failure(Exit::Fatal, error))?;
+        let read = TickInputs::read(&bytes).map_err(|_| {
+            fatal(format!(
+                "state.url: object {name} can't be read: it is damaged, or another version wrote it"
+            ))
+        })?;
+        restored.tables.apply(&read);
+        restored.inputs.insert(record.tick, read);
+    }
+    tracing::info!(
+        checkpoint = restored.input.as_ref().map(|input| time(input.tick)),
+        rows = restored
+            .snapshot
+            .iter()
+            .flat_map(|snapshot| snapshot.rows.values())
+            .map(StateRows::len)
+            .sum::<u64>(),
+        ticks = restored.replay.len(),
+        ms = started.elapsed().as_millis(),
+        "goes on from a checkpoint, and makes the ticks since again"
+    );
+    Ok(restored)
+}
+
+/// Why a checkpoint can't be used.
+enum ReadError {
+    Damaged(StoreError),
+    Final(anyhow::Error),
+}
+
+impl From<StoreError> for ReadError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Damaged { .. } => Self::Damaged(error),
+            error => Self::Final(refused(error)),
+        }
+    }
+}
+
+/// Reads a checkpoint; `None` if a crash came before its manifest.
+fn read(
+    store: &Store,
+    id: CheckpointId,
+    state: &State,
+    config: &JobConfig,
+) -> Result<Option<Restored>, ReadError> {
+    let Some(manifest) = store.manifest(id)? else { return Ok(None) };
+    accept(&manifest.info, state, config).map_err(ReadError::Final)?;
+    let mut parts = store.read(id, manifest)?.parts;
+    let mut snapshot = Snapshot::default();
+    for id in StateId::ALL {
+        let CheckpointPart { blocks, rows } =
+            parts.remove(&format!("{STATE}{}", id.name())).unwrap_or_default();
+        snapshot.rows.insert(*id, StateRows::from_blocks(blocks, rows));
+    }
+    let mut part = |name: &str| parts.remove(name).unwrap_or_default().blocks.concat();
+    Ok(Some(Restored {
+        input: Some(decode(INPUT, &part(INPUT)).map_err(ReadError::Final)?),
+        tables: decode(TABLES, &part(TABLES)).map_err(ReadError::Final)?,
+        policy: decode(POLICY, &part(POLICY)).map_err(ReadError::Final)?,
+        snapshot: Some(Arc::new(snapshot)),
+        ..Restored::default()
+    }))
+}
+
+/// Refuses a checkpoint that this job or this program can't go on from.
+fn accept(info: &CheckpointInfo, state: &State, config: &JobConfig) -> anyhow::Result<()> {
+    if info.job != config.job.name {
+        let message = format!(
+            "state.url: {} has the state of the job \"{}\", and this one is \"{}\"; name another folder, or the same job",
+            state.dir.display(),
+            info.job,
+            config.job.name
+        );
+        return Err(failure(Exit::Usage, anyhow::anyhow!(message)));
+    }
+    if info.state_version != STATE_VERSION {
+        let message = format!(
+            "state.url: the checkpoint has states of version {}, and this program reads version {STATE_VERSION}; start the \
+             program that wrote it ({}), or name another folder to begin anew",
+            info.state_version, info.program
+        );
+        return Err(failure(Exit::Usage, anyhow::anyhow!(message)));
+    }
+    if info.config != config.fingerprint() {
+        tracing::warn!(
+            "the configuration isn't the one that the checkpoint was made with: what is counted from now on follows the \
+             new one, what was counted before stays"
+        );
+    }
+    Ok(())
+}
+
+fn decode<T: DeserializeOwned>(name: &str, bytes: &[u8]) -> anyhow::Result<T> {
+    postcard::from_bytes(bytes)
+        .with_context(|| {
+            format!("state.url: the part {name} of the checkpoint can't be read: another version wrote it")
+        })
+        .map_err(|error| failure(Exit::Fatal, error))
+}
+
+fn fatal(message: String) -> anyhow::Error {
+    failure(Exit::Fatal, anyhow::anyhow!(message))
+}
+
+fn refused(error: StoreError) -> anyhow::Error {
+    failure(exit_of(&error), error)
+}
+
+/// Returns the exit code of an error at the start.
+#[must_use]
+pub fn exit_of(error: &StoreError) -> Exit {
+    match error {
+        StoreError::Folder { .. } | StoreError::Format { .. } => Exit::Usage,
+        StoreError::InUse { .. } | StoreError::Object { .. } => Exit::Transient,
+        StoreError::Damaged { .. } => Exit::Fatal,
+    }
+}

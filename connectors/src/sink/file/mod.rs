@@ -29,14 +29,20 @@
 //! MiB of rows is held between writes. A row of a journal has at most 64 MiB. The publisher waits while a Parquet file
 //! is made, 1.6 us of CPU a row and 0.3 s for 64 MiB of rows; `rotate_bytes` bounds them. A folder belongs to one job.
 
+mod disk;
+mod paths;
+mod tail;
+
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Seek as _, SeekFrom, Write as _};
-use std::path::{Path, PathBuf};
+use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write as _};
+use std::path::Path;
 
 use keytide_config::{FileFormat, FileSink, View};
 use keytide_dataflow::model::Tick;
-use serde::Deserialize;
 
+use self::disk::{failed, remove, sync_folder};
+use self::paths::{FileState, journal, open_path, parse, path};
+use self::tail::{last_version, repaired};
 use super::SinkError;
 use super::columns::columns;
 use super::encode::number;
@@ -45,8 +51,6 @@ use crate::columnar::{Batch, ParquetFile, note};
 
 /// The number of bytes of rows that are held between writes.
 const BUFFER_BYTES: usize = 1 << 20;
-/// The number of bytes that are searched at once for a file's last newline.
-const TAIL_BYTES: u64 = 64 << 10;
 /// Bytes of a row of a journal, at most.
 const MAX_ROW_BYTES: u64 = 64 << 20;
 /// Rows, and bytes of their texts, that are made into columns at once.
@@ -317,64 +321,6 @@ impl FileSeries {
     }
 }
 
-fn failed(what: &'static str, path: &Path, source: io::Error) -> SinkError {
-    SinkError::File { what, path: path.to_owned(), source }
-}
-
-fn path(dir: &Path, view: View, number: u64, format: FileFormat) -> PathBuf {
-    dir.join(format!("{}-{number:06}.{}", view.name(), format.name()))
-}
-
-fn journal(dir: &Path, view: View, number: u64) -> PathBuf {
-    dir.join(format!("{}-{number:06}{JOURNAL}", view.name()))
-}
-
-/// Returns the path of a file that is written to.
-fn open_path(sink: &FileSink, view: View, number: u64) -> PathBuf {
-    match sink.format {
-        FileFormat::JsonLines => path(&sink.dir, view, number, sink.format),
-        FileFormat::Parquet => journal(&sink.dir, view, number),
-    }
-}
-
-/// The end of a journal's name.
-const JOURNAL: &str = ".jsonl.open";
-/// The end of the name of a Parquet file that isn't whole.
-const PART: &str = ".parquet.part";
-
-/// What a file's name says of it.
-enum FileState {
-    Closed(FileFormat),
-    Journal,
-    /// A Parquet file that a killed process didn't end.
-    Part,
-}
-
-/// Returns the view, the number and the state in a file's name.
-fn parse(name: &str) -> Option<(View, u64, FileState)> {
-    let (stem, end) = name.split_at(name.find('.')?);
-    let state = match end {
-        ".jsonl" => FileState::Closed(FileFormat::JsonLines),
-        ".parquet" => FileState::Closed(FileFormat::Parquet),
-        JOURNAL => FileState::Journal,
-        PART => FileState::Part,
-        _ => return None,
-    };
-    let (view, number) = stem.rsplit_once('-')?;
-    let view = View::named(view)?;
-    let digits = number.len() >= 6 && number.bytes().all(|byte| byte.is_ascii_digit());
-    let number = number.parse().ok().filter(|number| digits && *number > 0)?;
-    Some((view, number, state))
-}
-
-/// Deletes a file, which may be gone already.
-fn remove(path: &Path) -> Result<(), SinkError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("delete", path, error)),
-        _ => Ok(()),
-    }
-}
-
 /// Makes a Parquet file of a journal, whose last row has `version`, and removes the journal.
 fn make_parquet(view: View, journal: &Path, to: &Path, version: u64) -> io::Result<()> {
     // STEP 1: write it under a name that no reader looks for.
@@ -401,72 +347,4 @@ fn make_parquet(view: View, journal: &Path, to: &Path, version: u64) -> io::Resu
     }
     // STEP 3: the journal isn't needed any more. If this doesn't happen, the next run sees both and does it.
     fs::remove_file(journal)
-}
-
-/// Cuts off half a row at a file's end, which a killed process left; returns the byte behind the last row.
-fn repaired(path: &Path) -> Result<u64, SinkError> {
-    let Repaired { rows_end, cut } = repair(path).map_err(|error| failed("repair", path, error))?;
-    if cut > 0 {
-        tracing::warn!(path = %path.display(), bytes = cut, "cut off a row that was half written");
-    }
-    Ok(rows_end)
-}
-
-/// Makes sure that a new file's name is on disk.
-fn sync_folder(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
-}
-
-/// The result of a repair.
-struct Repaired {
-    /// The byte behind the last whole row.
-    rows_end: u64,
-    /// The number of bytes that were cut off.
-    cut: u64,
-}
-
-/// Cuts off the bytes behind the last newline.
-fn repair(path: &Path) -> io::Result<Repaired> {
-    let mut file = OpenOptions::new().read(true).write(true).open(path)?;
-    let length = file.metadata()?.len();
-    let rows_end = line_start(&mut file, length)?;
-    if rows_end < length {
-        file.set_len(rows_end)?;
-        file.sync_all()?;
-    }
-    Ok(Repaired { rows_end, cut: length - rows_end })
-}
-
-/// Returns the start of the line that `end` lies in: the byte behind the last newline before it.
-fn line_start(file: &mut File, mut end: u64) -> io::Result<u64> {
-    let mut block = Vec::new();
-    while end > 0 {
-        let start = end.saturating_sub(TAIL_BYTES);
-        block.clear();
-        file.seek(SeekFrom::Start(start))?;
-        (&mut *file).take(end - start).read_to_end(&mut block)?;
-        if let Some(at) = memchr::memrchr(b'\n', &block) {
-            return Ok(start + at as u64 + 1);
-        }
-        end = start;
-    }
-    Ok(0)
-}
-
-/// The column by which rows of a series of files are ordered.
-#[derive(Deserialize)]
-struct Versioned {
-    /// Rows of Keytide's first versions have none.
-    #[serde(default)]
-    version: u64,
-}
-
-/// Returns the version of the last row, which ends with a newline before `rows_end`; 0 if it has none.
-fn last_version(path: &Path, rows_end: u64) -> io::Result<u64> {
-    let mut file = File::open(path)?;
-    let start = line_start(&mut file, rows_end - 1)?;
-    let mut row = Vec::new();
-    file.seek(SeekFrom::Start(start))?;
-    file.take(rows_end - start).read_to_end(&mut row)?;
-    Ok(serde_json::from_slice(&row).map_or(0, |row: Versioned| row.version))
 }

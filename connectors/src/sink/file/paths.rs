@@ -1,0 +1,51 @@
+//! The names of the files of a series.
+
+use std::path::{Path, PathBuf};
+
+use keytide_config::{FileFormat, FileSink, View};
+
+pub(super) fn path(dir: &Path, view: View, number: u64, format: FileFormat) -> PathBuf {
+    dir.join(format!("{}-{number:06}.{}", view.name(), format.name()))
+}
+
+pub(super) fn journal(dir: &Path, view: View, number: u64) -> PathBuf {
+    dir.join(format!("{}-{number:06}{JOURNAL}", view.name()))
+}
+
+/// Returns the path of a file that is written to.
+pub(super) fn open_path(sink: &FileSink, view: View, number: u64) -> PathBuf {
+    match sink.format {
+        FileFormat::JsonLines => path(&sink.dir, view, number, sink.format),
+        FileFormat::Parquet => journal(&sink.dir, view, number),
+    }
+}
+
+/// The end of a journal's name.
+const JOURNAL: &str = ".jsonl.open";
+/// The end of the name of a Parquet file that isn't whole.
+const PART: &str = ".parquet.part";
+
+/// What a file's name says of it.
+pub(super) enum FileState {
+    Closed(FileFormat),
+    Journal,
+    /// A Parquet file that a killed process didn't end.
+    Part,
+}
+
+/// Returns the view, the number and the state in a file's name.
+pub(super) fn parse(name: &str) -> Option<(View, u64, FileState)> {
+    let (stem, end) = name.split_at(name.find('.')?);
+    let state = match end {
+        ".jsonl" => FileState::Closed(FileFormat::JsonLines),
+        ".parquet" => FileState::Closed(FileFormat::Parquet),
+        JOURNAL => FileState::Journal,
+        PART => FileState::Part,
+        _ => return None,
+    };
+    let (view, number) = stem.rsplit_once('-')?;
+    let view = View::named(view)?;
+    let digits = number.len() >= 6 && number.bytes().all(|byte| byte.is_ascii_digit());
+    let number = number.parse().ok().filter(|number| digits && *number > 0)?;
+    Some((view, number, state))
+}

@@ -47,6 +47,7 @@ use keytide_dataflow::model::{Definition, Forgotten, KeyId, NameId, Tick};
 use keytide_dataflow::*;
 
 use self::encode::{DeadRow, EncodeRow, Labels, LateRow, RecordLocation};
+pub use self::file::FilesMemory;
 use self::file::SeriesOfViews;
 pub use self::incidents::{IncidentRow, JobInfo, LogRow};
 use self::kafka::{DeadHeaders, ResultRecord, Topics, identify};
@@ -166,6 +167,12 @@ pub enum SinkError {
     },
     #[error("sink.files: can't {what} {}: {source}", path.display())]
     File { what: &'static str, path: PathBuf, source: std::io::Error },
+    /// A file hasn't got the rows from which the job would go on.
+    #[error(
+        "sink.files: {} {reason}; bring the file back, or set another `dir`, where files begin anew behind the checkpoint",
+        path.display()
+    )]
+    Files { path: PathBuf, reason: String },
     #[error("publishing was stopped")]
     Stopped,
 }
@@ -191,6 +198,7 @@ impl SinkError {
             Self::CreateTopic { class, .. } | Self::Refused { class, .. } | Self::Fatal { class, .. } => {
                 *class
             }
+            Self::Files { .. } => ErrorClass::Fatal,
             Self::File { .. } | Self::Unacknowledged { .. } | Self::Stopped => ErrorClass::Transient,
         }
     }
@@ -383,7 +391,7 @@ struct ChangedRows {
 
 impl Publisher {
     /// Opens the sinks, and blocks while topics are checked and created. The headers of dead letters name `job` and
-    /// `sources`. Incidents name `config`, the configuration's fingerprint.
+    /// `sources`. Incidents name `config`, the configuration's fingerprint. Files go back to where they were at `files`.
     ///
     /// # Errors
     /// If a sink can't be used, or (transient) not now.
@@ -393,9 +401,10 @@ impl Publisher {
         sources: &[Source],
         config: &str,
         promise: Promise,
+        files: Option<&FilesMemory>,
     ) -> Result<Self, SinkError> {
         let counters = Arc::new(SinkCounters::default());
-        let files = sinks.files.as_ref().map(SeriesOfViews::open).transpose()?;
+        let files = sinks.files.as_ref().map(|sink| SeriesOfViews::open(sink, files)).transpose()?;
         let topics = match &sinks.kafka {
             None => TopicWriter::None,
             Some(_) if promise == Promise::Transactions => TopicWriter::Kept(KeptRows::default()),
@@ -541,6 +550,22 @@ impl Publisher {
         forgotten.into_iter().for_each(|forgotten| names.forget(forgotten));
         writers.end_tick()?;
         Ok(notices)
+    }
+
+    /// Returns where the files are after the last tick, with all of that on disk; `None` without files.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn files_memory(&mut self) -> Result<Option<FilesMemory>, SinkError> {
+        self.writers.files.as_mut().map(SeriesOfViews::memory).transpose()
+    }
+
+    /// Deletes files that were kept for a restore, now that a checkpoint is stored whose memory of the files this is.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn files_stored(&mut self, memory: &FilesMemory) -> Result<(), SinkError> {
+        self.writers.files.as_mut().map_or(Ok(()), |files| files.stored(memory))
     }
 
     /// Waits until all records are acknowledged by Kafka and on disk.

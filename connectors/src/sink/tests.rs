@@ -48,7 +48,7 @@ fn files(dir: &Path) -> FileSink {
 }
 
 fn open(kafka: Option<KafkaSink>, files: Option<FileSink>) -> Publisher {
-    Publisher::open(&Sinks { kafka, files }, "job", &[], CONFIG, Promise::None).unwrap()
+    Publisher::open(&Sinks { kafka, files }, "job", &[], CONFIG, Promise::None, None).unwrap()
 }
 
 fn partitions() -> Vec<PartitionInfo> {
@@ -381,12 +381,12 @@ fn consume(broker: &MockBroker, view: View, count: usize) -> Vec<Got> {
     got
 }
 
-fn lines(dir: &Path, name: &str) -> Vec<String> {
+pub(super) fn lines(dir: &Path, name: &str) -> Vec<String> {
     let text = String::from_utf8(read(&dir.join(name))).unwrap();
     text.lines().map(str::to_owned).collect()
 }
 
-fn read(path: &Path) -> Vec<u8> {
+pub(super) fn read(path: &Path) -> Vec<u8> {
     let mut bytes = Vec::new();
     std::io::Read::read_to_end(&mut fs::File::open(path).unwrap(), &mut bytes).unwrap();
     bytes
@@ -405,7 +405,7 @@ fn names(dir: &Path) -> Vec<String> {
 }
 
 /// Returns the rows of a Parquet file as the objects that they were made of.
-fn parquet_rows(path: &Path) -> Vec<Value> {
+pub(super) fn parquet_rows(path: &Path) -> Vec<Value> {
     let reader = SerializedFileReader::new(fs::File::open(path).unwrap()).unwrap();
     let name = path.file_name().unwrap().to_str().unwrap();
     let view = View::named(name.rsplit_once('-').unwrap().0).unwrap();
@@ -430,7 +430,7 @@ fn parquet_rows(path: &Path) -> Vec<Value> {
 }
 
 /// Returns rows of JSON lines with null for each column of live files that they lack.
-fn json_rows(view: View, lines: &[String]) -> Vec<Value> {
+pub(super) fn json_rows(view: View, lines: &[String]) -> Vec<Value> {
     let row = |line: &String| {
         let mut row: Value = serde_json::from_str(line).unwrap();
         for column in &columns::columns(view).live {
@@ -805,8 +805,9 @@ fn no_secret_of_the_settings_is_shown() {
     let publisher = open(Some(sink.clone()), None);
     assert!(!format!("{publisher:?}").contains(CANARY));
     sink.client.settings.insert("linger.ms".to_owned(), Secret::new(CANARY));
-    let error = Publisher::open(&Sinks { kafka: Some(sink), files: None }, "job", &[], CONFIG, Promise::None)
-        .unwrap_err();
+    let error =
+        Publisher::open(&Sinks { kafka: Some(sink), files: None }, "job", &[], CONFIG, Promise::None, None)
+            .unwrap_err();
     assert_eq!(error.class(), ErrorClass::Definite);
     assert!(error.to_string().contains("linger.ms"), "{error}");
     assert!(!format!("{error} {error:?}").contains(CANARY), "{error}");
@@ -907,7 +908,7 @@ fn a_folder_that_cannot_be_made_is_named() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("file"), "").unwrap();
     let sinks = Sinks { kafka: None, files: Some(files(&folder.path().join("file/out"))) };
-    let error = Publisher::open(&sinks, "job", &[], CONFIG, Promise::None).unwrap_err();
+    let error = Publisher::open(&sinks, "job", &[], CONFIG, Promise::None, None).unwrap_err();
     assert!(error.to_string().contains("file/out"), "{error}");
 }
 
@@ -992,7 +993,7 @@ fn a_journal_with_a_damaged_row_is_named_and_left_as_it_is() {
     fs::write(&journal, "{\"key_id\":5}\n").unwrap();
     let sinks =
         Sinks { kafka: None, files: Some(FileSink { format: FileFormat::Parquet, ..files(folder.path()) }) };
-    let error = Publisher::open(&sinks, "job", &[], CONFIG, Promise::None).unwrap_err().to_string();
+    let error = Publisher::open(&sinks, "job", &[], CONFIG, Promise::None, None).unwrap_err().to_string();
     assert!(error.contains("usage-000001.parquet") && error.contains("column key_id"), "{error}");
     assert_eq!(read(&journal), b"{\"key_id\":5}\n");
 }

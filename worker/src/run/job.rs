@@ -151,7 +151,7 @@ impl LiveJob {
         };
         let fingerprint = config.fingerprint();
         let publisher =
-            Publisher::open(&config.sinks, &config.job.name, &config.sources, &fingerprint, promise)
+            Publisher::open(&config.sinks, &config.job.name, &config.sources, &fingerprint, promise, None)
                 .map_err(|error| failure(error.class().into(), error))?;
         let notifier =
             Notifier::open(config, clock, memory).map_err(|error| failure(exit_of_alerts(&error), error))?;

@@ -20,29 +20,42 @@
 //! (of the journal), by age, or at the end of the job. What a killed process left becomes a file when the folder is
 //! opened again, and so does a journal if the format was changed.
 //!
-//! A tick's rows reach the system when the tick ends, and the disk when a file is closed or on
+//! **Checkpoints.** A job with a state goes back to the [`FilesMemory`] of its checkpoint and writes the ticks behind it
+//! again, so that its files are as if it had never been interrupted. Until three later checkpoints are stored, a restore
+//! may need a file that was open in one of them. So the journal of a Parquet file is kept as `<view>-<number>.jsonl.kept`,
+//! and `keep` deletes files of JSON lines later. A memory of another folder is ignored, and the files there go on as after a
+//! stop without a state. Another format goes on from the memory, too.
+//!
+//! A tick's rows reach the system when the tick ends, and the disk when a file is closed, with a checkpoint, or on
 //! [`flush`](SeriesOfViews::flush). Until then a crash of the machine, but not of the process, may lose them.
 //!
 //! The folder has the statements of [`sql`]. They are written anew when a view gets its first file.
 //!
-//! Limits: a file's age counts from the first tick that this process wrote to it, in the time of ticks. At most 1
-//! MiB of rows is held between writes. A row of a journal has at most 64 MiB. The publisher waits while a Parquet file
-//! is made, 1.6 us of CPU a row and 0.3 s for 64 MiB of rows; `rotate_bytes` bounds them. A folder belongs to one job.
+//! Limits: a file's age counts, in the time of ticks, from the first tick that this process or, with a state, an earlier
+//! one wrote to it. At most 1 MiB of rows is held between writes. A row of a journal has at most 64 MiB. The publisher
+//! waits while a Parquet file is made, 1.6 us of CPU a row and 0.3 s for 64 MiB of rows; `rotate_bytes` bounds them. A
+//! folder belongs to one job.
 
+mod death;
 mod disk;
+mod memory;
 mod paths;
 mod tail;
+#[cfg(test)]
+mod tests;
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write as _};
+use std::fs::{self, File};
+use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _};
 use std::path::Path;
 
 use keytide_config::{FileFormat, FileSink, View};
 use keytide_dataflow::model::Tick;
 
-use self::disk::{failed, remove, sync_folder};
-use self::paths::{FileState, journal, open_path, parse, path};
-use self::tail::{last_version, repaired};
+use self::disk::{append, create, cut, failed, open_to_append, remove, rename, sync, sync_folder};
+pub use self::memory::FilesMemory;
+use self::memory::{OpenMemory, Restores, SeriesMemory};
+use self::paths::{FileState, journal, kept, open_path, parse, path};
+use self::tail::{VERSION, last_version, repaired};
 use super::SinkError;
 use super::columns::columns;
 use super::encode::number;
@@ -55,8 +68,6 @@ const BUFFER_BYTES: usize = 1 << 20;
 const MAX_ROW_BYTES: u64 = 64 << 20;
 /// Rows, and bytes of their texts, that are made into columns at once.
 const BATCH: (usize, usize) = (4_096, 4 << 20);
-/// The note of a Parquet file that has the version of its last row.
-const VERSION: &str = "keytide.version";
 
 /// The series of files of all views.
 #[derive(Debug)]
@@ -65,6 +76,7 @@ pub(super) struct SeriesOfViews {
     series: [FileSeries; View::ALL.len()],
     /// The formats of each view's files when the statements were written.
     shown: Option<[Vec<FileFormat>; View::ALL.len()]>,
+    restores: Restores,
 }
 
 /// The series of files of one view.
@@ -78,6 +90,8 @@ struct FileSeries {
     version: u64,
     /// Closed files, oldest first.
     closed: Vec<(u64, FileFormat)>,
+    /// Journals of closed files that are kept for a restore.
+    kept: Vec<u64>,
     /// The newest file, while it is written to.
     open: Option<OpenFile>,
     /// Rows of the open tick.
@@ -97,10 +111,22 @@ struct OpenFile {
 }
 
 impl SeriesOfViews {
-    /// Makes the folder, and repairs files that a killed process left.
-    pub(super) fn open(sink: &FileSink) -> Result<Self, SinkError> {
+    /// Makes the folder, and repairs files that a killed process left. With a `memory` of this folder, the files are
+    /// brought back to it first, and their series go on exactly there.
+    pub(super) fn open(sink: &FileSink, memory: Option<&FilesMemory>) -> Result<Self, SinkError> {
         let dir = &sink.dir;
         fs::create_dir_all(dir).map_err(|error| failed("make the folder", dir, error))?;
+        let of_folder = memory.filter(|memory| memory.is_of(dir));
+        if memory.is_some() && of_folder.is_none() {
+            tracing::warn!(
+                dir = %dir.display(),
+                "the checkpoint was made with files in another folder: rows behind it may be in both"
+            );
+        }
+        let memory = of_folder;
+        if let Some(memory) = memory {
+            memory.restore(dir)?;
+        }
         let mut series: [FileSeries; View::ALL.len()] = Default::default();
         let mut journals = Vec::new();
         for entry in fs::read_dir(dir).map_err(|error| failed("list", dir, error))? {
@@ -109,15 +135,26 @@ impl SeriesOfViews {
             match state {
                 FileState::Closed(format) => series[view as usize].closed.push((number, format)),
                 FileState::Journal => journals.push((view, number)),
-                FileState::Part => remove(&entry.path())?,
+                FileState::Kept if memory.is_some() => series[view as usize].kept.push(number),
+                FileState::Kept | FileState::Part => remove(&entry.path())?,
             }
         }
-        let mut files = Self { sink: sink.clone(), series, shown: None };
+        let restores = Restores::from(memory);
+        let mut files = Self { sink: sink.clone(), series, shown: None, restores };
+        let of_memory = |view| memory.and_then(|memory| memory.series(view));
         for (view, number) in journals {
-            files.finish_journal(view, number)?;
+            let goes_on =
+                of_memory(view).is_some_and(|series| series.number == number && series.open.is_some());
+            let is_closed = files.series[view as usize].closed.contains(&(number, FileFormat::Parquet));
+            if is_closed || !goes_on || sink.format != FileFormat::Parquet {
+                files.finish_journal(view, number)?;
+            }
         }
         for view in View::ALL {
             files.find_newest(view)?;
+            if let Some(memory) = of_memory(view) {
+                files.go_on(view, memory)?;
+            }
         }
         files.show()?;
         Ok(files)
@@ -127,23 +164,36 @@ impl SeriesOfViews {
     fn finish_journal(&mut self, view: View, number: u64) -> Result<(), SinkError> {
         let Self { sink, series, .. } = self;
         let closed = &mut series[view as usize].closed;
-        let journal = journal(&sink.dir, view, number);
         // It was killed between the last two steps.
         if closed.contains(&(number, FileFormat::Parquet)) {
-            return remove(&journal);
+            return self.retire(view, number);
         }
+        let journal = journal(&sink.dir, view, number);
         let rows_end = repaired(&journal)?;
         if rows_end == 0 {
             return remove(&journal);
         }
         let to = path(&sink.dir, view, number, sink.format);
         let made = match sink.format {
-            FileFormat::JsonLines => fs::rename(&journal, &to).and_then(|()| sync_folder(&sink.dir)),
+            FileFormat::JsonLines => rename(&journal, &to).and_then(|()| sync_folder(&sink.dir)),
             FileFormat::Parquet => last_version(&journal, rows_end)
                 .and_then(|version| make_parquet(view, &journal, &to, version)),
         };
         made.map_err(|error| failed("write", &to, error))?;
         closed.push((number, sink.format));
+        if sink.format == FileFormat::Parquet { self.retire(view, number) } else { Ok(()) }
+    }
+
+    /// Puts away the journal of a Parquet file that is whole. A restore may need it; otherwise it is deleted.
+    fn retire(&mut self, view: View, number: u64) -> Result<(), SinkError> {
+        let Self { sink, series, restores, .. } = self;
+        let journal = journal(&sink.dir, view, number);
+        if !restores.need(view, number) {
+            return remove(&journal);
+        }
+        let kept = kept(&sink.dir, view, number);
+        rename(&journal, &kept).map_err(|error| failed("rename", &journal, error))?;
+        series[view as usize].kept.push(number);
         Ok(())
     }
 
@@ -180,6 +230,28 @@ impl SeriesOfViews {
         Ok(())
     }
 
+    /// Lets a series go on where it was at a memory. The files are as the memory says already.
+    fn go_on(&mut self, view: View, memory: &SeriesMemory) -> Result<(), SinkError> {
+        let Self { sink, series, .. } = self;
+        let series = &mut series[view as usize];
+        let earlier =
+            std::mem::take(&mut series.is_earlier).then_some((series.number, FileFormat::JsonLines));
+        series.number = memory.number;
+        series.version = memory.version;
+        let path = open_path(sink, view, memory.number);
+        let open = memory.open.filter(|_| path.exists());
+        let Some(OpenMemory { begun, .. }) = open else {
+            // It was closed, or became a closed file at a stop or with another format.
+            series.closed.extend(earlier);
+            return Ok(());
+        };
+        match begun {
+            None => series.is_earlier = true,
+            Some(begun) => series.open = Some(OpenFile::open(sink, &path, begun)?),
+        }
+        Ok(())
+    }
+
     /// Writes the statements that show the folder to databases, unless they are the same.
     fn show(&mut self) -> Result<(), SinkError> {
         let formats = self.series.each_ref().map(FileSeries::formats);
@@ -199,7 +271,7 @@ impl SeriesOfViews {
         for (name, text) in sql::statements(&files, true) {
             let (path, part) = (self.sink.dir.join(name), self.sink.dir.join(format!("{name}.part")));
             fs::write(&part, text)
-                .and_then(|()| fs::rename(&part, &path))
+                .and_then(|()| rename(&part, &path))
                 .map_err(|error| failed("write", &path, error))?;
         }
         self.shown = Some(formats);
@@ -238,15 +310,60 @@ impl SeriesOfViews {
             if self.sink.format == FileFormat::Parquet {
                 self.close(view)?;
             }
-            let FileSeries { open, number, .. } = &mut self.series[view as usize];
-            if let Some(open) = open.as_mut().filter(|open| open.dirty) {
-                open.file
-                    .sync_all()
-                    .map_err(|error| failed("flush", &open_path(&self.sink, view, *number), error))?;
-                open.dirty = false;
-            }
+            self.sync(view)?;
         }
         self.show()
+    }
+
+    /// Returns where the series are, between two ticks. All that it names is on disk. It waits for the disk once a view
+    /// that has new rows.
+    pub(super) fn memory(&mut self) -> Result<FilesMemory, SinkError> {
+        let mut memory = FilesMemory::new(&self.sink.dir);
+        for view in View::ALL {
+            self.sync(view)?;
+            let FileSeries { number, is_earlier, version, open, buffer, .. } = &self.series[view as usize];
+            debug_assert!(buffer.is_empty(), "a memory is taken between ticks");
+            let open = match open {
+                Some(open) => Some(OpenMemory { length: open.length, begun: Some(open.begun) }),
+                None if *is_earlier => {
+                    let path = open_path(&self.sink, view, *number);
+                    // It may be that only the system has what an earlier process wrote.
+                    let on_disk = File::open(&path).and_then(|file| sync(&file).and(file.metadata()));
+                    let length = on_disk.map_err(|error| failed("flush", &path, error))?.len();
+                    Some(OpenMemory { length, begun: None })
+                }
+                None => None,
+            };
+            let series = SeriesMemory { number: *number, version: *version, open };
+            memory.views.insert(view.name().to_owned(), series);
+        }
+        self.restores.taken(&memory);
+        Ok(memory)
+    }
+
+    /// Deletes what was kept for restores and isn't needed any more, now that the checkpoint with `memory` is stored.
+    pub(super) fn stored(&mut self, memory: &FilesMemory) -> Result<(), SinkError> {
+        self.restores.stored(memory);
+        for view in View::ALL {
+            let Self { sink, series, restores, .. } = self;
+            let kept_ones = &mut series[view as usize].kept;
+            let unneeded: Vec<u64> =
+                kept_ones.extract_if(.., |number| !restores.need(view, *number)).collect();
+            unneeded.into_iter().try_for_each(|number| remove(&kept(&sink.dir, view, number)))?;
+            self.delete_surplus(view)?;
+        }
+        Ok(())
+    }
+
+    /// Makes sure that the disk has all of an open file.
+    fn sync(&mut self, view: View) -> Result<(), SinkError> {
+        let FileSeries { open, number, .. } = &mut self.series[view as usize];
+        if let Some(open) = open.as_mut().filter(|open| open.dirty) {
+            let synced = sync(&open.file);
+            synced.map_err(|error| failed("flush", &open_path(&self.sink, view, *number), error))?;
+            open.dirty = false;
+        }
+        Ok(())
     }
 
     fn write(&mut self, view: View, tick: Tick) -> Result<(), SinkError> {
@@ -265,19 +382,12 @@ impl SeriesOfViews {
             }
             series.is_earlier = false;
             let path = open_path(sink, view, series.number);
-            let open = || -> io::Result<OpenFile> {
-                let file = OpenOptions::new().append(true).create(true).open(&path)?;
-                sync_folder(&sink.dir)?;
-                let length = file.metadata()?.len();
-                let is_lines = sink.format == FileFormat::JsonLines;
-                Ok(OpenFile { file, length, begun: tick, dirty: false, is_lines })
-            };
-            series.open = Some(open().map_err(|error| failed("open", &path, error))?);
+            series.open = Some(OpenFile::open(sink, &path, tick)?);
         }
         if let Some(open) = &mut series.open {
-            if let Err(error) = open.file.write_all(&series.buffer) {
+            if let Err(error) = append(&open.file, &series.buffer) {
                 // As far as that is possible, no half-written row stays.
-                let _ = open.file.set_len(open.length);
+                let _ = cut(&open.file, open.length);
                 return Err(failed("write to", &open_path(sink, view, series.number), error));
             }
             open.length += series.buffer.len() as u64;
@@ -293,18 +403,46 @@ impl SeriesOfViews {
         let series = &mut series[view as usize];
         let Some(open) = series.open.take() else { return Ok(()) };
         let opened = open_path(sink, view, series.number);
-        open.file.sync_all().map_err(|error| failed("flush", &opened, error))?;
+        sync(&open.file).map_err(|error| failed("flush", &opened, error))?;
         if sink.format == FileFormat::Parquet {
             let to = path(&sink.dir, view, series.number, sink.format);
             make_parquet(view, &opened, &to, series.version).map_err(|error| failed("write", &to, error))?;
         }
-        series.closed.push((series.number, sink.format));
+        let (number, format) = (series.number, sink.format);
+        series.closed.push((number, format));
+        if format == FileFormat::Parquet {
+            self.retire(view, number)?;
+        }
+        self.delete_surplus(view)
+    }
+
+    /// Deletes the oldest closed files if there are too many, but for those that a restore may need.
+    fn delete_surplus(&mut self, view: View) -> Result<(), SinkError> {
+        let Self { sink, series, restores, .. } = self;
+        let closed = &mut series[view as usize].closed;
         let keep = if sink.keep == 0 { usize::MAX } else { sink.keep as usize };
-        let surplus = series.closed.len().saturating_sub(keep);
-        for (number, format) in series.closed.drain(..surplus) {
+        let surplus = closed.len().saturating_sub(keep);
+        // The rows of a Parquet file are in its journal, too, while a restore may need them.
+        let is_unneeded = |(number, format): &mut (u64, FileFormat)| {
+            *format == FileFormat::Parquet || !restores.need(view, *number)
+        };
+        for (number, format) in closed.extract_if(..surplus, is_unneeded).collect::<Vec<_>>() {
             remove(&path(&sink.dir, view, number, format))?;
         }
         Ok(())
+    }
+}
+
+impl OpenFile {
+    /// Opens a file whose age counts from `begun`, and makes it if it is missing.
+    fn open(sink: &FileSink, path: &Path, begun: Tick) -> Result<Self, SinkError> {
+        let open = || -> io::Result<Self> {
+            let file = open_to_append(path)?;
+            sync_folder(&sink.dir)?;
+            let length = file.metadata()?.len();
+            Ok(Self { file, length, begun, dirty: false, is_lines: sink.format == FileFormat::JsonLines })
+        };
+        open().map_err(|error| failed("open", path, error))
     }
 }
 
@@ -321,12 +459,12 @@ impl FileSeries {
     }
 }
 
-/// Makes a Parquet file of a journal, whose last row has `version`, and removes the journal.
+/// Makes a Parquet file of a journal, whose last row has `version`.
 fn make_parquet(view: View, journal: &Path, to: &Path, version: u64) -> io::Result<()> {
     // STEP 1: write it under a name that no reader looks for.
     let part = to.with_extension("parquet.part");
     let columns = &columns(view).live;
-    let out = BufWriter::with_capacity(BUFFER_BYTES, File::create(&part)?);
+    let out = BufWriter::with_capacity(BUFFER_BYTES, create(&part)?);
     let mut parquet = ParquetFile::new(out, view.name(), columns)?;
     let mut rows = BufReader::with_capacity(BUFFER_BYTES, File::open(journal)?);
     let (mut batch, mut row) = (Batch::new(columns), Vec::new());
@@ -339,12 +477,8 @@ fn make_parquet(view: View, journal: &Path, to: &Path, version: u64) -> io::Resu
     }
     parquet.add(batch)?;
     let out = parquet.finish(Some((VERSION, version.to_string())))?;
-    out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+    sync(&out.into_inner().map_err(io::IntoInnerError::into_error)?)?;
     // STEP 2: only a whole file gets its name.
-    fs::rename(&part, to)?;
-    if let Some(dir) = to.parent() {
-        sync_folder(dir)?;
-    }
-    // STEP 3: the journal isn't needed any more. If this doesn't happen, the next run sees both and does it.
-    fs::remove_file(journal)
+    rename(&part, to)?;
+    to.parent().map_or(Ok(()), sync_folder)
 }

@@ -12,6 +12,11 @@ pub(super) fn journal(dir: &Path, view: View, number: u64) -> PathBuf {
     dir.join(format!("{}-{number:06}{JOURNAL}", view.name()))
 }
 
+/// Returns the path of a journal whose Parquet file is made, while a restore may need it.
+pub(super) fn kept(dir: &Path, view: View, number: u64) -> PathBuf {
+    dir.join(format!("{}-{number:06}{KEPT}", view.name()))
+}
+
 /// Returns the path of a file that is written to.
 pub(super) fn open_path(sink: &FileSink, view: View, number: u64) -> PathBuf {
     match sink.format {
@@ -22,6 +27,8 @@ pub(super) fn open_path(sink: &FileSink, view: View, number: u64) -> PathBuf {
 
 /// The end of a journal's name.
 const JOURNAL: &str = ".jsonl.open";
+/// The end of the name of a journal that is kept for a restore.
+const KEPT: &str = ".jsonl.kept";
 /// The end of the name of a Parquet file that isn't whole.
 const PART: &str = ".parquet.part";
 
@@ -29,6 +36,8 @@ const PART: &str = ".parquet.part";
 pub(super) enum FileState {
     Closed(FileFormat),
     Journal,
+    /// A journal whose rows are in a Parquet file, too.
+    Kept,
     /// A Parquet file that a killed process didn't end.
     Part,
 }
@@ -40,6 +49,7 @@ pub(super) fn parse(name: &str) -> Option<(View, u64, FileState)> {
         ".jsonl" => FileState::Closed(FileFormat::JsonLines),
         ".parquet" => FileState::Closed(FileFormat::Parquet),
         JOURNAL => FileState::Journal,
+        KEPT => FileState::Kept,
         PART => FileState::Part,
         _ => return None,
     };

@@ -7,7 +7,10 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::super::SinkError;
-use super::disk::failed;
+use super::disk::{cut, failed, sync};
+
+/// The note of a Parquet file that has the version of its last row.
+pub(super) const VERSION: &str = "keytide.version";
 
 /// The number of bytes that are searched at once for a file's last newline.
 const TAIL_BYTES: u64 = 64 << 10;
@@ -35,8 +38,8 @@ fn repair(path: &Path) -> io::Result<Repaired> {
     let length = file.metadata()?.len();
     let rows_end = line_start(&mut file, length)?;
     if rows_end < length {
-        file.set_len(rows_end)?;
-        file.sync_all()?;
+        cut(&file, rows_end)?;
+        sync(&file)?;
     }
     Ok(Repaired { rows_end, cut: length - rows_end })
 }

@@ -107,6 +107,19 @@ impl Restarted {
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
+    /// Checks that the files are as if the job had never been interrupted: versions without a gap, ticks that don't go
+    /// back.
+    fn check_files(&self) {
+        for view in ["usage", "usage_by_route", "latency", "geo", "callers", "dead_letters"] {
+            let rows = self.rows(view);
+            let number = |row: &Value, column: &str| row[column].as_u64().unwrap();
+            let versions: Vec<u64> = rows.iter().map(|row| number(row, "version")).collect();
+            assert!(versions.iter().copied().eq(1..=versions.len() as u64), "{view}: {versions:?}");
+            assert!(rows.is_sorted_by_key(|row| number(row, "tick")), "{view}");
+            assert!(!rows.is_empty(), "{view}");
+        }
+    }
+
     /// Returns the calls of each key in all hours, by the newest rows.
     fn calls(&self) -> BTreeMap<String, u64> {
         let mut newest: BTreeMap<(String, String), u64> = BTreeMap::new();
@@ -190,6 +203,7 @@ fn a_job_that_is_killed_goes_on_from_its_newest_checkpoint_and_loses_nothing() {
         let written = || live.log().matches("a checkpoint is written").count().checked_sub(1);
         checkpoints += live.find("a checkpoint is written", written).unwrap() + 1;
         // Behind the checkpoint, and before the end.
+        this.line(0, "no record");
         this.send(70);
         this.wait(&live);
         live.signal("KILL");
@@ -203,6 +217,31 @@ fn a_job_that_is_killed_goes_on_from_its_newest_checkpoint_and_loses_nothing() {
     this.wait(&live);
     live.stop();
     assert_eq!(this.calls(), this.expected());
+    // Files went back to the checkpoint, and what came after it was written again.
+    this.check_files();
+    assert_eq!(this.rows("dead_letters").len(), 3);
+}
+
+#[test]
+fn a_file_that_lost_rows_of_the_checkpoint_ends_the_start_with_its_name() {
+    let mut this = Restarted::new();
+    this.tables("key-0,sub-a\n");
+    this.configure(1, "");
+    this.send(21);
+    let live = this.start();
+    this.wait(&live);
+    live.stop();
+    let usage = this.job.path("out/usage-000001.jsonl");
+    let rows = read(&usage);
+    fs::write(&usage, &rows[..rows.len() / 2]).unwrap();
+    let (code, log) = this.start().end();
+    assert_eq!(code, Some(3), "{log}");
+    assert!(log.contains("usage-000001.jsonl has") && log.contains("bring the file back"), "{log}");
+    fs::write(&usage, &rows).unwrap();
+    let live = this.start();
+    this.send(7);
+    this.wait(&live);
+    live.stop();
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! DIR/lock                                    held by the process that uses the folder
 //! DIR/checkpoints/TICK-NONCE/PART             bytes as they were encoded: rows of a state, or one record
 //! DIR/checkpoints/TICK-NONCE/manifest.json    names every part with its length and checksum
+//! DIR/start                                   what the job began with, before its first checkpoint
 //! DIR/inputs/TICK-NONCE                       the inputs of a tick that offsets can't bring back
 //! DIR/ledger/                                 the ticks that were committed, see `ledger.rs`
 //! ```
@@ -45,6 +46,7 @@ pub const KEPT: usize = 3;
 const FORMAT: u32 = 2;
 const FOLDER: &str = "checkpoints";
 const INPUTS: &str = "inputs";
+const START: &str = "start";
 const MANIFEST: &str = "manifest.json";
 
 /// The bytes of a checkpoint by the names of their parts.
@@ -284,6 +286,28 @@ impl Store {
     /// If the object can't be read.
     pub fn read_inputs(&self, name: &str) -> Result<Vec<u8>, StoreError> {
         self.get(name)
+    }
+
+    /// Writes what the job begins with, unless an earlier life did.
+    ///
+    /// # Errors
+    /// If the object can't be written.
+    pub fn write_start(&self, bytes: Vec<u8>) -> Result<(), StoreError> {
+        match self.put(START, bytes.into()) {
+            Err(StoreError::Object { source: object_store::Error::AlreadyExists { .. }, .. }) => Ok(()),
+            put => put,
+        }
+    }
+
+    /// Reads what the job began with, if it was written.
+    ///
+    /// # Errors
+    /// If the object can't be read.
+    pub fn read_start(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.get(START) {
+            Err(StoreError::Object { source: object_store::Error::NotFound { .. }, .. }) => Ok(None),
+            read => read.map(Some),
+        }
     }
 
     fn delete(&self, object: &Path) -> Result<(), StoreError> {

@@ -3,7 +3,7 @@
 //! ```text
 //! coordinator ─ marks a cut ─► readers, tables ─► InputMemory, TablesMemory ─┐
 //!                            ► workers ─► Snapshot at the end of the tick ───┼─► this thread ─► Store
-//!                            ► publisher ─► PolicyMemory, and which ticks are committed
+//!                            ► publisher ─► PolicyMemory, FilesMemory, and which ticks are committed
 //! ```
 //! A checkpoint counts once its tick is in the ledger, see `restore.rs`. It may be written before. After a commit of its
 //! tick or a later one, checkpoints beyond [`KEPT`] are deleted, and those that never counted. So there is always one to
@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use keytide_alerts::policy::PolicyMemory;
 use keytide_connectors::live::Live;
+use keytide_connectors::sink::FilesMemory;
 use keytide_connectors::sink::encode::time;
 use keytide_connectors::store::{
     Checkpoint, CheckpointId, CheckpointInfo, CheckpointPart, KEPT, Store, StoreError,
@@ -32,6 +33,8 @@ use serde::Serialize;
 pub(super) const INPUT: &str = "input";
 pub(super) const TABLES: &str = "tables";
 pub(super) const POLICY: &str = "policy";
+/// Only of a job with `[sink.files]`.
+pub(super) const FILES: &str = "files";
 pub(super) const STATE: &str = "state-";
 
 /// A checkpoint that is written.
@@ -61,8 +64,8 @@ pub struct CheckpointStats {
 pub(super) enum Piece {
     /// The states of a worker at the end of a tick.
     States { tick: Tick, snapshot: Snapshot },
-    /// The memory of the policy at the end of a tick.
-    Policy { tick: Tick, memory: PolicyMemory },
+    /// The memory of the policy, and that of the sink's files, at the end of a tick.
+    Results { tick: Tick, policy: PolicyMemory, files: Option<FilesMemory> },
     /// All ticks up to this one are in the ledger.
     Committed(Tick),
     /// The sinks or the workers failed: the checkpoint under way will never be whole.
@@ -87,6 +90,8 @@ pub(super) struct CheckpointWriter {
     /// The fingerprint of the configuration.
     pub(super) config: String,
     pub(super) stats: Arc<CheckpointStats>,
+    /// Gets the memory of the files of each checkpoint that counts.
+    pub(super) counted: Sender<FilesMemory>,
 }
 
 /// A checkpoint whose pieces are coming in.
@@ -96,7 +101,7 @@ struct Gathering {
     /// The workers whose states are in.
     workers: usize,
     snapshot: Snapshot,
-    policy: Option<PolicyMemory>,
+    results: Option<(PolicyMemory, Option<FilesMemory>)>,
 }
 
 impl CheckpointWriter {
@@ -107,7 +112,7 @@ impl CheckpointWriter {
         let mut failed = None;
         // Checkpoints that count, and those that will.
         let mut kept: VecDeque<Stored> = self.kept.iter().copied().collect();
-        let mut written: VecDeque<Stored> = VecDeque::new();
+        let mut written: VecDeque<(Stored, Option<FilesMemory>)> = VecDeque::new();
         for piece in pieces {
             match piece {
                 Piece::States { tick, snapshot } => {
@@ -115,7 +120,9 @@ impl CheckpointWriter {
                     of_tick.workers += 1;
                     of_tick.snapshot.merge(snapshot);
                 }
-                Piece::Policy { tick, memory } => of_tick(&mut gathering, tick).policy = Some(memory),
+                Piece::Results { tick, policy, files } => {
+                    of_tick(&mut gathering, tick).results = Some((policy, files));
+                }
                 Piece::Committed(tick) => committed = tick,
                 Piece::GivenUp => {
                     // The next life goes on from the checkpoint before this one.
@@ -124,14 +131,20 @@ impl CheckpointWriter {
                 }
             }
             let is_whole =
-                |gathering: &mut Gathering| gathering.workers == self.workers && gathering.policy.is_some();
+                |gathering: &mut Gathering| gathering.workers == self.workers && gathering.results.is_some();
             if let Some(whole) = gathering.take_if(is_whole) {
                 let result = self.write(whole);
                 failed = result.map(|stored| written.extend(stored)).err();
             }
-            if written.front().is_some_and(|oldest| oldest.id.tick <= committed) {
-                while let Some(stored) = written.pop_front_if(|stored| stored.id.tick <= committed) {
+            if written.front().is_some_and(|(oldest, _)| oldest.id.tick <= committed) {
+                while let Some((stored, files)) =
+                    written.pop_front_if(|(stored, _)| stored.id.tick <= committed)
+                {
                     kept.push_back(stored);
+                    if let Some(files) = files {
+                        // A publisher that has ended keeps what its next life may need.
+                        let _ = self.counted.send(files);
+                    }
                 }
                 self.clean(&mut kept, &written);
             }
@@ -140,19 +153,21 @@ impl CheckpointWriter {
     }
 
     /// Deletes the checkpoints that no start needs any more.
-    fn clean(&self, kept: &mut VecDeque<Stored>, written: &VecDeque<Stored>) {
+    fn clean(&self, kept: &mut VecDeque<Stored>, written: &VecDeque<(Stored, Option<FilesMemory>)>) {
         kept.drain(..kept.len().saturating_sub(KEPT));
         if let Some(oldest) = kept.front() {
             self.stats.oldest.store(oldest.number, Ordering::Relaxed);
         }
-        let needed: Vec<CheckpointId> = kept.iter().chain(written).map(|stored| stored.id).collect();
+        let needed: Vec<CheckpointId> =
+            kept.iter().chain(written.iter().map(|(stored, _)| stored)).map(|stored| stored.id).collect();
         if let Err(error) = self.store.retain(&needed) {
             tracing::warn!("old checkpoints can't be deleted, it is tried again after the next one: {error}");
         }
     }
 
-    fn write(&self, gathering: Gathering) -> Result<Option<Stored>, StoreError> {
-        let Gathering { tick, begun, snapshot, policy, .. } = gathering;
+    fn write(&self, gathering: Gathering) -> Result<Option<(Stored, Option<FilesMemory>)>, StoreError> {
+        let Gathering { tick, begun, snapshot, results, .. } = gathering;
+        let (policy, files) = results.unwrap_or_default();
         let Some((input, tables)) = self.live.take_checkpoint() else {
             self.live.end_checkpoint(Duration::ZERO);
             return Ok(None);
@@ -175,9 +190,10 @@ impl CheckpointWriter {
         let others = [
             (INPUT.to_owned(), encode(&input, input.partitions.len() as u64)),
             (TABLES.to_owned(), encode(&tables, tables.len())),
-            (POLICY.to_owned(), encode(&policy.unwrap_or_default(), 1)),
+            (POLICY.to_owned(), encode(&policy, 1)),
         ];
-        let checkpoint = Checkpoint { info, parts: states.chain(others).collect() };
+        let of_files = files.as_ref().map(|files| (FILES.to_owned(), encode(files, 1)));
+        let checkpoint = Checkpoint { info, parts: states.chain(others).chain(of_files).collect() };
         let written = self.store.write(checkpoint, self.nonce);
         let took = begun.elapsed();
         self.live.end_checkpoint(took);
@@ -189,7 +205,7 @@ impl CheckpointWriter {
                 stats.bytes.store(bytes, Ordering::Relaxed);
                 stats.took_ms.store(u64::try_from(took.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
                 tracing::debug!(tick = time(tick), bytes, ms = took.as_millis(), "a checkpoint is written");
-                Ok(Some(Stored { id, number }))
+                Ok(Some((Stored { id, number }, files)))
             }
             Err(error) => {
                 stats.failed.fetch_add(1, Ordering::Relaxed);
@@ -209,7 +225,7 @@ fn of_tick(gathering: &mut Option<Gathering>, tick: Tick) -> &mut Gathering {
             begun: Instant::now(),
             workers: 0,
             snapshot: Snapshot::default(),
-            policy: None,
+            results: None,
         });
     }
     gathering.as_mut().expect("it was made above")

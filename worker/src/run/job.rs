@@ -33,7 +33,7 @@ use keytide_connectors::live::{
     self, InputMemory, Live, LiveError, PartitionMemory, PartitionReader, SourceFeed, TableReader,
     coordinate, watch_partitions,
 };
-use keytide_connectors::sink::{self, Promise, Publisher, PublisherMonitor, TickOutput};
+use keytide_connectors::sink::{self, FilesMemory, Promise, Publisher, PublisherMonitor, TickOutput};
 use keytide_connectors::store::{Store, StoreError};
 use keytide_dataflow::state::Snapshot;
 use keytide_dataflow::{Options, Publish};
@@ -141,7 +141,8 @@ impl LiveJob {
             None => (None, Restored::default()),
         };
         let number = restored.number();
-        let Restored { input, tables: earlier, policy: memory, snapshot, replay, inputs, .. } = restored;
+        let Restored { input, tables: earlier, policy: memory, files, snapshot, replay, inputs, .. } =
+            restored;
         let is_transactional = durable.is_some()
             && config.sinks.kafka.as_ref().is_some_and(|sink| sink.delivery == Delivery::ExactlyOnce);
         let promise = match durable {
@@ -150,9 +151,21 @@ impl LiveJob {
             None => Promise::None,
         };
         let fingerprint = config.fingerprint();
-        let publisher =
-            Publisher::open(&config.sinks, &config.job.name, &config.sources, &fingerprint, promise, None)
-                .map_err(|error| failure(error.class().into(), error))?;
+        let mut publisher = Publisher::open(
+            &config.sinks,
+            &config.job.name,
+            &config.sources,
+            &fingerprint,
+            promise,
+            files.as_ref(),
+        )
+        .map_err(|error| failure(error.class().into(), error))?;
+        if let Some(durable) = durable.as_ref().filter(|_| input.is_none())
+            && let Some(files) =
+                publisher.files_memory().map_err(|error| failure(error.class().into(), error))?
+        {
+            restore::note_start(&durable.store, &files)?;
+        }
         let notifier =
             Notifier::open(config, clock, memory).map_err(|error| failure(exit_of_alerts(&error), error))?;
         let tables = ReferenceData::open(config, &earlier)?;
@@ -209,6 +222,7 @@ impl LiveJob {
         threads.push(spawn("tables".to_owned(), move || reader.run())?);
         threads.push(watch(&live, sources, known)?);
 
+        let (counts, counted) = mpsc::channel();
         let (pieces, checkpoints, committer) = match durable {
             None => (Pieces::default(), None, None),
             Some(Durable { store, ledger, checkpoints, nonce }) => {
@@ -222,6 +236,7 @@ impl LiveJob {
                     job: config.job.name.clone(),
                     config: fingerprint.clone(),
                     stats: Arc::clone(&handle.checkpoints),
+                    counted: counts,
                 };
                 let thread = thread::Builder::new().name("checkpoints".to_owned());
                 let thread = thread.spawn(move || writer.run(&pieces))?;
@@ -236,7 +251,7 @@ impl LiveJob {
             let (handle, pieces) = (handle.clone(), pieces.clone());
             spawn("publisher".to_owned(), move || {
                 let writers = (publisher, notifier, committer);
-                handle.publish(writers, &collected, workers.get(), &pieces, subscriber);
+                handle.publish(writers, &collected, workers.get(), (&pieces, &counted), subscriber);
             })?
         };
         let dataflow = Options {
@@ -298,7 +313,7 @@ impl Handle {
         (mut publisher, mut notifier, mut committer): (Publisher, Notifier, Option<Committer>),
         results: &mpsc::Receiver<TickOutput>,
         workers: usize,
-        pieces: &Pieces,
+        (pieces, counted): (&Pieces, &mpsc::Receiver<FilesMemory>),
         subscriber: Option<Subscriber>,
     ) {
         let watchers = Watchers { subscriber, top: self.top.clone() };
@@ -306,6 +321,7 @@ impl Handle {
             publisher: &mut publisher,
             notifier: &mut notifier,
             pieces,
+            counted,
             committer: committer.as_mut(),
         };
         let published = publish(outlets, results, workers, &self.live, &self.results, watchers);

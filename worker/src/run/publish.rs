@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use keytide_connectors::live::Live;
-use keytide_connectors::sink::{Publisher, TickOutput};
+use keytide_connectors::sink::{FilesMemory, Publisher, TickOutput};
 use keytide_dataflow::Notice;
 use keytide_dataflow::model::Tick;
 use keytide_dataflow::{Admitted, Counts, Transition};
@@ -89,6 +89,8 @@ pub(super) struct Outlets<'a> {
     pub(super) publisher: &'a mut Publisher,
     pub(super) notifier: &'a mut Notifier,
     pub(super) pieces: &'a Pieces,
+    /// The memories of files in checkpoints that count.
+    pub(super) counted: &'a Receiver<FilesMemory>,
     /// Commits ticks, if the job has a ledger.
     pub(super) committer: Option<&'a mut Committer>,
 }
@@ -145,7 +147,7 @@ pub(super) fn publish(
             },
         };
         let Some(output) = output else { break };
-        let Outlets { publisher, notifier, pieces, committer } = &mut outlets;
+        let Outlets { publisher, notifier, pieces, counted, committer } = &mut outlets;
         let tick = output.tick;
         let of_tick = waiting.entry(tick).or_default();
         of_tick.push(output);
@@ -180,8 +182,10 @@ pub(super) fn publish(
         // STEP 3
         notifier.keep(tick, notices);
         if checkpoint {
-            pieces.send(Piece::Policy { tick, memory: notifier.memory().clone() });
+            let (policy, files) = (notifier.memory().clone(), publisher.files_memory()?);
+            pieces.send(Piece::Results { tick, policy, files });
         }
+        counted.try_iter().try_for_each(|memory| publisher.files_stored(&memory))?;
         match committer.as_mut().zip(cut) {
             None => notifier.published(publisher.published()),
             Some((committer, cut)) => committer.published(publisher, cut, live)?,

@@ -16,6 +16,7 @@ use keytide_alerts::policy::PolicyMemory;
 use keytide_config::{JobConfig, State};
 use keytide_connectors::ledger::{History, TickRecord};
 use keytide_connectors::live::{InputMemory, PartitionMemory, TickInputs};
+use keytide_connectors::sink::FilesMemory;
 use keytide_connectors::sink::encode::time;
 use keytide_connectors::store::{
     Checkpoint, CheckpointId, CheckpointInfo, CheckpointPart, Store, StoreError,
@@ -26,7 +27,7 @@ use keytide_dataflow::state::{STATE_VERSION, Snapshot, StateId, StateRows};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::checkpoint::{INPUT, POLICY, STATE, Stored, TABLES};
+use super::checkpoint::{FILES, INPUT, POLICY, STATE, Stored, TABLES};
 use crate::exit::{Exit, failure};
 
 /// From where a job would go on, for people.
@@ -74,6 +75,8 @@ pub(super) struct Restored {
     /// How far the input was at the checkpoint.
     pub(super) input: Option<InputMemory>,
     pub(super) policy: PolicyMemory,
+    /// Where the sink's files were at the checkpoint, or before the job's first tick.
+    pub(super) files: Option<FilesMemory>,
     pub(super) snapshot: Option<Arc<Snapshot>>,
     /// The ticks that were committed since the checkpoint, in their order.
     pub(super) replay: Vec<TickRecord>,
@@ -122,7 +125,7 @@ pub(super) fn restore(
             )));
         }
         tracing::info!(state = %dir, "there is nothing to go on from: the job begins anew");
-        return Ok(Restored::default());
+        return begin(store);
     };
     // 2. The newest checkpoint that counts and is sound.
     let (mut restored, mut damage) = (None, None);
@@ -150,7 +153,7 @@ pub(super) fn restore(
     let mut restored = match (restored, damage) {
         (Some(restored), _) => restored,
         // All ticks that there ever were can be made again.
-        (None, _) if first.number == 1 => Restored::default(),
+        (None, _) if first.number == 1 => begin(store)?,
         (None, Some(error)) => return Err(failure(Exit::Fatal, error)),
         (None, None) => {
             return Err(fatal(format!(
@@ -193,6 +196,21 @@ pub(super) fn restore(
     Ok(restored)
 }
 
+/// Returns with what a job begins. A life that died before its first checkpoint may have written to files.
+fn begin(store: &Store) -> anyhow::Result<Restored> {
+    let files = store.read_start().map_err(refused)?.map(|bytes| decode("start", &bytes)).transpose()?;
+    Ok(Restored { files, ..Restored::default() })
+}
+
+/// Stores where files are before the job's first tick, if that isn't stored.
+///
+/// # Errors
+/// If the object can't be written.
+pub(super) fn note_start(store: &Store, files: &FilesMemory) -> anyhow::Result<()> {
+    let bytes = postcard::to_stdvec(files).expect("plain data can be written to memory");
+    store.write_start(bytes).map_err(refused)
+}
+
 /// Why a checkpoint can't be used.
 enum ReadError {
     Damaged(StoreError),
@@ -224,11 +242,13 @@ fn read(
             parts.remove(&format!("{STATE}{}", id.name())).unwrap_or_default();
         snapshot.rows.insert(*id, StateRows::from_blocks(blocks, rows));
     }
+    let files = parts.remove(FILES).map(|part| decode(FILES, &part.blocks.concat())).transpose();
     let mut part = |name: &str| parts.remove(name).unwrap_or_default().blocks.concat();
     Ok(Some(Restored {
         input: Some(decode(INPUT, &part(INPUT)).map_err(ReadError::Final)?),
         tables: decode(TABLES, &part(TABLES)).map_err(ReadError::Final)?,
         policy: decode(POLICY, &part(POLICY)).map_err(ReadError::Final)?,
+        files: files.map_err(ReadError::Final)?,
         snapshot: Some(Arc::new(snapshot)),
         ..Restored::default()
     }))

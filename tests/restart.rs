@@ -1,11 +1,13 @@
 //! A job that is stopped, or killed, and started again with its state: its rows are those of a job that was never
 //! interrupted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use ipnet::IpNet;
 use keytide_connectors::store::Store;
+use mmdb_writer::Writer;
 use rdkafka::ClientConfig;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
@@ -314,6 +316,54 @@ fn a_state_that_this_job_can_not_go_on_from_ends_the_start_with_what_to_do() {
     let (code, log) = this.start().end();
     assert_eq!(code, Some(3), "{log}");
     assert!(log.contains("has checkpoints, and the ledger knows none of their ticks"), "{log}");
+}
+
+/// Returns a database of the whole world, in which every address is in `country`.
+fn world(country: &str) -> Vec<u8> {
+    let mut world = Writer::builder("World-Country").description(&[("en", "one country")]).build();
+    for half in ["::/1", "8000::/1"] {
+        let record = mmdb_writer::Value::map([("country_code", country)]);
+        world.insert_value(half.parse::<IpNet>().unwrap(), record).unwrap();
+    }
+    world.to_bytes().unwrap()
+}
+
+#[test]
+fn ticks_are_made_again_with_the_geo_databases_that_they_had() {
+    let mut this = Restarted::new();
+    this.tables("key-0,sub-a\n");
+    // No checkpoint but the first: everything is made again from there.
+    this.configure(2, "checkpoint_every = \"1h\"\n[geo]\ncountry = \"world.mmdb\"\n");
+    let config = read_text(&this.job.path("keytide.toml"));
+    fs::write(this.job.path("keytide.toml"), config.replace("[job]\n", "[job]\nreload = \"1s\"\n")).unwrap();
+    fs::write(this.job.path("world.mmdb"), world("IS")).unwrap();
+    let live = this.start();
+    live.find("the first checkpoint", || live.log().contains("a checkpoint is written").then_some(()))
+        .unwrap();
+    this.send(70);
+    this.wait(&live);
+    fs::write(this.job.path("world.mmdb"), world("NO")).unwrap();
+    live.find("the change", || live.log().contains("geo databases changed").then_some(())).unwrap();
+    this.send(70);
+    this.wait(&live);
+    live.signal("KILL");
+    live.end();
+    let before: Vec<Value> = this.rows("geo");
+    // Once more while no job runs.
+    fs::write(this.job.path("world.mmdb"), world("SE")).unwrap();
+    let live = this.start();
+    live.find("the change", || live.log().contains("geo databases changed while").then_some(())).unwrap();
+    this.send(70);
+    this.wait(&live);
+    let log = live.stop();
+    assert!(!log.contains("other rows than"), "{log}");
+    assert_eq!(this.calls(), this.expected());
+    assert_eq!(this.rows("geo")[..before.len()], before[..], "the same rows again");
+    let countries: BTreeSet<String> =
+        this.rows("geo").iter().map(|row| row["country"].as_str().unwrap().to_owned()).collect();
+    let expected = ["IS", "NO", "SE"].map(str::to_owned);
+    assert!(countries.is_subset(&expected.into()) && countries.contains("IS"), "{countries:?}");
+    assert!(countries.len() > 1, "{countries:?}");
 }
 
 #[test]

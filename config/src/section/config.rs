@@ -92,7 +92,7 @@ fn deliver(raw: &RawConfig, config: &mut JobConfig, check: &mut Check<'_>) {
     let given = raw.sink.value().and_then(|sinks| sinks.kafka.value()).and_then(|sink| sink.delivery.given());
     match given {
         None if raw.state.given().is_some() => sink.delivery = Delivery::ExactlyOnce,
-        Some(given) if given.value == Delivery::ExactlyOnce && !raw.state.given().is_some() => {
+        Some(given) if given.value == Delivery::ExactlyOnce && raw.state.given().is_none() => {
             let message = format!(
                 "found {} without [state], allowed: {}; a job that keeps no state begins anew and publishes again, so add \
                  [state] or remove this",

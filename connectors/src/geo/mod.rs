@@ -33,6 +33,7 @@
 //! Limits: a database of 1 GiB, twice that while it is read again. 100,000 networks are searched for the first usable
 //! record.
 
+mod copies;
 mod error;
 mod networks;
 pub(crate) mod watch;
@@ -52,6 +53,7 @@ use maxminddb::{LookupResult, MaxMindDbError, PathElement, Reader, WithinOptions
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+pub use self::copies::GeoCopies;
 pub use self::error::GeoError;
 use self::networks::Networks;
 use self::watch::{FileChange, FileWatch};

@@ -13,7 +13,8 @@ use keytide_dataflow::model::Tick;
 
 use super::ticker::{Ticker, TickerRules};
 use super::{
-    CHECKPOINT_TICKS, Cut, InputMemory, LOOK_AROUND, Live, LiveState, PartitionMemory, TICK_EVENTS, add,
+    CHECKPOINT_TICKS, Cut, InputMemory, LOOK_AROUND, Live, LiveState, NamedDecoders, PartitionMemory,
+    TICK_EVENTS, add,
 };
 use crate::input::PartitionInfo;
 use crate::ledger::{AddedPartition, PartitionProgress, TickRecord};
@@ -46,11 +47,18 @@ pub fn coordinate(live: &Live, clock: impl Fn() -> Tick) {
         state.cut += 1;
         state.at_ceiling = false;
         state.last = last;
-        if earlier.is_none() {
+        let new_decoders = if earlier.is_some() {
+            state.replay.decoders.remove(&tick)
+        } else {
             state.begin_checkpoint(live.options.checkpoints.is_some());
-            if let Some(decoders) = state.new_decoders.take() {
-                state.decoders = (state.decoders.0 + 1, Some(decoders));
+            state.new_decoders.take()
+        };
+        if let Some(NamedDecoders { name, decoders }) = new_decoders {
+            if live.options.checkpoints.is_some() {
+                state.inputs.entry(tick).or_default().replace_decoders(name.clone());
             }
+            state.decoders = (state.decoders.0 + 1, Some(decoders));
+            state.decoders_name = name;
         }
         live.changed.notify_all();
         // 3. Wait for all answers: every event of the tick is in a queue then.
@@ -161,7 +169,9 @@ impl LiveState {
             lane: lanes.next().flatten(),
         };
         let partitions = self.partitions.iter().zip(&self.reached).map(memory).collect();
-        let input = InputMemory { tick, number: self.number, ticker: ticker.memory().clone(), partitions };
+        let decoders = self.decoders_name.clone();
+        let input =
+            InputMemory { tick, number: self.number, ticker: ticker.memory().clone(), partitions, decoders };
         self.checkpoint.input = Some((input, tables));
         true
     }

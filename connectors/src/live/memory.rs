@@ -1,7 +1,7 @@
 //! The memory of a live job's input, with which it goes on after a stop or a crash.
 //!
 //! It is taken at a cut: what the readers, the tables and the ticker know once every record of the tick was read, and
-//! none of a later one. Decoders aren't in it. They start anew, which costs time and changes no event.
+//! none of a later one. Of decoders only the name is in it. They start anew, which costs time and changes no event.
 //!
 //! The list of partitions only grows, because rows of durable states name partitions by their index in it. A partition
 //! of a source that the configuration no longer names stays in the list and is never read.
@@ -23,6 +23,8 @@ pub struct InputMemory {
     pub ticker: TickerMemory,
     /// The partitions in the order of the job's list.
     pub partitions: Vec<PartitionMemory>,
+    /// The name of the decoders of later ticks.
+    pub decoders: String,
 }
 
 /// How far a partition was read.

@@ -71,7 +71,7 @@ use keytide_dataflow::model::{EventTime, Tick};
 use keytide_dataflow::state::RestoreError;
 
 pub use self::coordinator::coordinate;
-pub use self::inputs::TickInputs;
+pub use self::inputs::{RecordedInputs, TickInputs};
 pub use self::memory::{InputMemory, LaneMemory, PartitionMemory};
 pub use self::reader::{Decoders, Feed, PartitionReader, SourceFeed};
 pub use self::tables::{FileFeed, TableFeed, TableReader, TopicFeed};
@@ -245,9 +245,11 @@ struct LiveState {
     /// The ticks that were closed, until the publisher takes them.
     cuts: VecDeque<Cut>,
     /// The decoders for the next tick, once they are to be replaced.
-    new_decoders: Option<Arc<Decoders>>,
+    new_decoders: Option<NamedDecoders>,
     /// The number of replacements, and the decoders since the last one.
     decoders: (u64, Option<Arc<Decoders>>),
+    /// The name of the decoders in use, by which they are made again.
+    decoders_name: String,
     /// The partitions that each reader is to add.
     additions: Vec<Vec<Addition>>,
     open_events: u64,
@@ -281,10 +283,19 @@ pub struct Cut {
     pub earlier: Option<TickRecord>,
 }
 
+/// Decoders, and the name by which they are made again.
+#[derive(Clone)]
+pub struct NamedDecoders {
+    pub name: String,
+    pub decoders: Arc<Decoders>,
+}
+
 /// The ticks that an earlier life committed and this one makes again.
 #[derive(Default)]
 struct Replay {
     ticks: Arc<Vec<TickRecord>>,
+    /// The decoders that came at the end of some of them.
+    decoders: BTreeMap<Tick, NamedDecoders>,
     /// How many of them were closed.
     closed: usize,
 }
@@ -386,12 +397,18 @@ impl Live {
     }
 
     /// Makes the ticks again that an earlier life committed after its checkpoint, the last of which had the `number`.
-    /// It is called before the threads start; the first of the `ticks`, which ascend, must be the one that is open.
-    pub fn replay(&self, number: u64, ticks: Vec<TickRecord>) {
+    /// `decoders` came at the end of some of these ticks. It is called before the threads start, and when the partitions of
+    /// the checkpoint are added. The first of the `ticks`, which ascend, must be the one that is open.
+    pub fn replay(&self, number: u64, ticks: Vec<TickRecord>, decoders: BTreeMap<Tick, NamedDecoders>) {
         let mut state = self.state();
         state.number = number;
         state.numbered_partitions = state.partitions.len();
-        state.replay = Replay { ticks: Arc::new(ticks), ..Replay::default() };
+        state.replay = Replay { ticks: Arc::new(ticks), decoders, closed: 0 };
+    }
+
+    /// Names the decoders with which the readers start.
+    pub fn name_decoders(&self, name: String) {
+        self.state().decoders_name = name;
     }
 
     /// Takes what a ledger records of a tick that was closed; `None` without checkpoints.
@@ -444,7 +461,7 @@ impl Live {
     }
 
     /// Replaces the decoders of every reader. They decode the records of the next tick.
-    pub fn replace_decoders(&self, decoders: Arc<Decoders>) {
+    pub fn replace_decoders(&self, decoders: NamedDecoders) {
         self.state().new_decoders = Some(decoders);
     }
 
@@ -612,13 +629,6 @@ impl Live {
         }
     }
 
-    /// Returns the decoders for the time after the last answered cut, and their number, unless it is `replacement`.
-    fn decoders_since(&self, replacement: u64) -> Option<(u64, Arc<Decoders>)> {
-        let state = self.state();
-        let (number, decoders) = &state.decoders;
-        decoders.as_ref().filter(|_| *number > replacement).map(|decoders| (*number, Arc::clone(decoders)))
-    }
-
     /// Adds the times of partitions' events to the checkpoint that is asked for.
     fn remember_lanes(&self, lanes: impl IntoIterator<Item = (usize, Option<LaneMemory>)>) {
         let mut state = self.state();
@@ -642,14 +652,15 @@ impl Live {
         self.state().checkpoint.tables = Some(tables);
     }
 
-    /// Answers a cut, and returns the tick that is read for from now on.
+    /// Answers a cut. Returns the tick that is read for from now on, the number of the last replacement of decoders, and
+    /// the decoders since. All three are those of this cut: the next one may be asked for at once.
     fn answer(
         &self,
         slot: usize,
         cut: u64,
         reached: impl IntoIterator<Item = (usize, PartitionProgress)>,
         minutes: impl IntoIterator<Item = EventTime>,
-    ) -> Tick {
+    ) -> (Tick, u64, Option<Arc<Decoders>>) {
         let mut state = self.state();
         for (index, reached) in reached {
             state.reached[index] = reached;
@@ -657,7 +668,8 @@ impl Live {
         state.minutes.extend(minutes);
         state.answered[slot] = cut;
         self.changed.notify_all();
-        state.next
+        let (number, decoders) = state.decoders.clone();
+        (state.next, number, decoders)
     }
 
     fn set_lags(&self, lags: impl IntoIterator<Item = (usize, u64)>) {

@@ -178,8 +178,15 @@ impl PartitionReader {
     pub fn run(mut self) {
         let mut failed = false;
         loop {
-            let orders = self.live.orders(self.slot);
+            let mut orders = self.live.orders(self.slot);
             let cut = orders.cut;
+            // A partition that isn't known yet would look as if its part of a recorded tick were read.
+            for addition in mem::take(&mut orders.additions) {
+                if let Err(error) = self.add(addition) {
+                    failed = true;
+                    self.live.fail(error);
+                }
+            }
             let is_read = |recorded: &TickRecord| {
                 self.partitions.list.iter().all(|partition| partition.has(Some(recorded)))
             };
@@ -199,11 +206,8 @@ impl PartitionReader {
         }
     }
 
-    /// Polls every source once for records.
-    fn read(&mut self, mut orders: Orders) -> Result<(), LiveError> {
-        for addition in mem::take(&mut orders.additions) {
-            self.add(addition)?;
-        }
+    /// Takes kept records, and polls every source once.
+    fn read(&mut self, orders: Orders) -> Result<(), LiveError> {
         let recorded = orders.recorded(self.tick);
         self.take_kept(recorded)?;
         self.pause_beyond(orders.ceiling, recorded);
@@ -387,11 +391,11 @@ impl PartitionReader {
         }
         // 2. The answer: how far each partition is, and which minutes have events.
         let reached = self.partitions.list.iter_mut().map(|partition| (partition.index, partition.reached()));
-        self.tick =
+        let (tick, replacement, decoders) =
             self.live.answer(self.slot, cut, reached.collect::<Vec<_>>(), mem::take(&mut self.minutes));
-        self.answered = cut;
+        (self.tick, self.answered) = (tick, cut);
         // 3. New decoders begin with the next tick.
-        if let Some((replacement, decoders)) = self.live.decoders_since(self.replacement) {
+        if let Some(decoders) = decoders.filter(|_| replacement > self.replacement) {
             self.replacement = replacement;
             for source in &mut self.sources {
                 source.decoder = decoders(source.feed.source);

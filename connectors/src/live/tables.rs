@@ -202,7 +202,7 @@ impl TableReader {
                     self.feeds.iter().for_each(|feed| feed.remember(&mut memory));
                     self.live.remember_tables(memory);
                 }
-                self.tick = self.live.answer(self.slot, orders.cut, [], []);
+                (self.tick, ..) = self.live.answer(self.slot, orders.cut, [], []);
                 self.answered = orders.cut;
                 if orders.last {
                     return;

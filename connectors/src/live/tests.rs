@@ -49,6 +49,12 @@ impl Decoder for Times {
     }
 }
 
+/// Returns decoders whose name is the number of their events.
+fn named(name: &str) -> NamedDecoders {
+    let number: u32 = name.parse().unwrap();
+    NamedDecoders { name: name.to_owned(), decoders: Arc::new(move |_| Box::new(Times(number))) }
+}
+
 /// A job over one topic, with its threads.
 struct Job {
     live: Arc<Live>,
@@ -103,10 +109,14 @@ impl Job {
         let live = Live::new(NOW, options);
         let topic = setup.topic;
         let recorded = setup.earlier.iter().filter(|cut| !cut.inputs.is_empty()).map(|cut| {
-            (cut.record.tick, TickInputs::read(&cut.inputs.clone().into_blocks().concat()).unwrap())
+            (cut.record.tick, TickInputs::read(&cut.inputs.clone().into_blocks().concat()).unwrap().tables)
         });
         let recorded = recorded.collect();
-        live.replay(0, setup.earlier.iter().map(|cut| cut.record.clone()).collect());
+        let decoders = setup.earlier.iter().filter_map(|cut| {
+            let inputs = TickInputs::read(&cut.inputs.clone().into_blocks().concat()).unwrap();
+            Some((cut.record.tick, named(&inputs.decoders?)))
+        });
+        live.replay(0, setup.earlier.iter().map(|cut| cut.record.clone()).collect(), decoders.collect());
         for AddedPartition { source, number, offset } in
             setup.earlier.iter().flat_map(|cut| cut.record.added.clone())
         {
@@ -490,7 +500,7 @@ fn new_decoders_take_effect_at_a_tick() {
     for _ in 0..50 {
         append(&job);
     }
-    job.live.replace_decoders(Arc::new(|_| Box::new(Times(1))));
+    job.live.replace_decoders(named("1"));
     let ticks = job.live.counters.ticks.load(Ordering::Relaxed);
     job.wait("two more ticks", |_| job.live.counters.ticks.load(Ordering::Relaxed) > ticks + 1);
     for _ in 0..50 {
@@ -569,6 +579,9 @@ fn recorded_ticks_are_made_again_from_the_same_records_with_any_number_of_worker
             job.topic.append(partition, lines.into_iter().chain((round % 9 == 0).then(|| "bad".to_owned())));
         }
         count += if round < 30 { 9 } else { 12 };
+        if round == 20 {
+            job.live.replace_decoders(named("7"));
+        }
         if round == 30 {
             job.add_partition(3);
             count += 90;
@@ -599,7 +612,13 @@ fn recorded_ticks_are_made_again_from_the_same_records_with_any_number_of_worker
         let again = Arc::clone(&job.cuts);
         let mut second = contents(&job.end());
         let live = second.split_off(&(last + 1));
-        assert_eq!(second, first, "{workers} workers");
+        let kinds: BTreeSet<u32> =
+            second.values().flat_map(|(events, ..)| events).map(|event| event.asn).collect();
+        assert_eq!(kinds, BTreeSet::from([0, 7]));
+        for (tick, content) in &first {
+            assert!(second.get(tick) == Some(content), "{workers} workers, tick {tick}");
+        }
+        assert_eq!(second.len(), first.len());
         assert_eq!(live.values().map(|(events, ..)| events.len()).sum::<usize>(), 20);
         for (again, cut) in again.lock().unwrap().iter().zip(&cuts) {
             assert_eq!(again.record, cut.record);

@@ -374,7 +374,7 @@ struct SinkWriters {
 #[derive(Debug)]
 enum TopicWriter {
     None,
-    Sent(Topics),
+    Sent(Box<Topics>),
     Kept(KeptRows),
 }
 
@@ -408,7 +408,7 @@ impl Publisher {
         let topics = match &sinks.kafka {
             None => TopicWriter::None,
             Some(_) if promise == Promise::Transactions => TopicWriter::Kept(KeptRows::default()),
-            Some(sink) => TopicWriter::Sent(Topics::open(sink, &counters)?),
+            Some(sink) => TopicWriter::Sent(Box::new(Topics::open(sink, &counters)?)),
         };
         let names = topic_names(sinks.kafka.as_ref().map_or("keytide", |sink| &sink.prefix));
         let topic_of = |source: &Source| match &source.kind {

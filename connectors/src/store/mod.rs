@@ -5,6 +5,7 @@
 //! DIR/checkpoints/TICK-NONCE/PART             bytes as they were encoded: rows of a state, or one record
 //! DIR/checkpoints/TICK-NONCE/manifest.json    names every part with its length and checksum
 //! DIR/start                                   what the job began with, before its first checkpoint
+//! DIR/geo/                                    the geo databases of ticks that may be made again
 //! DIR/inputs/TICK-NONCE                       the inputs of a tick that offsets can't bring back
 //! DIR/ledger/                                 the ticks that were committed, see `ledger.rs`
 //! ```
@@ -39,6 +40,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 pub(crate) use self::ledger::LedgerObject;
 pub use self::manifest::{CheckpointInfo, Manifest, PartInfo};
+use crate::geo::GeoCopies;
 
 /// The number of checkpoints that are kept.
 pub const KEPT: usize = 3;
@@ -286,6 +288,12 @@ impl Store {
     /// If the object can't be read.
     pub fn read_inputs(&self, name: &str) -> Result<Vec<u8>, StoreError> {
         self.get(name)
+    }
+
+    /// Returns the copies of geo databases.
+    #[must_use]
+    pub fn geo(&self) -> GeoCopies {
+        GeoCopies::new(self.root.join("geo"))
     }
 
     /// Writes what the job begins with, unless an earlier life did.

@@ -30,11 +30,12 @@ use keytide_connectors::ledger::{
     AddedPartition, KafkaLedgerOptions, Ledger, LedgerError, MadeBy, Stop, TickRecord,
 };
 use keytide_connectors::live::{
-    self, InputMemory, Live, LiveError, PartitionMemory, PartitionReader, SourceFeed, TableReader,
-    coordinate, watch_partitions,
+    self, Decoders, InputMemory, Live, LiveError, NamedDecoders, PartitionMemory, PartitionReader,
+    SourceFeed, TableReader, coordinate, watch_partitions,
 };
 use keytide_connectors::sink::{self, FilesMemory, Promise, Publisher, PublisherMonitor, TickOutput};
 use keytide_connectors::store::{Store, StoreError};
+use keytide_dataflow::model::Tick;
 use keytide_dataflow::state::Snapshot;
 use keytide_dataflow::{Options, Publish};
 use timely::communication::WorkerGuards;
@@ -45,8 +46,8 @@ use super::commit::{Committer, LedgerStats, PublishError};
 use super::notify::Notifier;
 use super::observe::WorkerStats;
 use super::publish::{Outlets, ResultCounters, Subscriber, Watchers, publish};
-use super::restore::{self, Restored};
-use super::tables::{GeoFeed, ReferenceData, decoders};
+use super::restore::{self, Beginning, Restored};
+use super::tables::{GeoFeed, JobGeo, ReferenceData, named_decoders};
 use super::top::LiveTop;
 use super::work::work;
 use crate::exit::{Exit, failure, kafka_failure};
@@ -143,6 +144,7 @@ impl LiveJob {
         let number = restored.number();
         let Restored { input, tables: earlier, policy: memory, files, snapshot, replay, inputs, .. } =
             restored;
+        let (decoders, replaced) = (restored.decoders, restored.replaced);
         let is_transactional = durable.is_some()
             && config.sinks.kafka.as_ref().is_some_and(|sink| sink.delivery == Delivery::ExactlyOnce);
         let promise = match durable {
@@ -160,16 +162,15 @@ impl LiveJob {
             files.as_ref(),
         )
         .map_err(|error| failure(error.class().into(), error))?;
-        if let Some(durable) = durable.as_ref().filter(|_| input.is_none())
-            && let Some(files) =
-                publisher.files_memory().map_err(|error| failure(error.class().into(), error))?
-        {
-            restore::note_start(&durable.store, &files)?;
-        }
         let notifier =
             Notifier::open(config, clock, memory).map_err(|error| failure(exit_of_alerts(&error), error))?;
-        let tables = ReferenceData::open(config, &earlier)?;
+        let copies = durable.as_ref().map(|durable| durable.store.geo());
+        let tables = ReferenceData::open(config, &earlier, copies)?;
         drop(earlier);
+        if let Some(durable) = durable.as_ref().filter(|_| input.is_none()) {
+            let files = publisher.files_memory().map_err(|error| failure(error.class().into(), error))?;
+            Beginning { files, decoders: tables.geo.name.clone() }.write(&durable.store)?;
+        }
         let sources = kafka_sources(&config.sources)?;
         let workers = config.job.workers;
         let options = live::LiveOptions {
@@ -188,7 +189,8 @@ impl LiveJob {
         };
         let live = Live::new(first, options);
         let to_replay = replay.len() as u64;
-        add_partitions(&live, input, number, replay, &sources)?;
+        let recorded = recorded_decoders(config, &tables.geo, &replaced)?;
+        add_partitions(&live, input, (number, replay, recorded), &sources)?;
         let mut known = Vec::new();
         for (index, name, topic, starts) in &sources {
             tracing::info!(source = name, topic = topic.name(), partitions = starts.len(), "reads");
@@ -209,7 +211,7 @@ impl LiveJob {
             clock,
             publish_error: Arc::default(),
         };
-        let decoders = decoders(config, tables.geo);
+        let decoders = start_decoders(config, &live, &tables.geo, decoders, &replaced)?;
         let mut threads = Vec::new();
         for slot in 0..workers.get() {
             let feeds = feeds(&config.sources)?;
@@ -217,7 +219,7 @@ impl LiveJob {
             threads.push(spawn(format!("reader-{slot}"), move || reader.run())?);
         }
         let mut feeds = tables.feeds;
-        feeds.push(Box::new(GeoFeed::new(tables.watched_geo, config, &live)));
+        feeds.push(Box::new(GeoFeed::new(tables.watched_geo, tables.geo.copies, config, &live)));
         let reader = TableReader::new(&live, tables.first, feeds, inputs);
         threads.push(spawn("tables".to_owned(), move || reader.run())?);
         threads.push(watch(&live, sources, known)?);
@@ -374,8 +376,7 @@ fn kafka_sources(sources: &[Source]) -> anyhow::Result<KafkaSources> {
 fn add_partitions(
     live: &Live,
     input: Option<InputMemory>,
-    number: u64,
-    replay: Vec<TickRecord>,
+    (number, replay, decoders): (u64, Vec<TickRecord>, BTreeMap<Tick, NamedDecoders>),
     sources: &KafkaSources,
 ) -> anyhow::Result<()> {
     let has = |source: &str, number: u32| {
@@ -398,7 +399,7 @@ fn add_partitions(
         }
     }
     let added = replay.iter().flat_map(|record| record.added.clone()).collect::<Vec<_>>();
-    live.replay(number, replay);
+    live.replay(number, replay, decoders);
     for AddedPartition { source, number, offset } in added {
         known.entry(source.clone()).or_default().insert(number);
         let found = has(&source, number);
@@ -427,6 +428,45 @@ fn add_partitions(
         }
     }
     Ok(())
+}
+
+/// Makes the decoders that came at the end of ticks that are made again.
+fn recorded_decoders(
+    config: &JobConfig,
+    geo: &JobGeo,
+    replaced: &BTreeMap<Tick, String>,
+) -> anyhow::Result<BTreeMap<Tick, NamedDecoders>> {
+    let of_tick = |(tick, name): (&Tick, &String)| {
+        let databases = geo.named(name, &config.geo)?;
+        Ok((*tick, named_decoders(config, databases, name.clone())))
+    };
+    replaced.iter().map(of_tick).collect()
+}
+
+/// Makes the decoders with which readers start: those of the name `first` if an earlier life had them. The others that it
+/// had are `replaced`. If geo databases changed since, the new ones follow after the first tick that is
+/// no replay.
+fn start_decoders(
+    config: &JobConfig,
+    live: &Live,
+    geo: &JobGeo,
+    first: Option<String>,
+    replaced: &BTreeMap<Tick, String>,
+) -> anyhow::Result<Arc<Decoders>> {
+    let first = first.unwrap_or_else(|| geo.name.clone());
+    let last = replaced.values().next_back().unwrap_or(&first);
+    let decoders = named_decoders(config, geo.named(&first, &config.geo)?, first.clone()).decoders;
+    if *last != geo.name {
+        tracing::info!("geo databases changed while no job ran");
+        live.replace_decoders(named_decoders(config, Arc::clone(&geo.databases), geo.name.clone()));
+    }
+    if let Some(copies) = &geo.copies
+        && let Err(error) = copies.retain(replaced.values().chain([&first, &geo.name]))
+    {
+        tracing::warn!("old copies of geo databases can't be deleted: {error}");
+    }
+    live.name_decoders(first);
+    Ok(decoders)
 }
 
 /// Makes the consumers of one reader.

@@ -15,7 +15,7 @@ use anyhow::Context as _;
 use keytide_alerts::policy::PolicyMemory;
 use keytide_config::{JobConfig, State};
 use keytide_connectors::ledger::{History, TickRecord};
-use keytide_connectors::live::{InputMemory, PartitionMemory, TickInputs};
+use keytide_connectors::live::{InputMemory, PartitionMemory, RecordedInputs, TickInputs};
 use keytide_connectors::sink::FilesMemory;
 use keytide_connectors::sink::encode::time;
 use keytide_connectors::store::{
@@ -24,8 +24,8 @@ use keytide_connectors::store::{
 use keytide_connectors::tables::{TablesMemory, TablesRead};
 use keytide_dataflow::model::Tick;
 use keytide_dataflow::state::{STATE_VERSION, Snapshot, StateId, StateRows};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use super::checkpoint::{FILES, INPUT, POLICY, STATE, Stored, TABLES};
 use crate::exit::{Exit, failure};
@@ -82,6 +82,10 @@ pub(super) struct Restored {
     pub(super) replay: Vec<TickRecord>,
     /// The changes of tables in those ticks.
     pub(super) inputs: BTreeMap<Tick, TablesRead>,
+    /// The name of the decoders at the checkpoint, or at the job's beginning; `None` for a job that begins now.
+    pub(super) decoders: Option<String>,
+    /// The names of those that came at the end of some of those ticks.
+    pub(super) replaced: BTreeMap<Tick, String>,
     /// The rows of tables after those ticks.
     pub(super) tables: TablesMemory,
 }
@@ -178,8 +182,10 @@ pub(super) fn restore(
                 "state.url: object {name} can't be read: it is damaged, or another version wrote it"
             ))
         })?;
-        restored.tables.apply(&read);
-        restored.inputs.insert(record.tick, read);
+        let RecordedInputs { decoders, tables } = read;
+        restored.tables.apply(&tables);
+        restored.inputs.insert(record.tick, tables);
+        restored.replaced.extend(decoders.map(|name| (record.tick, name)));
     }
     tracing::info!(
         checkpoint = restored.input.as_ref().map(|input| time(input.tick)),
@@ -198,17 +204,29 @@ pub(super) fn restore(
 
 /// Returns with what a job begins. A life that died before its first checkpoint may have written to files.
 fn begin(store: &Store) -> anyhow::Result<Restored> {
-    let files = store.read_start().map_err(refused)?.map(|bytes| decode("start", &bytes)).transpose()?;
-    Ok(Restored { files, ..Restored::default() })
+    let Some(bytes) = store.read_start().map_err(refused)? else { return Ok(Restored::default()) };
+    let Beginning { files, decoders } = decode("start", &bytes)?;
+    Ok(Restored { files, decoders: Some(decoders), ..Restored::default() })
 }
 
-/// Stores where files are before the job's first tick, if that isn't stored.
-///
-/// # Errors
-/// If the object can't be written.
-pub(super) fn note_start(store: &Store, files: &FilesMemory) -> anyhow::Result<()> {
-    let bytes = postcard::to_stdvec(files).expect("plain data can be written to memory");
-    store.write_start(bytes).map_err(refused)
+/// With what a job begins, before its first checkpoint.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Beginning {
+    /// Where the sink's files are.
+    pub(super) files: Option<FilesMemory>,
+    /// The name of the decoders.
+    pub(super) decoders: String,
+}
+
+impl Beginning {
+    /// Stores it, unless an earlier life did.
+    ///
+    /// # Errors
+    /// If the object can't be written.
+    pub(super) fn write(&self, store: &Store) -> anyhow::Result<()> {
+        let bytes = postcard::to_stdvec(self).expect("plain data can be written to memory");
+        store.write_start(bytes).map_err(refused)
+    }
 }
 
 /// Why a checkpoint can't be used.
@@ -244,8 +262,10 @@ fn read(
     }
     let files = parts.remove(FILES).map(|part| decode(FILES, &part.blocks.concat())).transpose();
     let mut part = |name: &str| parts.remove(name).unwrap_or_default().blocks.concat();
+    let input: InputMemory = decode(INPUT, &part(INPUT)).map_err(ReadError::Final)?;
     Ok(Some(Restored {
-        input: Some(decode(INPUT, &part(INPUT)).map_err(ReadError::Final)?),
+        decoders: Some(input.decoders.clone()),
+        input: Some(input),
         tables: decode(TABLES, &part(TABLES)).map_err(ReadError::Final)?,
         policy: decode(POLICY, &part(POLICY)).map_err(ReadError::Final)?,
         files: files.map_err(ReadError::Final)?,

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use keytide_config::JobConfig;
 use keytide_connectors::decode;
-use keytide_connectors::geo::{GeoDatabases, Unreadable, WatchedGeo};
-use keytide_connectors::live::{Decoders, FileFeed, Live, LiveError, TableFeed, TopicFeed};
+use keytide_connectors::geo::{GeoCopies, GeoDatabases, Unreadable, WatchedGeo};
+use keytide_connectors::live::{Decoders, FileFeed, Live, LiveError, NamedDecoders, TableFeed, TopicFeed};
 use keytide_connectors::tables::{TablesMemory, TablesRead, TopicTable, WatchedTables};
 
 use crate::exit::{Exit, failure, kafka_failure};
@@ -15,13 +16,61 @@ use crate::exit::{Exit, failure, kafka_failure};
 pub(super) struct ReferenceData {
     pub(super) first: TablesRead,
     pub(super) feeds: Vec<Box<dyn TableFeed>>,
-    pub(super) geo: Arc<GeoDatabases>,
+    pub(super) geo: JobGeo,
     pub(super) watched_geo: WatchedGeo,
+}
+
+/// The geo databases of a job, and where their copies are if ticks may be made again.
+#[derive(Clone)]
+pub(super) struct JobGeo {
+    pub(super) databases: Arc<GeoDatabases>,
+    /// The name of the copies; empty without.
+    pub(super) name: String,
+    pub(super) copies: Option<GeoCopies>,
+}
+
+impl JobGeo {
+    /// Copies the files that were just read, if the job keeps copies. It uses the copies then, since a file may change
+    /// between being read and being copied.
+    fn new(
+        databases: Arc<GeoDatabases>,
+        copies: Option<GeoCopies>,
+        config: &keytide_config::Geo,
+    ) -> anyhow::Result<Self> {
+        let Some(copies) = copies else {
+            return Ok(Self { databases, name: String::new(), copies: None });
+        };
+        let name = copies.take(config).context("state.url: geo databases can't be copied")?;
+        let databases = copies.open(&name, config, databases.unreadable())?;
+        Ok(Self { databases, name, copies: Some(copies) })
+    }
+
+    /// Returns the databases of an earlier name.
+    pub(super) fn named(
+        &self,
+        name: &str,
+        config: &keytide_config::Geo,
+    ) -> anyhow::Result<Arc<GeoDatabases>> {
+        match &self.copies {
+            Some(copies) if name != self.name => copies
+                .open(name, config, self.databases.unreadable())
+                .context(
+                    "state.url: the geo databases of ticks that are to be made again are gone or damaged",
+                )
+                .map_err(|error| failure(Exit::Fatal, error)),
+            _ => Ok(Arc::clone(&self.databases)),
+        }
+    }
 }
 
 impl ReferenceData {
     /// Opens what the configuration names. `earlier` has the rows that an earlier life of the job held.
-    pub(super) fn open(config: &JobConfig, earlier: &TablesMemory) -> anyhow::Result<Self> {
+    /// Geo databases are copied to `copies`, if the job may make ticks again.
+    pub(super) fn open(
+        config: &JobConfig,
+        earlier: &TablesMemory,
+        copies: Option<GeoCopies>,
+    ) -> anyhow::Result<Self> {
         let usage = |error| failure(Exit::Usage, anyhow::Error::new(error));
         let hashes = || config.sources.iter().map(|source| &source.keys.hash);
         let (watched_geo, geo, warnings) =
@@ -36,8 +85,14 @@ impl ReferenceData {
             tracing::info!(table = table.name(), topic = table.topic(), "reads");
             feeds.push(Box::new(TopicFeed::open(client, table, earlier).map_err(kafka_failure)?));
         }
+        let geo = JobGeo::new(geo, copies, &config.geo)?;
         Ok(Self { first, feeds, geo, watched_geo })
     }
+}
+
+/// Returns a function that makes the decoder of each source, with these databases, and names it as them.
+pub(super) fn named_decoders(config: &JobConfig, geo: Arc<GeoDatabases>, name: String) -> NamedDecoders {
+    NamedDecoders { name, decoders: decoders(config, geo) }
 }
 
 /// Returns a function that makes the decoder of each source, with these databases.
@@ -50,6 +105,7 @@ pub(super) fn decoders(config: &JobConfig, geo: Arc<GeoDatabases>) -> Arc<Decode
 /// Checks geo databases every `job.reload`. Changed ones come with new decoders, at a tick.
 pub(super) struct GeoFeed {
     watched: WatchedGeo,
+    copies: Option<GeoCopies>,
     config: JobConfig,
     live: Arc<Live>,
     looked: Instant,
@@ -57,9 +113,14 @@ pub(super) struct GeoFeed {
 }
 
 impl GeoFeed {
-    pub(super) fn new(watched: WatchedGeo, config: &JobConfig, live: &Arc<Live>) -> Self {
+    pub(super) fn new(
+        watched: WatchedGeo,
+        copies: Option<GeoCopies>,
+        config: &JobConfig,
+        live: &Arc<Live>,
+    ) -> Self {
         let (config, live) = (config.clone(), Arc::clone(live));
-        Self { watched, config, live, looked: Instant::now(), damage: DamageReport::default() }
+        Self { watched, copies, config, live, looked: Instant::now(), damage: DamageReport::default() }
     }
 }
 
@@ -104,9 +165,14 @@ impl TableFeed for GeoFeed {
             None => {}
             Some(Ok((geo, warnings))) => {
                 warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-                tracing::info!("geo databases changed: the next tick uses the new ones");
-                self.damage.restart(count);
-                self.live.replace_decoders(decoders(&self.config, geo));
+                match JobGeo::new(geo, self.copies.clone(), &self.config.geo) {
+                    Ok(JobGeo { databases, name, .. }) => {
+                        tracing::info!("geo databases changed: the next tick uses the new ones");
+                        self.damage.restart(count);
+                        self.live.replace_decoders(named_decoders(&self.config, databases, name));
+                    }
+                    Err(error) => tracing::warn!("geo databases changed, and the old ones stay: {error:#}"),
+                }
             }
             Some(Err(error)) => {
                 tracing::warn!("geo databases changed and can't be used, the old ones stay: {error}")

@@ -342,11 +342,11 @@ fn an_open_file_may_be_cut_anywhere_behind_the_memory() {
             (folder, script, durable)
         };
         // Killed as late as possible before the second checkpoint, so at the end of the last write.
-        let killed = (0..points(format, ticks())).rev().map(killed);
+        let mut killed = (0..points(format, ticks())).rev().map(killed);
         let is_first = |(_, _, durable): &(_, _, Durable)| {
             durable.checkpoints.last().is_some_and(|(next, _)| *next == 1)
         };
-        let (folder, script, mut durable) = killed.filter(is_first).next().unwrap();
+        let (folder, script, mut durable) = killed.find(is_first).unwrap();
         let (next, memory) = durable.newest(0).unwrap();
         let series = memory.series(View::Usage).unwrap();
         let (number, synced) = (series.number, series.open.unwrap().length);

@@ -261,7 +261,10 @@ impl Machine {
                     || troubled && self.rules.renews_after_trouble);
                 self.finish()
             }
-            (Action::Commit, _) if !self.rules.sends_again => self.finish(),
+            (Action::Commit, _) if self.is_claimed && !self.rules.sends_again => {
+                self.is_fresh = false;
+                self.finish()
+            }
             (Action::Rest | Action::Exit(_), _) => self.next,
             // The answer doesn't fit the action, or the action failed: nothing is known about the producer.
             _ => self.failed(),

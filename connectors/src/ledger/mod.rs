@@ -23,6 +23,8 @@
 mod error;
 mod kafka;
 mod machine;
+#[cfg(test)]
+mod model;
 mod reading;
 mod record;
 mod rows;

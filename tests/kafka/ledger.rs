@@ -15,9 +15,11 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Headers as _, Message as _};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::broker::Broker;
+use crate::proxy::Proxy;
 
 /// How long brokers may take for anything.
 const DEADLINE: Duration = Duration::from_secs(90);
@@ -53,6 +55,17 @@ impl Bench {
         let generation = ledger.claim("here", pid, 1_000).unwrap().generation;
         let next = history.ticks.last().map_or(0, |tick| tick.number) + 1;
         (Life { ledger, generation, nonce, next }, history)
+    }
+
+    /// Makes a producer that fences the job's own.
+    fn intruder(&self) -> BaseProducer {
+        let producer: BaseProducer = ClientConfig::new()
+            .set("bootstrap.servers", &self.sink.client.brokers)
+            .set("transactional.id", format!("{}.orders", self.sink.prefix))
+            .create()
+            .unwrap();
+        producer.init_transactions(DEADLINE).unwrap();
+        producer
     }
 
     /// Returns the rows that a reader of committed records sees, in the order of their ticks.
@@ -163,4 +176,129 @@ fn what_a_life_commits_is_the_history_of_the_next() {
     assert_eq!(history.last_claim, Some(claim));
     assert_eq!((life.generation, life.next), (2, 6));
     assert_eq!(bench.committed(), expected(4, 10));
+}
+
+#[test]
+fn an_older_life_that_wakes_up_ends_and_names_the_younger() {
+    let broker = Broker::shared("ledger-zombie");
+    let bench = Bench::new(&broker, broker.addresses());
+    let (mut older, _) = bench.live(bench.options(), 11);
+    older.commit(10).unwrap();
+    let (mut younger, _) = bench.live(bench.options(), 12);
+    let error = older.commit(10).unwrap_err();
+    let LedgerError::Superseded { host, pid: 12, generation: 2 } = error else { panic!("{error}") };
+    assert_eq!(host, "here");
+    younger.commit(10).unwrap();
+    assert_eq!(bench.committed(), expected(2, 10));
+}
+
+/// The same error comes when the brokers abort a transaction that took too long.
+#[test]
+fn a_fenced_life_goes_on_if_no_other_claims_the_job() {
+    let broker = Broker::shared("ledger-fenced");
+    let bench = Bench::new(&broker, broker.addresses());
+    let (mut life, _) = bench.live(bench.options(), 1);
+    life.commit(10).unwrap();
+    drop(bench.intruder());
+    assert_eq!(life.commit(10).unwrap(), 2, "the first transaction fails");
+    assert_eq!(life.commit(10).unwrap(), 1);
+    assert_eq!(bench.committed(), expected(3, 10));
+}
+
+#[test]
+fn the_next_start_ends_the_open_transaction_of_a_life_that_was_killed() {
+    let broker = Broker::shared("ledger-killed");
+    let bench = Bench::new(&broker, broker.addresses());
+    let (mut life, _) = bench.live(bench.options(), 1);
+    life.commit(10).unwrap();
+    drop(life);
+    // It sent a row of tick 2, and then it was gone.
+    let killed = bench.intruder();
+    killed.begin_transaction().unwrap();
+    let row = BaseRecord::<[u8], [u8]>::to(&bench.rows).key(b"2-0").payload(b"torn");
+    killed.send(row).map_err(|(error, _)| error).unwrap();
+    killed.flush(DEADLINE).unwrap();
+    std::mem::forget(killed);
+
+    let (mut life, _) = bench.live(bench.options(), 2);
+    life.commit(10).unwrap();
+    // A reader that were still held up would miss tick 2.
+    assert_eq!(bench.committed(), expected(2, 10));
+}
+
+#[test]
+fn a_row_that_is_too_large_is_left_out_and_the_others_are_committed() {
+    let broker = Broker::shared("ledger-too-large");
+    let bench = Bench::new(&broker, broker.addresses());
+    let mut options = bench.options();
+    options.topics[0].limit = Some(100_000);
+    let (mut life, _) = bench.live(options, 1);
+    let mut rows = rows(1, 10);
+    rows.push(0, 1_000, 99, b"large", Some(&vec![b'x'; 100_000]), []);
+    rows.push(0, 1_000, 98, b"gone", None, []);
+    let outcome = life.ledger.commit(&rows, &[life.record(1)]).unwrap();
+    assert_eq!((outcome.rejected, outcome.attempts), (1, 1));
+    let mut all = expected(1, 10);
+    all.push(("1000".to_owned(), "gone".to_owned(), None));
+    assert_eq!(bench.committed(), all);
+}
+
+#[test]
+fn a_topic_that_is_not_fit_is_refused_with_what_to_do() {
+    let broker = Broker::shared("ledger-topic");
+    let mut bench = Bench::new(&broker, broker.addresses());
+    bench.sink.create_topics = false;
+    let name = broker.name("job.progress.v1");
+    let error = |bench: &Bench| bench.try_open(bench.options(), 1).unwrap_err();
+    let missing = error(&bench);
+    assert!(matches!(&missing, LedgerError::MissingTopic { topic, .. } if *topic == name), "{missing}");
+
+    broker.topic("job.progress.v1", 1, &["cleanup.policy=delete"]);
+    let policy = error(&bench);
+    assert!(matches!(&policy, LedgerError::CleanupPolicy { found, .. } if found == "delete"), "{policy}");
+    let compact = ["--add-config", "cleanup.policy=compact"];
+    let alter = ["configs", "--alter", "--entity-type", "topics", "--entity-name", &name];
+    broker.tool(&[&alter[..], &compact].concat(), "");
+    bench.live(bench.options(), 1);
+
+    let options = KafkaLedgerOptions::new("invoices", Vec::new());
+    let other = bench.try_open(options, 2).unwrap_err();
+    assert!(matches!(&other, LedgerError::OtherJob { found, .. } if found == "orders"), "{other}");
+
+    broker.produce_keyed(&name, [("k", Some("{}"))]);
+    let foreign = error(&bench).to_string();
+    assert!(foreign.starts_with(&format!("topic {name}, offset ")), "{foreign}");
+    assert!(foreign.contains("is no record of a ledger"), "{foreign}");
+
+    bench.sink.prefix = broker.name("wide");
+    broker.topic("wide.progress.v1", 2, &["cleanup.policy=compact"]);
+    let wide = error(&bench);
+    assert!(matches!(wide, LedgerError::Partitions { found: 2, .. }), "{wide}");
+}
+
+/// Commits three ticks. A request to commit the second one is held up and repeated, and delivered when all rows of the
+/// third are acknowledged.
+fn commit_with_a_late_request(test: &str, change: fn(KafkaLedgerOptions) -> KafkaLedgerOptions) -> Vec<Row> {
+    let broker = Broker::shared(test);
+    let proxy = Proxy::new(broker.addresses(), &broker.name("job.progress.v1"));
+    let bench = Bench::new(&broker, proxy.address());
+    let (mut life, _) = bench.live(change(bench.options()), 1);
+    life.commit(10).unwrap();
+    proxy.arm();
+    assert_eq!(life.commit(10).unwrap(), 1, "librdkafka repeats the request by itself");
+    life.commit(10).unwrap();
+    assert_eq!(proxy.delivered(), 1);
+    bench.committed()
+}
+
+#[test]
+fn a_request_to_commit_that_arrives_late_ends_no_later_transaction() {
+    assert_eq!(commit_with_a_late_request("ledger-late", |options| options), expected(3, 10));
+}
+
+#[test]
+fn without_a_new_producer_a_request_to_commit_that_arrives_late_tears_the_next_transaction() {
+    let rows = commit_with_a_late_request("ledger-torn", KafkaLedgerOptions::without_renewal);
+    let third = rows.iter().filter(|(tick, ..)| tick == "3000").count();
+    assert_eq!(third, 20, "the rows of tick 3 are there twice: {rows:?}");
 }

@@ -25,5 +25,6 @@ mod live;
 mod mistakes;
 mod outages;
 mod producer;
+mod proxy;
 mod secrets;
 mod topics;

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use keytide_config::{KafkaClient, KafkaSink};
@@ -224,6 +225,64 @@ fn the_next_start_ends_the_open_transaction_of_a_life_that_was_killed() {
     life.commit(10).unwrap();
     // A reader that were still held up would miss tick 2.
     assert_eq!(bench.committed(), expected(2, 10));
+}
+
+#[test]
+fn a_transaction_that_expires_is_sent_again() {
+    let broker = Broker::shared("ledger-expiry");
+    let ledger = broker.name("job.progress.v1");
+    let proxy = Proxy::new(broker.addresses(), &ledger);
+    let bench = Bench::new(&broker, proxy.address());
+    let (mut life, _) = bench.live(bench.options().with_transaction_timeout_ms(10_000), 1);
+    life.commit(10).unwrap();
+    let id = format!("{}.orders", bench.sink.prefix);
+    let is_open = || {
+        let state = broker.tool(&["transactions", "describe", "--transactional-id", &id], "");
+        state.contains("Ongoing")
+    };
+    let until = |open: bool| {
+        let started = Instant::now();
+        while is_open() != open {
+            assert!(started.elapsed() < DEADLINE, "{id}: the transaction is open: {}", !open);
+        }
+    };
+    // Its rows are sent, and the record of its tick isn't until the transaction has expired.
+    proxy.stall(Some(&bench.rows));
+    let attempts = thread::scope(|scope| {
+        let committing = scope.spawn(|| life.commit(10).unwrap());
+        until(true);
+        proxy.stall(Some(&ledger));
+        until(false);
+        proxy.stall(None);
+        committing.join().unwrap()
+    });
+    assert!(attempts > 1, "the first transaction fails");
+    assert_eq!(life.commit(10).unwrap(), 1);
+    assert_eq!(bench.committed(), expected(3, 10));
+}
+
+#[test]
+fn an_outage_is_waited_out_and_a_stop_ends_the_wait() {
+    let broker = Broker::alone("ledger-outage");
+    let bench = Bench::new(&broker, broker.addresses());
+    let (mut life, _) = bench.live(bench.options(), 1);
+    for command in ["stop", "kill"] {
+        life.commit(10).unwrap();
+        broker.tool(&[command], "");
+        thread::scope(|scope| {
+            let committing = scope.spawn(|| life.commit(10).unwrap());
+            broker.tool(&["start"], "");
+            committing.join().unwrap();
+        });
+    }
+    assert_eq!(bench.committed(), expected(4, 10));
+    broker.tool(&["pause"], "");
+    thread::scope(|scope| {
+        let committing = scope.spawn(|| life.commit(10).unwrap_err());
+        bench.stop.store(true, Ordering::Release);
+        let error = committing.join().unwrap();
+        assert!(matches!(error, LedgerError::Stopped), "{error}");
+    });
 }
 
 #[test]

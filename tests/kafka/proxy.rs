@@ -1,4 +1,5 @@
-//! A proxy between a client and the broker that holds up a request to end a transaction, and delivers it later.
+//! A proxy between a client and the broker that holds up requests: one to end a transaction, which it delivers later, or
+//! those to produce to a topic.
 //!
 //! ```text
 //! client ──► proxy ──► broker     frames: length, key of the request, version, ...
@@ -8,9 +9,9 @@
 //! into it. The client connects again and repeats the request. The broker's answers name its address; the proxy puts
 //! its own port there, so that no connection goes around it.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 /// The host that the broker advertises.
@@ -22,7 +23,13 @@ const END_TXN: i16 = 26;
 /// A proxy to one broker, until the end of the process.
 pub(crate) struct Proxy {
     address: String,
-    state: Arc<Mutex<State>>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
 }
 
 #[derive(Default)]
@@ -33,6 +40,8 @@ struct State {
     /// A held request is delivered before a request to produce that contains these bytes.
     marker: Vec<u8>,
     delivered: u32,
+    /// Requests to produce that contain these bytes wait.
+    stalled: Option<Vec<u8>>,
 }
 
 impl Proxy {
@@ -40,8 +49,9 @@ impl Proxy {
     pub(crate) fn new(broker: &str, topic: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let state = Arc::new(Mutex::new(State { marker: topic.as_bytes().to_vec(), ..State::default() }));
-        let (shared, broker) = (Arc::clone(&state), broker.to_owned());
+        let shared = Arc::<Shared>::default();
+        shared.lock().marker = topic.as_bytes().to_vec();
+        let (of_thread, broker) = (Arc::clone(&shared), broker.to_owned());
         thread::spawn(move || {
             for client in listener.incoming() {
                 let (client, server) = (client.unwrap(), TcpStream::connect(&broker).unwrap());
@@ -49,13 +59,13 @@ impl Proxy {
                     stream.set_nodelay(true).unwrap();
                 }
                 let (requests, answers) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-                let (state, broker) = (Arc::clone(&shared), broker.clone());
-                thread::spawn(move || forward_requests(requests, server, &state, &broker));
+                let (shared, broker) = (Arc::clone(&of_thread), broker.clone());
+                thread::spawn(move || forward_requests(requests, server, &shared, &broker));
                 let broker_port = answers.peer_addr().unwrap().port();
                 thread::spawn(move || forward_answers(answers, client, broker_port, port));
             }
         });
-        Self { address: format!("127.0.0.1:{port}"), state }
+        Self { address: format!("127.0.0.1:{port}"), shared }
     }
 
     pub(crate) fn address(&self) -> &str {
@@ -64,54 +74,61 @@ impl Proxy {
 
     /// Lets the proxy hold up the next request to end a transaction.
     pub(crate) fn arm(&self) {
-        lock(&self.state).is_armed = true;
+        self.shared.lock().is_armed = true;
+    }
+
+    /// Lets requests to produce to a topic wait, and no others any more.
+    pub(crate) fn stall(&self, topic: Option<&str>) {
+        self.shared.lock().stalled = topic.map(|topic| topic.as_bytes().to_vec());
+        self.shared.changed.notify_all();
     }
 
     /// Returns how many requests were delivered late.
     pub(crate) fn delivered(&self) -> u32 {
-        lock(&self.state).delivered
+        self.shared.lock().delivered
     }
 }
 
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn contains(frame: &[u8], part: &[u8]) -> bool {
+    frame.windows(part.len()).any(|window| window == part)
 }
 
 /// Reads a frame with its length; nothing at the end of the connection.
 fn frame(from: &mut TcpStream) -> Option<Vec<u8>> {
     let mut frame = vec![0; 4];
-    let mut read = |bytes: &mut [u8]| match from.read_exact(bytes) {
-        Ok(()) => Some(()),
-        Err(error) if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) => None,
-        Err(_) => None,
-    };
-    read(&mut frame)?;
+    from.read_exact(&mut frame).ok()?;
     let length = u32::from_be_bytes(frame[..4].try_into().unwrap()) as usize;
     frame.resize(4 + length, 0);
-    read(&mut frame[4..])?;
+    from.read_exact(&mut frame[4..]).ok()?;
     Some(frame)
 }
 
-fn forward_requests(mut client: TcpStream, mut server: TcpStream, state: &Mutex<State>, broker: &str) {
+fn forward_requests(mut client: TcpStream, mut server: TcpStream, shared: &Shared, broker: &str) {
     while let Some(frame) = frame(&mut client) {
         let key = i16::from_be_bytes(frame[4..6].try_into().unwrap());
-        {
-            let mut state = lock(state);
-            if key == END_TXN && std::mem::take(&mut state.is_armed) {
-                state.held = Some(frame);
-                break;
-            }
-            let marker = std::mem::take(&mut state.marker);
-            let is_marked = frame.windows(marker.len()).any(|window| window == marker);
-            state.marker = marker;
-            if key == PRODUCE
-                && is_marked
+        let mut state = shared.lock();
+        if key == END_TXN && std::mem::take(&mut state.is_armed) {
+            state.held = Some(frame);
+            break;
+        }
+        if key == PRODUCE {
+            if contains(&frame, &state.marker)
                 && let Some(held) = state.held.take()
             {
                 deliver(&held, broker);
                 state.delivered += 1;
             }
+            while state.stalled.as_ref().is_some_and(|topic| contains(&frame, topic)) {
+                state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
         }
+        drop(state);
         if server.write_all(&frame).is_err() {
             break;
         }

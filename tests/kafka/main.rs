@@ -1,8 +1,8 @@
 //! `keytide run` against a real Apache Kafka: topics in, topics out, and what brokers do meanwhile.
 //!
-//! The suite knows the command line, the topics and the metrics, but none of the code. Kafka's own tools make the
-//! topics, move their offsets and read the results, so that no defect of our client can hide itself; what the tools
-//! can't send (a partition of choice, a transaction) a plain producer does.
+//! The suite knows the command line, the topics and the metrics, but none of the code, except for `ledger.rs`. Kafka's
+//! own tools make the topics, move their offsets and read the results, so that no defect of our client can hide itself;
+//! what the tools can't send (a partition of choice, a transaction) a plain producer does.
 //!
 //! ```text
 //! test ──► producer ──► topic ──► keytide run ──► <prefix>.<view>.v1 ──► Kafka's console consumer ──► test

@@ -20,6 +20,7 @@
 //!
 //! **Limits**: the last 4,096 ticks are kept. A transaction of Kafka may take 60 s.
 
+mod driver;
 mod error;
 mod kafka;
 mod machine;
@@ -37,6 +38,8 @@ use std::time::{Duration, Instant};
 use keytide_config::KafkaSink;
 use keytide_dataflow::model::Tick;
 
+use self::driver::Driver;
+pub use self::driver::Stop;
 pub use self::error::LedgerError;
 use self::kafka::KafkaLedger;
 pub use self::kafka::{KafkaLedgerOptions, RowTopic};
@@ -50,9 +53,6 @@ use crate::store::Store;
 
 /// How long a fenced life waits before it looks for another's claim again.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
-
-/// Returns true once a commit has to give up.
-pub type Stop = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// The ledger of a job, for the life that opened it.
 pub struct Ledger {
@@ -73,41 +73,6 @@ pub struct Committed {
     pub attempts: u32,
     /// How long the last call to commit took.
     pub commit: Duration,
-}
-
-/// Does the actions of a [`Machine`].
-///
-/// An error ends the ledger. An answer may say that an action failed, and then the machine decides.
-trait Driver: Send {
-    /// Returns the name of the ledger in messages.
-    fn name(&self) -> String;
-
-    /// Returns how many ticks a transaction may have.
-    fn max_ticks(&self) -> usize;
-
-    fn new_producer(&mut self) -> Result<Answer, LedgerError>;
-
-    /// Reads all records that are in the ledger now and weren't read before.
-    fn read(&mut self, reading: &mut Reading) -> Result<(), LedgerError>;
-
-    fn begin(&mut self) -> Answer;
-
-    /// Sends rows, and waits until all are acknowledged. Counts those that are too large in `rejected`; `is_first` is
-    /// false if they were counted before.
-    fn send_rows(
-        &mut self,
-        rows: &KeptRows,
-        is_first: bool,
-        rejected: &mut u64,
-    ) -> Result<Answer, LedgerError>;
-
-    /// Sends records of the ledger, and waits until all are acknowledged.
-    fn send_records(&mut self, records: &[LedgerRecord]) -> Result<Answer, LedgerError>;
-
-    fn commit(&mut self, took: &mut Duration) -> Result<Answer, LedgerError>;
-
-    /// Deletes the records of ticks before the number `below`, if they don't go by themselves.
-    fn forget(&mut self, below: u64) -> Result<(), LedgerError>;
 }
 
 impl fmt::Debug for Ledger {

@@ -103,6 +103,7 @@ impl KeptRows {
         self.index.len()
     }
 
+    /// Returns whether there is no row at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.index.is_empty()

@@ -10,12 +10,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::driver::{Driver, Stop};
 use super::error::LedgerError;
 use super::machine::Answer;
 use super::reading::Reading;
 use super::record::LedgerRecord;
 use super::rows::KeptRows;
-use super::{Driver, Stop};
 use crate::store::{LedgerObject, Store, StoreError};
 
 /// How long to wait before something that failed is tried again.

@@ -30,12 +30,12 @@ use rdkafka::error::{KafkaError as LibraryError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
 use self::context::LedgerContext;
+use super::driver::{Driver, Stop};
 use super::error::LedgerError;
 use super::machine::{Answer, Rules, SLOW_COMMIT};
 use super::reading::{KEPT_TICKS, Reading};
 use super::record::LedgerRecord;
 use super::rows::{KeptRow, KeptRows};
-use super::{Driver, Stop};
 use crate::kafka::{
     Consumer, ConsumerEvent, ErrorClass, KafkaError, Topic, create_error, result_headers, result_settings,
 };
@@ -83,6 +83,7 @@ pub struct KafkaLedgerOptions {
 }
 
 impl KafkaLedgerOptions {
+    /// Returns the options of a job's ledger, whose rows go to `topics`.
     #[must_use]
     pub fn new(job: &str, topics: Vec<RowTopic>) -> Self {
         Self {

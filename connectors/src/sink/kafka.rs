@@ -331,6 +331,7 @@ pub(super) fn identify(
 
 fn producer_config(sink: &KafkaSink, limits: &BatchLimits) -> ClientConfig {
     let mut config = result_settings(&sink.client, limits.iter().flatten().copied(), "20");
+    // No record is ever given up.
     config.set("message.timeout.ms", "0");
     // Records are counted here; this is a second line of defence.
     config.set("queue.buffering.max.messages", "0");

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use keytide_config::{KafkaClient, KafkaSink};
+use keytide_config::{KafkaClient, KafkaSink, Secret};
 use keytide_connectors::ledger::{
     History, KafkaLedgerOptions, KeptRows, Ledger, LedgerError, RowTopic, TickRecord,
 };
@@ -20,6 +20,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::broker::Broker;
+use crate::mistakes::{PASSWORD, change_acl, make_user, variable};
 use crate::proxy::Proxy;
 
 /// How long brokers may take for anything.
@@ -333,6 +334,40 @@ fn a_topic_that_is_not_fit_is_refused_with_what_to_do() {
     broker.topic("wide.progress.v1", 2, &["cleanup.policy=compact"]);
     let wide = error(&bench);
     assert!(matches!(wide, LedgerError::Partitions { found: 2, .. }), "{wide}");
+}
+
+#[test]
+fn a_right_that_is_missing_is_named() {
+    let broker = Broker::shared("ledger-rights");
+    let mut bench = Bench::new(&broker, &variable("KEYTIDE_TEST_SASL"));
+    let user = broker.name("ledger-user");
+    make_user(&broker, &user);
+    let ca = variable("KEYTIDE_TEST_CA_FILE");
+    let settings = [
+        ("security.protocol", "sasl_ssl"),
+        ("sasl.mechanism", "SCRAM-SHA-512"),
+        ("sasl.username", &user),
+        ("sasl.password", PASSWORD),
+        ("ssl.ca.location", &ca),
+    ];
+    bench.sink.client.settings =
+        settings.into_iter().map(|(name, value)| (name.to_owned(), Secret::new(value))).collect();
+    let denied = |bench: &Bench| bench.try_open(bench.options(), 1).unwrap_err().to_string();
+
+    let topics = ["--resource-pattern-type", "prefixed", "--topic", &bench.sink.prefix];
+    change_acl(&broker, "--add", &user, &["Create", "Describe", "Write"], &topics);
+    let error = denied(&bench);
+    assert!(
+        error.contains(&format!("no right Read on topic `{}.progress.v1`", bench.sink.prefix)),
+        "{error}"
+    );
+    change_acl(&broker, "--add", &user, &["Read", "DescribeConfigs"], &topics);
+    let id = format!("{}.orders", bench.sink.prefix);
+    let error = denied(&bench);
+    assert!(error.contains(&format!("no right Write on transactional id {id}")), "{error}");
+    change_acl(&broker, "--add", &user, &["Write", "Describe"], &["--transactional-id", &id]);
+    let (mut life, _) = bench.live(bench.options(), 1);
+    life.commit(10).unwrap();
 }
 
 /// Commits three ticks. A request to commit the second one is held up and repeated, and delivered when all rows of the

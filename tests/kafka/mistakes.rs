@@ -9,7 +9,7 @@ use crate::harness::{Ended, Job, Keytide, call, path};
 use crate::live::{CALLS, Running, config};
 
 /// The right password of every user, and the wrong one. No output may hold either.
-const PASSWORD: &str = "right-canary-61c2";
+pub(crate) const PASSWORD: &str = "right-canary-61c2";
 const WRONG: &str = "wrong-canary-61c2";
 
 /// A listener's address and the settings of its clients.
@@ -19,7 +19,7 @@ struct Client {
     settings: BTreeMap<&'static str, String>,
 }
 
-fn variable(name: &str) -> String {
+pub(crate) fn variable(name: &str) -> String {
     env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run tests/kafka/run.sh"))
 }
 
@@ -81,7 +81,7 @@ fn name_of(user: &str) -> String {
 }
 
 /// Makes a user without rights.
-fn make_user(broker: &Broker, user: &str) {
+pub(crate) fn make_user(broker: &Broker, user: &str) {
     let password = format!("SCRAM-SHA-512=[iterations=4096,password={PASSWORD}]");
     broker.tool(
         &["configs", "--alter", "--entity-type", "users", "--entity-name", user, "--add-config", &password],
@@ -89,7 +89,7 @@ fn make_user(broker: &Broker, user: &str) {
     );
 }
 
-fn change_acl(broker: &Broker, change: &str, user: &str, operations: &[&str], resource: &[&str]) {
+pub(crate) fn change_acl(broker: &Broker, change: &str, user: &str, operations: &[&str], resource: &[&str]) {
     let principal = format!("User:{user}");
     let mut arguments = vec!["acls", change, "--force", "--allow-principal", &principal];
     arguments.extend(operations.iter().flat_map(|operation| ["--operation", operation]));

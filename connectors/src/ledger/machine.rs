@@ -210,14 +210,14 @@ impl Machine {
 
     /// Begins to claim the ledger, of which `newest` is the newest claim.
     pub(super) fn claim(&mut self, newest: Option<Life>) {
-        debug_assert!(self.next == Action::Rest && !self.is_claimed, "{self:?}");
+        assert!(self.next == Action::Rest && !self.is_claimed, "{self:?}");
         self.life.generation = newest.map_or(0, |claim| claim.generation) + 1;
         self.start(Batch::Claim, false);
     }
 
     /// Begins to commit the next `ticks` ticks.
     pub(super) fn commit(&mut self, ticks: u64, has_rows: bool) {
-        debug_assert!(self.next == Action::Rest && self.is_claimed && ticks > 0, "{self:?}");
+        assert!(self.next == Action::Rest && self.is_claimed && ticks > 0, "{self:?}");
         self.start(Batch::Ticks(ticks), has_rows);
     }
 

@@ -135,6 +135,9 @@ impl Ledger {
     /// Commits the claim of a new generation. From then on ticks can be committed, the next number after the history's
     /// last one first.
     ///
+    /// # Panics
+    /// If it is claimed already, or there was an error before.
+    ///
     /// # Errors
     /// If another life claimed the ledger or went on to commit ticks, or for the reasons of [`commit`](Self::commit).
     pub fn claim(&mut self, host: &str, pid: u32, at: Tick) -> Result<&Claim, LedgerError> {
@@ -153,7 +156,8 @@ impl Ledger {
     /// Commits ticks: their rows, and a record each. Returns once they are known to be committed.
     ///
     /// # Panics
-    /// If the records aren't those of the next ticks, with the generation and the nonce of the claim.
+    /// If the records aren't those of the next ticks, with the generation and the nonce of the claim, or if there was an
+    /// error before.
     ///
     /// # Errors
     /// If another life claimed the ledger, if the brokers refuse a record for good, or once `stop` returns true. Then

@@ -301,6 +301,16 @@ fn a_row_that_is_too_large_is_left_out_and_the_others_are_committed() {
     let mut all = expected(1, 10);
     all.push(("1000".to_owned(), "gone".to_owned(), None));
     assert_eq!(bench.committed(), all);
+
+    // The ledger's own topic takes larger records than others, up to 8 MiB.
+    let long = |number, bytes| TickRecord { inputs: Some("x".repeat(bytes)), ..life.record(number) };
+    let (fits, too_long) = (long(2, 4 << 20), long(3, 8 << 20));
+    life.ledger.commit(&rows, std::slice::from_ref(&fits)).unwrap();
+    let error = life.ledger.commit(&rows, &[too_long]).unwrap_err();
+    assert!(matches!(error, LedgerError::RecordTooLarge { number: 3, .. }), "{error}");
+    drop(life);
+    let (_, history) = bench.live(bench.options(), 2);
+    assert_eq!(history.ticks.last(), Some(&fits));
 }
 
 #[test]
@@ -395,4 +405,37 @@ fn without_a_new_producer_a_request_to_commit_that_arrives_late_tears_the_next_t
     let rows = commit_with_a_late_request("ledger-torn", KafkaLedgerOptions::without_renewal);
     let third = rows.iter().filter(|(tick, ..)| tick == "3000").count();
     assert_eq!(third, 20, "the rows of tick 3 are there twice: {rows:?}");
+}
+
+/// Lost requests, lost answers and late ends of transactions, by a seed. Each life has a zombie before it.
+#[test]
+fn lives_in_a_storm_of_faults_commit_each_tick_once() {
+    let broker = Broker::shared("ledger-storm");
+    let proxy = Proxy::new(broker.addresses(), &broker.name("job.progress.v1"));
+    let bench = Bench::new(&broker, proxy.address());
+    let seed = variable_or("KEYTIDE_LEDGER_STORM", 1);
+    println!("seed {seed}");
+    let mut zombie: Option<Life> = None;
+    for nonce in 1..=4 {
+        let (mut life, history) = bench.live(bench.options(), nonce);
+        proxy.storm(Some(seed * 1_000 + nonce));
+        assert_eq!(history.ticks.len() as u64, (nonce - 1) * 6);
+        for tick in 1..=6 {
+            life.commit(10).unwrap();
+            if tick == 3
+                && let Some(mut zombie) = zombie.take()
+            {
+                let error = zombie.commit(10).unwrap_err();
+                assert!(matches!(error, LedgerError::Superseded { .. }), "{error}");
+            }
+        }
+        zombie = Some(life);
+        proxy.storm(None);
+    }
+    assert!(proxy.delivered() > 0, "no request was late");
+    assert_eq!(bench.committed(), expected(24, 10));
+}
+
+fn variable_or(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).map_or(otherwise, |value| value.parse().unwrap())
 }

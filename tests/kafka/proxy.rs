@@ -1,5 +1,5 @@
 //! A proxy between a client and the broker that holds up requests: one to end a transaction, which it delivers later, or
-//! those to produce to a topic.
+//! those to produce to a topic. In a storm it also loses requests, answers and connections at random.
 //!
 //! ```text
 //! client ──► proxy ──► broker     frames: length, key of the request, version, ...
@@ -36,12 +36,52 @@ struct Shared {
 struct State {
     /// True if the next EndTxn is to be held up.
     is_armed: bool,
-    held: Option<Vec<u8>>,
+    held: Vec<Vec<u8>>,
     /// A held request is delivered before a request to produce that contains these bytes.
     marker: Vec<u8>,
     delivered: u32,
     /// Requests to produce that contain these bytes wait.
     stalled: Option<Vec<u8>>,
+    /// The state of the random numbers of a storm.
+    storm: Option<u64>,
+}
+
+/// The fate of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Forward,
+    /// The connection is lost before the request gets to the broker.
+    LoseRequest,
+    /// The connection is lost before the answer comes.
+    LoseAnswer,
+    /// The connection is lost, and the request gets to the broker later.
+    HoldUp,
+}
+
+impl State {
+    /// Returns a random number below `below`.
+    fn random(&mut self, below: u64) -> Option<u64> {
+        let state = self.storm.as_mut()?;
+        // SplitMix64.
+        *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = *state;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        Some((mixed ^ (mixed >> 31)) % below)
+    }
+
+    /// Decides what becomes of a request. The end of a transaction is where faults do harm.
+    fn fate(&mut self, key: i16) -> Fate {
+        if key == END_TXN && std::mem::take(&mut self.is_armed) {
+            return Fate::HoldUp;
+        }
+        match (key, self.random(if key == END_TXN { 8 } else { 100 })) {
+            (END_TXN, Some(0 | 1)) => Fate::HoldUp,
+            (END_TXN, Some(2)) | (_, Some(3)) => Fate::LoseAnswer,
+            (_, Some(4)) => Fate::LoseRequest,
+            _ => Fate::Forward,
+        }
+    }
 }
 
 impl Proxy {
@@ -83,6 +123,11 @@ impl Proxy {
         self.shared.changed.notify_all();
     }
 
+    /// Begins a storm that depends on a seed, or ends it.
+    pub(crate) fn storm(&self, seed: Option<u64>) {
+        self.shared.lock().storm = seed;
+    }
+
     /// Returns how many requests were delivered late.
     pub(crate) fn delivered(&self) -> u32 {
         self.shared.lock().delivered
@@ -113,23 +158,28 @@ fn forward_requests(mut client: TcpStream, mut server: TcpStream, shared: &Share
     while let Some(frame) = frame(&mut client) {
         let key = i16::from_be_bytes(frame[4..6].try_into().unwrap());
         let mut state = shared.lock();
-        if key == END_TXN && std::mem::take(&mut state.is_armed) {
-            state.held = Some(frame);
-            break;
+        let fate = state.fate(key);
+        match fate {
+            Fate::HoldUp => {
+                state.held.push(frame);
+                break;
+            }
+            Fate::LoseRequest => break,
+            Fate::Forward | Fate::LoseAnswer => {}
         }
         if key == PRODUCE {
-            if contains(&frame, &state.marker)
-                && let Some(held) = state.held.take()
-            {
-                deliver(&held, broker);
-                state.delivered += 1;
+            if contains(&frame, &state.marker) || state.random(4) == Some(0) {
+                for held in std::mem::take(&mut state.held) {
+                    deliver(&held, broker);
+                    state.delivered += 1;
+                }
             }
             while state.stalled.as_ref().is_some_and(|topic| contains(&frame, topic)) {
                 state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
         }
         drop(state);
-        if server.write_all(&frame).is_err() {
+        if server.write_all(&frame).is_err() || fate == Fate::LoseAnswer {
             break;
         }
     }

@@ -5,6 +5,7 @@
 pub mod columnar;
 mod decimal;
 pub mod decode;
+pub mod fail_point;
 pub mod file;
 mod framing;
 pub mod geo;

@@ -49,6 +49,7 @@ pub use self::reading::{History, KEPT_TICKS};
 pub use self::record::{AddedPartition, Claim, LedgerRecord, MadeBy, PartitionProgress, TickRecord};
 pub use self::rows::{KeptHeaders, KeptRow, KeptRows};
 use self::store::StoreLedger;
+use crate::fail_point::fail_point;
 use crate::store::Store;
 
 /// How long a fenced life waits before it looks for another's claim again.
@@ -219,8 +220,16 @@ impl Ledger {
                     let is_first = outcome.attempts == 1;
                     self.driver.send_rows(rows, is_first, &mut outcome.rejected)?
                 }
-                Action::SendRecords => self.driver.send_records(records)?,
-                Action::Commit => self.driver.commit(&mut outcome.commit)?,
+                Action::SendRecords => {
+                    fail_point("record-before");
+                    self.driver.send_records(records)?
+                }
+                Action::Commit => {
+                    fail_point("end-before");
+                    let answer = self.driver.commit(&mut outcome.commit)?;
+                    fail_point("end-after");
+                    answer
+                }
                 #[cfg(test)]
                 Action::QueueRows | Action::Abort => unreachable!("only the model leaves out their rules"),
             };

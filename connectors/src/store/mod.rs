@@ -40,6 +40,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 pub(crate) use self::ledger::LedgerObject;
 pub use self::manifest::{CheckpointInfo, Manifest, PartInfo};
+use crate::fail_point::fail_point;
 use crate::geo::GeoCopies;
 
 /// The number of checkpoints that are kept.
@@ -166,15 +167,19 @@ impl Store {
         let folder = written.name();
         let mut manifest = Manifest { format: FORMAT, info, parts: BTreeMap::new() };
         let mut bytes = 0;
+        fail_point("checkpoint-before");
         for (name, part) in parts {
             let info = PartInfo { bytes: part.bytes(), rows: part.rows, checksum: part.checksum() };
             bytes += info.bytes;
             let payload: PutPayload = part.blocks.into_iter().map(Bytes::from).collect();
             self.put(&format!("{FOLDER}/{folder}/{name}"), payload)?;
+            fail_point("part-after");
             manifest.parts.insert(name, info);
         }
         let json = serde_json::to_vec_pretty(&manifest).expect("plain data can be written to memory");
+        fail_point("manifest-before");
         self.put(&format!("{FOLDER}/{folder}/{MANIFEST}"), json.into())?;
+        fail_point("manifest-after");
         Ok((written, bytes))
     }
 
@@ -240,6 +245,7 @@ impl Store {
             let (manifests, parts): (Vec<Path>, Vec<Path>) =
                 of_folder.into_iter().partition(|object| object.filename() == Some(MANIFEST));
             for object in manifests.into_iter().chain(parts) {
+                fail_point("delete-before");
                 self.delete(&object)?;
             }
         }

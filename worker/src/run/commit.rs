@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use keytide_connectors::fail_point::fail_point;
 use keytide_connectors::ledger::{KeptRows, Ledger, LedgerError, MadeBy, TickRecord};
 use keytide_connectors::live::{Cut, Live, TICKS_PUBLISHED};
 use keytide_connectors::sink::encode::time;
@@ -137,6 +138,7 @@ impl Committer {
         if !inputs.is_empty() {
             let id = CheckpointId { tick: record.tick, nonce: record.nonce };
             let blocks = inputs.into_blocks();
+            fail_point("inputs-before");
             record.inputs = Some(loop {
                 match self.store.write_inputs(id, blocks.clone()) {
                     Ok(name) => break name,
@@ -147,6 +149,7 @@ impl Committer {
                 }
             });
         }
+        fail_point("inputs-after");
         self.waiting.push(record);
         Ok(())
     }
@@ -208,7 +211,9 @@ impl Committer {
         let started = Instant::now();
         let none = KeptRows::default();
         let rows = publisher.kept().unwrap_or(&none);
+        fail_point("commit-before");
         let outcome = self.ledger.commit(rows, &self.waiting[..ready])?;
+        fail_point("commit-after");
         let took = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         let committed = self.waiting.drain(..ready).map(|record| record.tick).collect();
         publisher.committed(tick, outcome.rejected);

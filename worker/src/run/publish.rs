@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
+use keytide_connectors::fail_point::fail_point;
 use keytide_connectors::live::Live;
 use keytide_connectors::sink::{FilesMemory, Publisher, TickOutput};
 use keytide_dataflow::Notice;
@@ -172,7 +173,9 @@ pub(super) fn publish(
         }
         // STEP 2
         let mut decide = |transitions: &[Transition]| notifier.decide(transitions);
+        fail_point("rows-before");
         let notices = publisher.publish(tick, outputs, &live.partitions(), &mut decide)?;
+        fail_point("rows-after");
         if let Some(subscriber) = subscriber.as_mut().filter(|_| !notices.is_empty()) {
             subscriber(SubscriberEvent::Notices(&notices));
         }
@@ -185,12 +188,16 @@ pub(super) fn publish(
             let (policy, files) = (notifier.memory().clone(), publisher.files_memory()?);
             pieces.send(Piece::Results { tick, policy, files });
         }
-        counted.try_iter().try_for_each(|memory| publisher.files_stored(&memory))?;
+        for memory in counted.try_iter() {
+            publisher.files_stored(&memory)?;
+            fail_point("counted-after");
+        }
         match committer.as_mut().zip(cut) {
             None => notifier.published(publisher.published()),
             Some((committer, cut)) => committer.published(publisher, cut, live)?,
         }
         if is_replay {
+            fail_point("replay-after");
             notifier.published(tick);
         }
         // STEP 4

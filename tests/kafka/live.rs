@@ -139,6 +139,17 @@ impl Running {
         self.0.end()
     }
 
+    /// Returns whether it ends before a condition holds.
+    pub(crate) fn ends_before(&self, condition: impl Fn() -> bool) -> bool {
+        match self.0.find("the condition", || condition().then_some(())) {
+            Ok(()) => false,
+            Err(problem) => {
+                assert!(problem.contains("ended before"), "{problem}");
+                true
+            }
+        }
+    }
+
     /// Waits until it ended; returns its exit code (none after a signal) and its log.
     pub(crate) fn end(self) -> (Option<i32>, String) {
         self.0.end()

@@ -15,6 +15,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod broker;
+#[path = "../crash/mod.rs"]
+mod crash;
 mod formats;
 mod gaps;
 #[allow(dead_code, unused_imports, reason = "the suite needs part of what the other tests need")]

@@ -42,6 +42,12 @@ impl Producer {
         self.0.send(record).map_err(|(error, _)| error).unwrap();
     }
 
+    /// Hands over a record with a key to partition 0.
+    pub(crate) fn send_keyed(&self, topic: &str, key: &str, value: &str) {
+        let record = BaseRecord::<str, str>::to(topic).partition(0).key(key).payload(value);
+        self.0.send(record).map_err(|(error, _)| error).unwrap();
+    }
+
     /// Hands over a record with headers to partition 0.
     pub(crate) fn send_with(&self, topic: &str, headers: &[(&str, &str)], value: &[u8]) {
         let headers = headers.iter().fold(OwnedHeaders::new(), |headers, &(key, value)| {

@@ -14,7 +14,7 @@ use keytide_dataflow::model::Tick;
 use super::ticker::{Ticker, TickerRules};
 use super::{
     CHECKPOINT_TICKS, Cut, InputMemory, LOOK_AROUND, Live, LiveState, NamedDecoders, PartitionMemory,
-    TICK_EVENTS, add,
+    TICK_EVENTS, TICKS_UNSTORED, add,
 };
 use crate::input::PartitionInfo;
 use crate::ledger::{AddedPartition, PartitionProgress, TickRecord};
@@ -222,6 +222,13 @@ fn wait_until_due(live: &Live, due: Instant) -> bool {
             || state.open_events >= TICK_EVENTS;
         if is_due && state.may_cut() {
             return false;
+        }
+        if state.wait_for_checkpoint() {
+            tracing::error!(
+                ticks = TICKS_UNSTORED,
+                "the job waits: no checkpoint could be stored for so many ticks, and after more of them a crash could not \
+                 be made good. The log says why they fail; most often the disk of state.url is full"
+            );
         }
         let most = if is_due || state.stopping { LOOK_AROUND } else { due - now };
         state = live.changed.wait_timeout(state, most).unwrap_or_else(PoisonError::into_inner).0;

@@ -80,7 +80,7 @@ pub use self::watch::watch_partitions;
 use crate::decode::{Decoded, Tally};
 use crate::input::{Message, PartitionInfo, Queues};
 use crate::kafka::KafkaError;
-use crate::ledger::{PartitionProgress, TickRecord};
+use crate::ledger::{KEPT_TICKS, PartitionProgress, TickRecord};
 use crate::tables::{TableError, TablesMemory, TablesRead};
 
 /// The number of bytes of messages, in all queues, at which reading pauses.
@@ -117,6 +117,8 @@ pub struct CheckpointRules {
 const CHECKPOINT_SHARE: u32 = 20;
 /// The most ticks from one checkpoint to the next, which a crash makes again. It is half of what a ledger keeps.
 const CHECKPOINT_TICKS: u64 = 2_048;
+/// The most ticks since the last checkpoint that was stored. A ledger that forgot one of them couldn't bring the job back.
+const TICKS_UNSTORED: u64 = KEPT_TICKS - 64;
 
 /// An error that ends a live job.
 #[derive(Debug, thiserror::Error)]
@@ -319,8 +321,12 @@ struct CheckpointState {
     /// The times of the partitions' events, by their indices, for the cut that is asked for.
     lanes: Vec<Option<LaneMemory>>,
     tables: Option<TablesMemory>,
-    /// The ticks that were closed since the last one.
+    /// The ticks that were closed since the last one was begun.
     ticks: u64,
+    /// The number of the tick of the last one that was stored; 0 before the first.
+    stored: u64,
+    /// True if the log says that the job waits for one.
+    is_waited_for: bool,
     /// The input at the cut, until it is taken.
     input: Option<(InputMemory, TablesMemory)>,
 }
@@ -402,6 +408,7 @@ impl Live {
     pub fn replay(&self, number: u64, ticks: Vec<TickRecord>, decoders: BTreeMap<Tick, NamedDecoders>) {
         let mut state = self.state();
         state.number = number;
+        state.checkpoint.stored = number;
         state.numbered_partitions = state.partitions.len();
         state.replay = Replay { ticks: Arc::new(ticks), decoders, closed: 0 };
     }
@@ -444,13 +451,20 @@ impl Live {
         self.state().checkpoint.input.take()
     }
 
-    /// Ends the checkpoint that is under way, which took `took`. Another may begin after the configured time, or after
-    /// 20 times as long as this one took.
-    pub fn end_checkpoint(&self, took: Duration) {
+    /// Ends the checkpoint that is under way, which took `took` and stored the tick with the number `stored`, if it didn't
+    /// fail. Another may begin after the configured time, or after 20 times as long as this one took.
+    pub fn end_checkpoint(&self, took: Duration, stored: Option<u64>) {
         let Some(rules) = self.options.checkpoints else { return };
         let pause = Duration::from_millis(rules.every_ms).max(took * CHECKPOINT_SHARE);
         let mut state = self.state();
         state.checkpoint.is_busy = false;
+        if let Some(number) = stored {
+            state.checkpoint.stored = number;
+            if mem::take(&mut state.checkpoint.is_waited_for) {
+                tracing::info!("a checkpoint is stored: the job goes on");
+                self.changed.notify_all();
+            }
+        }
         state.checkpoint.due = Some(Instant::now() + pause);
     }
 
@@ -696,5 +710,12 @@ impl LiveState {
         let computed = self.computed.iter().map(|(count, _)| *count).min().unwrap_or(0);
         self.closed_count < computed + TICKS_COMPUTED
             && self.closed_count < self.published.0 + TICKS_PUBLISHED
+            && self.number < self.checkpoint.stored + TICKS_UNSTORED
+    }
+
+    /// Notes that no tick may be cut before a checkpoint is stored; returns true the first time.
+    fn wait_for_checkpoint(&mut self) -> bool {
+        let is_waiting = self.number >= self.checkpoint.stored + TICKS_UNSTORED;
+        is_waiting && !mem::replace(&mut self.checkpoint.is_waited_for, true)
     }
 }

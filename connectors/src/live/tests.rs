@@ -185,7 +185,7 @@ fn run_worker(live: &Live, worker: usize, computing: &AtomicBool, cuts: &Mutex<V
             if let Message::Close { info, checkpoint, .. } = &message {
                 closed.push_back(info.tick);
                 if *checkpoint && worker == 0 {
-                    live.end_checkpoint(Duration::ZERO);
+                    live.end_checkpoint(Duration::ZERO, None);
                 }
             }
             messages.push(message);

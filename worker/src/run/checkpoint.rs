@@ -127,7 +127,7 @@ impl CheckpointWriter {
                 Piece::GivenUp => {
                     // The next life goes on from the checkpoint before this one.
                     gathering = None;
-                    self.live.end_checkpoint(Duration::ZERO);
+                    self.live.end_checkpoint(Duration::ZERO, None);
                 }
             }
             let is_whole =
@@ -169,7 +169,7 @@ impl CheckpointWriter {
         let Gathering { tick, begun, snapshot, results, .. } = gathering;
         let (policy, files) = results.unwrap_or_default();
         let Some((input, tables)) = self.live.take_checkpoint() else {
-            self.live.end_checkpoint(Duration::ZERO);
+            self.live.end_checkpoint(Duration::ZERO, None);
             return Ok(None);
         };
         let number = input.number;
@@ -196,7 +196,7 @@ impl CheckpointWriter {
         let checkpoint = Checkpoint { info, parts: states.chain(others).chain(of_files).collect() };
         let written = self.store.write(checkpoint, self.nonce);
         let took = begun.elapsed();
-        self.live.end_checkpoint(took);
+        self.live.end_checkpoint(took, written.is_ok().then_some(number));
         let stats = &self.stats;
         match written {
             Ok((id, bytes)) => {

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use keytide_alerts::outbox::QueueStats;
 use keytide_config::View;
@@ -19,7 +20,7 @@ use prometheus_client::registry::Registry;
 
 use super::health::{health, readiness};
 use super::publish::{CAPS, OVERFLOWS};
-use super::sample::{CheckpointCounts, JobSample};
+use super::sample::{CheckpointCounts, JobSample, LedgerCounts};
 
 /// Partitions of all sources up to which each has its own label.
 const PARTITIONS: usize = 1_000;
@@ -92,6 +93,7 @@ impl Collector for JobSample {
         self.time(&mut page)?;
         self.state(&mut page)?;
         self.checkpoints(&mut page)?;
+        self.ledger(&mut page)?;
         self.output(&mut page)?;
         self.alerts(&mut page)
     }
@@ -263,6 +265,19 @@ impl JobSample {
         page.gauges("checkpoint_bytes", "Bytes of the newest checkpoint", bytes)
     }
 
+    fn ledger(&self, page: &mut Page<'_>) -> fmt::Result {
+        let LedgerCounts { number, generation, commits, commit_us, repeated, replayed, to_replay } =
+            self.ledger;
+        page.gauge("ledger_generation", "Life of the job, counted from 1; 0 without a state", generation)?;
+        page.gauge("ledger_tick_number", "Number of the last tick that was committed", number)?;
+        page.counter("commits", "Commits of ticks to the ledger", commits)?;
+        let took = [(NONE, Duration::from_micros(commit_us).as_secs_f64())];
+        page.seconds("commit_seconds", "How long commits took", took)?;
+        page.counter("commit_repeats", "Transactions that had to be repeated", repeated)?;
+        page.counter("replayed_ticks", "Ticks that were made again after the start", replayed)?;
+        page.gauge("ticks_to_replay", "Ticks that are still to be made again", to_replay)
+    }
+
     /// Adds the metrics of each channel: `email`, or `webhook` with its name.
     fn alerts(&self, page: &mut Page<'_>) -> fmt::Result {
         let mails = self.alerts.mails.map(|stats| (["email", ""], stats));
@@ -382,16 +397,20 @@ impl Page<'_> {
         Ok(())
     }
 
-    fn seconds<'s>(
+    fn seconds<'s, const N: usize>(
         &mut self,
         name: &str,
         help: &str,
-        values: impl IntoIterator<Item = ([(&'static str, &'s str); 1], f64)>,
+        values: impl IntoIterator<Item = ([(&'static str, &'s str); N], f64)>,
     ) -> fmt::Result {
         let help = format!("{help}.");
         let mut metric = self.0.encode_descriptor(name, &help, None, MetricType::Counter)?;
         for (labels, value) in values {
-            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, f64, u64>(&value, None)?;
+            if labels.is_empty() {
+                metric.encode_counter::<NoLabelSet, f64, u64>(&value, None)?;
+            } else {
+                metric.encode_family(&labels)?.encode_counter::<NoLabelSet, f64, u64>(&value, None)?;
+            }
         }
         Ok(())
     }
@@ -425,7 +444,6 @@ mod watched;
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
-    use std::time::Duration;
 
     use keytide_dataflow::state::{Footprint, StateId};
 
@@ -502,6 +520,15 @@ mod tests {
             tick: sample.now - 49_000,
             bytes: 50,
             took_ms: 51_000,
+        };
+        sample.ledger = LedgerCounts {
+            number: 52,
+            generation: 53,
+            commits: 54,
+            commit_us: 55_000_000,
+            repeated: 56,
+            replayed: 57,
+            to_replay: 58,
         };
         sample.states = [(StateId::Dedupe, Footprint { rows: 40, bytes: 960 })].into();
         sample.busy = [("Dedupe".into(), Duration::from_millis(1_500))].into();
@@ -662,6 +689,27 @@ keytide_checkpoint_seconds 51.0
 # HELP keytide_checkpoint_bytes Bytes of the newest checkpoint.
 # TYPE keytide_checkpoint_bytes gauge
 keytide_checkpoint_bytes 50
+# HELP keytide_ledger_generation Life of the job, counted from 1; 0 without a state.
+# TYPE keytide_ledger_generation gauge
+keytide_ledger_generation 53
+# HELP keytide_ledger_tick_number Number of the last tick that was committed.
+# TYPE keytide_ledger_tick_number gauge
+keytide_ledger_tick_number 52
+# HELP keytide_commits Commits of ticks to the ledger.
+# TYPE keytide_commits counter
+keytide_commits_total 54
+# HELP keytide_commit_seconds How long commits took.
+# TYPE keytide_commit_seconds counter
+keytide_commit_seconds_total 55.0
+# HELP keytide_commit_repeats Transactions that had to be repeated.
+# TYPE keytide_commit_repeats counter
+keytide_commit_repeats_total 56
+# HELP keytide_replayed_ticks Ticks that were made again after the start.
+# TYPE keytide_replayed_ticks counter
+keytide_replayed_ticks_total 57
+# HELP keytide_ticks_to_replay Ticks that are still to be made again.
+# TYPE keytide_ticks_to_replay gauge
+keytide_ticks_to_replay 58
 # HELP keytide_sink_records Rows that were handed to the sinks, by view.
 # TYPE keytide_sink_records counter
 SINK_RECORDS

@@ -37,6 +37,7 @@ pub struct JobSample {
     pub(super) waits_for_id: bool,
     pub(super) alerts: keytide_alerts::outbox::OutboxStats,
     pub(super) checkpoints: CheckpointCounts,
+    pub(super) ledger: LedgerCounts,
     pub(super) states: BTreeMap<StateId, Footprint>,
     pub(super) busy: Busy,
     /// Resident memory of the process, if the system says.
@@ -71,6 +72,23 @@ pub(super) struct CheckpointCounts {
     pub(super) bytes: u64,
     /// How long the newest one took, in ms.
     pub(super) took_ms: u64,
+}
+
+/// Counts of a ledger so far, which are all 0 without `[state]`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct LedgerCounts {
+    /// The number of the last tick that was committed.
+    pub(super) number: u64,
+    pub(super) generation: u64,
+    pub(super) commits: u64,
+    /// How long commits took, in microseconds.
+    pub(super) commit_us: u64,
+    /// Transactions that had to be repeated.
+    pub(super) repeated: u64,
+    /// Ticks that were made again.
+    pub(super) replayed: u64,
+    /// Ticks that are still to be made again.
+    pub(super) to_replay: u64,
 }
 
 /// Counts of the results so far.
@@ -132,6 +150,15 @@ impl JobSample {
                 tick: load(&job.checkpoints.tick),
                 bytes: load(&job.checkpoints.bytes),
                 took_ms: load(&job.checkpoints.took_ms),
+            },
+            ledger: LedgerCounts {
+                number: load(&job.ledger.number),
+                generation: load(&job.ledger.generation),
+                commits: load(&job.ledger.commits),
+                commit_us: load(&job.ledger.commit_us),
+                repeated: load(&job.ledger.repeated),
+                replayed: load(&job.ledger.replayed),
+                to_replay: load(&job.ledger.to_replay),
             },
             status: job.live.status(),
             is_stopping: job.live.is_stopping(),

@@ -14,6 +14,8 @@ use crate::kafka::KafkaContext;
 
 /// The facilities of log lines about a lost connection and about requests without an answer.
 const TROUBLE: [&str; 2] = ["FAIL", "REQTMOUT"];
+/// The facility of log lines about a producer's id, which is asked for again until it is there.
+const PRODUCER_ID: &str = "GETPID";
 
 pub(super) struct LedgerContext {
     client: KafkaContext,
@@ -58,6 +60,8 @@ impl ClientContext for LedgerContext {
         if TROUBLE.contains(&facility) {
             self.troubled.store(true, Ordering::Release);
         }
+        // Brokers refuse it for some moments, as long as they end the transaction of an earlier life.
+        let level = if facility == PRODUCER_ID { RDKafkaLogLevel::Debug } else { level };
         self.client.log(level, facility, message);
     }
 

@@ -29,7 +29,8 @@ pub(super) fn prepare(sink: &KafkaSink, name: &str) -> Result<Option<usize>, Led
     let partitions = match lookup.partitions() {
         Err(KafkaError::NoTopic { .. }) if sink.create_topics => {
             create(&admin, sink, name)?;
-            1
+            // Not every broker knows its settings at once.
+            return Ok(Some(LEDGER_RECORD_BYTES));
         }
         Err(KafkaError::NoTopic { .. }) => {
             let (brokers, topic) = (brokers.clone(), name.to_owned());

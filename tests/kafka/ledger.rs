@@ -1,7 +1,7 @@
 //! The ledger of a job on a real broker: transactions, fencing, aborts. The mock cluster has none of them.
 //!
 //! These tests know the connectors' code, unlike the rest of the suite: a fault within a transaction can't be timed from
-//! outside of the process. What readers see is read by a plain consumer with `read_committed`.
+//! outside of the process. A plain consumer with `read_committed` is the reader.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -344,6 +344,20 @@ fn a_topic_that_is_not_fit_is_refused_with_what_to_do() {
     broker.topic("wide.progress.v1", 2, &["cleanup.policy=compact"]);
     let wide = error(&bench);
     assert!(matches!(wide, LedgerError::Partitions { found: 2, .. }), "{wide}");
+}
+
+#[test]
+fn a_topic_that_was_made_anew_is_no_ledger_of_what_was_committed() {
+    let broker = Broker::shared("ledger-anew");
+    let bench = Bench::new(&broker, broker.addresses());
+    let (mut life, _) = bench.live(bench.options(), 1);
+    life.commit(10).unwrap();
+    broker.tool(&["topic", "--delete", "--topic", &broker.name("job.progress.v1")], "");
+    broker.topic("job.progress.v1", 1, &["cleanup.policy=compact"]);
+    // A life that is fenced reads the ledger.
+    drop(bench.intruder());
+    let error = life.commit(10).unwrap_err();
+    assert!(matches!(error, LedgerError::Lost { number: 1, .. }), "{error}");
 }
 
 #[test]

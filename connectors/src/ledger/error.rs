@@ -3,7 +3,7 @@
 use crate::kafka::{ErrorClass, KafkaError};
 use crate::store::StoreError;
 
-/// An error of a ledger. None comes from an outage, which is waited out.
+/// An error of a ledger. An outage is no error: it is waited out.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
     /// A client of Kafka could not be made, or the brokers can't be asked about the topic.

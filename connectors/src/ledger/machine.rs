@@ -3,9 +3,9 @@
 //! ```text
 //!            ┌──────────── an error, or a commit that took long ───────────┐
 //!            ▼                                                             │
-//!       NewProducer ─► Read ─► Begin ─► SendRows ─► SendRecords ─► Commit ─┴─► Done
+//!       NewProducer ─► Read ─► Begin ─► SendRows ─► SendRecords ─► Commit ─┴─► Rest
 //!            ▲          │                   └─ fenced ─┘
-//!            │          └─► Done (it was committed), Exit
+//!            │          └─► Rest (it was committed), Exit
 //!            └──────────── Look ◄──────────────┘
 //! ```
 //! **Why each tick is committed once.**
@@ -13,11 +13,11 @@
 //!    nothing that an earlier producer sent can become visible later.
 //! 2. The outcome of a failed commit isn't known. After a new producer the ledger is read. It has the records of the
 //!    batch, or everything is sent again.
-//! 3. A request to commit that was repeated may reach the brokers twice, and the second time it ends a later
-//!    transaction of the same producer. A commit call of [`SLOW_COMMIT`] or more may have been repeated, and so may one
-//!    with a lost connection. After either, and after any error, the next transaction has a new producer.
-//! 4. Records of ticks go out after all rows are acknowledged. Should a foreign request end the transaction early, then
-//!    there are rows without a record, which are repeated, and never a record without its rows.
+//! 3. A request to commit that was repeated may reach the brokers twice. The second time it ends a later transaction of
+//!    the same producer. A commit call of [`SLOW_COMMIT`] or more may have been repeated, and so may one with a lost
+//!    connection. After either, and after any error, the next transaction has a new producer.
+//! 4. Records of ticks go out after all rows are acknowledged. If a foreign request ends the transaction early, there
+//!    are rows without a record, and they are repeated. There is never a record without its rows.
 //! 5. A fenced producer looks for another's claim for [`LOOK_FOR`]. Without one it was fenced because its own
 //!    transaction expired, and it goes on with a new producer.
 //! 6. After each new producer the claims are compared. Once another life of the job has claimed a generation that isn't
@@ -28,7 +28,7 @@
 use std::time::Duration;
 
 /// How long a call to commit may take before it may have been repeated inside of librdkafka. Its retries come after
-/// 1,000 ms, see `retry.backoff.ms` in the settings of the producer.
+/// 800 to 1,200 ms: `retry.backoff.ms` of the producer is 1,000, and librdkafka varies it by a fifth.
 pub(super) const SLOW_COMMIT: Duration = Duration::from_millis(700);
 /// How long a fenced producer looks for another's claim.
 pub(super) const LOOK_FOR: Duration = Duration::from_secs(10);
@@ -114,7 +114,7 @@ pub(super) enum Action {
     Abort,
     /// Read again and again until there is another's claim, for [`LOOK_FOR`] at most.
     Look,
-    /// Nothing: the batch is committed, or there is none.
+    /// Do nothing, since the batch is committed or there is none.
     Rest,
     /// End this life of the job.
     Exit(Exit),
@@ -153,7 +153,7 @@ pub(super) enum Answer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Batch {
     Claim,
-    /// The number of ticks.
+    /// The number of ticks, at least one.
     Ticks(u64),
 }
 
@@ -161,7 +161,7 @@ enum Batch {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Machine {
     rules: Rules,
-    /// Our life. Its generation is 0 until a claim begins.
+    /// The life of this process, whose generation is 0 until a claim begins.
     life: Life,
     is_claimed: bool,
     /// The number of the last tick that is known to be committed.
@@ -199,7 +199,7 @@ impl Machine {
         self.committed
     }
 
-    /// Returns our life; its generation is 0 before the claim.
+    /// Returns the life of this process, whose generation is 0 before the claim.
     pub(super) fn life(&self) -> Life {
         self.life
     }

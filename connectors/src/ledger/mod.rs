@@ -43,7 +43,7 @@ pub use self::driver::Stop;
 pub use self::error::LedgerError;
 use self::kafka::KafkaLedger;
 pub use self::kafka::{KafkaLedgerOptions, RowTopic};
-use self::machine::{Action, Answer, Exit, LOOK_FOR, Life, Machine, Rules};
+use self::machine::{Action, Answer, Exit, LOOK_FOR, Life, Machine, Rules, Seen};
 use self::reading::Reading;
 pub use self::reading::{History, KEPT_TICKS};
 pub use self::record::{AddedPartition, Claim, LedgerRecord, MadeBy, PartitionProgress, TickRecord};
@@ -147,8 +147,7 @@ impl Ledger {
         let claim = Claim { generation, nonce, job: self.job.clone(), host: host.to_owned(), pid, at };
         self.run(&KeptRows::default(), &[LedgerRecord::Claim(claim.clone())])?;
         // A store can't fence, so an earlier life may have gone on until it saw the claim.
-        self.driver.read(&mut self.reading)?;
-        if self.reading.seen().tick.map_or(0, |(number, _)| number) != self.machine.committed() {
+        if self.read()?.tick.map_or(0, |(number, _)| number) != self.machine.committed() {
             return Err(LedgerError::Moved);
         }
         Ok(self.claim.insert(claim))
@@ -206,10 +205,7 @@ impl Ledger {
             let answer = match action {
                 Action::Rest => return Ok(outcome),
                 Action::Exit(exit) => return Err(self.exit(exit)),
-                Action::Read => {
-                    self.driver.read(&mut self.reading)?;
-                    Answer::Seen(self.reading.seen())
-                }
+                Action::Read => Answer::Seen(self.read()?),
                 Action::Look => self.look()?,
                 Action::NewProducer => self.driver.new_producer()?,
                 Action::Begin => {
@@ -246,12 +242,21 @@ impl Ledger {
         }
     }
 
+    /// Reads what is new in the ledger.
+    fn read(&mut self) -> Result<Seen, LedgerError> {
+        let number = self.machine.committed();
+        self.driver.read(&mut self.reading).map_err(|error| match error {
+            LedgerError::Lost { ledger, .. } => LedgerError::Lost { ledger, number },
+            error => error,
+        })?;
+        Ok(self.reading.seen())
+    }
+
     /// Reads the ledger until it has another's claim.
     fn look(&mut self) -> Result<Answer, LedgerError> {
         let started = Instant::now();
         loop {
-            self.driver.read(&mut self.reading)?;
-            let seen = self.reading.seen();
+            let seen = self.read()?;
             if self.machine.is_superseded(seen) || started.elapsed() >= LOOK_FOR {
                 return Ok(Answer::Seen(seen));
             }

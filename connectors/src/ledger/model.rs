@@ -50,7 +50,7 @@ impl Setup {
     const SMALL: Self =
         Self { rules: Rules::ALL, ticks: 3, batch: 1, lives: 2, faults: 2, crashes: 1, is_silent: false };
 
-    /// Too large for that: random orders of events are tried.
+    /// Too large for every order of events, so that random ones are tried.
     const LARGE: Self =
         Self { rules: Rules::ALL, ticks: 12, batch: 3, lives: 5, faults: 10, crashes: 3, is_silent: false };
 }
@@ -74,7 +74,7 @@ impl Item {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Transaction {
     Empty,
-    /// Its partitions, as bits.
+    /// Each of its partitions is a bit.
     Open(u8),
     Committed,
     Aborted,
@@ -149,7 +149,7 @@ impl Brokers {
     }
 }
 
-/// What became of a life.
+/// The fate of a life of the job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Status {
     Waiting,
@@ -176,7 +176,7 @@ struct Process {
     claim: Option<Life>,
 }
 
-/// A state of everything.
+/// The state of the brokers and of all lives.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct World {
     brokers: Brokers,
@@ -190,7 +190,7 @@ struct World {
 enum Event {
     Start(usize),
     Crash(usize),
-    /// A held-up request arrives.
+    /// A request arrives that was held up.
     Arrive(End),
     Expire,
     /// A life goes on, and all is well. A number chooses the batch or the record that is sent.
@@ -344,7 +344,7 @@ impl World {
         !self.processes.iter().any(|process| process.is_current && process.status == Status::Running)
     }
 
-    /// Lets an event happen. Returns what is wrong with the answer, if something is.
+    /// Applies an event to the world. Returns what is wrong with the answer, if something is.
     fn apply(&mut self, event: Event) -> Result<(), String> {
         match event {
             Event::Start(index) => self.processes[index].status = Status::Running,
@@ -588,7 +588,7 @@ impl World {
     /// Returns what is wrong with a state in which nothing can happen any more.
     fn unfinished(&self) -> Option<String> {
         let has = |status: Status| self.processes.iter().any(|process| process.status == status);
-        // What a life that crashed left undone is the next start's.
+        // A life that crashed leaves its work to the next start.
         let is_over = !has(Status::Running) && (has(Status::Finished) || has(Status::Crashed));
         (!is_over).then(|| format!("no life committed all ticks: {:?}", self.processes))
     }

@@ -1,6 +1,6 @@
 //! Rows of ticks that are to be committed together, kept until they are.
 //!
-//! A transaction that is aborted is sent again as it was, so its rows stay until it is known to be committed. All bytes
+//! A transaction that is aborted is sent again as it was. So its rows stay until they are known to be committed. All bytes
 //! are in one buffer, and a row costs 48 bytes beside its own.
 
 use keytide_dataflow::model::Tick;
@@ -14,10 +14,10 @@ pub struct KeptRow<'a> {
     /// The index of the topic in the list that the ledger was opened with.
     pub topic: usize,
     pub tick: Tick,
-    /// The row's `keytide-id`.
+    /// The row's `keytide-id`, in its header as 32 hex digits.
     pub id: u128,
     pub key: &'a [u8],
-    /// The row; `None` if it is taken back.
+    /// The row as JSON, or `None` if it is taken back.
     pub value: Option<&'a [u8]>,
     /// Headers beside `keytide-tick` and `keytide-id`.
     pub headers: KeptHeaders<'a>,

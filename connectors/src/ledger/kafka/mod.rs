@@ -63,7 +63,7 @@ const LEDGER_RECORD_BYTES: usize = 8 << 20;
 /// The most events of librdkafka that are served at once.
 const SERVED_EVENTS: usize = 64;
 
-/// A topic of rows.
+/// A topic that rows go to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowTopic {
     pub name: String,
@@ -76,7 +76,7 @@ pub struct RowTopic {
 pub struct KafkaLedgerOptions {
     /// The name of the job.
     pub job: String,
-    /// The topics of rows. A row names one by its index.
+    /// The topics that rows go to. A row names one by its index.
     pub topics: Vec<RowTopic>,
     transaction_timeout_ms: u32,
     rules: Rules,
@@ -285,7 +285,7 @@ impl Driver for KafkaLedger {
 
     fn begin(&mut self) -> Answer {
         let Some(producer) = &self.producer else { return Answer::Failed };
-        // What was logged before isn't about this transaction.
+        // Log lines from before aren't about this transaction.
         serve(producer);
         producer.context().begin();
         match producer.begin_transaction() {
@@ -489,6 +489,7 @@ impl KafkaLedger {
         Ok(())
     }
 
+    /// Returns the error of a topic that lost records that were read. The ledger knows the number of its last tick.
     fn lost(&self) -> LedgerError {
         LedgerError::Lost { ledger: self.name(), number: 0 }
     }

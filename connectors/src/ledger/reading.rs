@@ -8,6 +8,8 @@ use super::record::{Claim, LedgerRecord, TickRecord};
 
 /// The number of ticks that a ledger keeps. A tick's record replaces the one of this many ticks before.
 pub const KEPT_TICKS: u64 = 4_096;
+/// The largest number of a tick and of a generation, which no job comes near.
+const MAX_NUMBER: u64 = 1 << 53;
 
 /// The records with which a job goes on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,17 +42,20 @@ impl Reading {
         self.claim.as_ref()
     }
 
-    /// Takes the next record of the ledger `ledger`. `place` says where it is.
+    /// Takes the next record of the ledger `ledger`. `place` says where it is, and `fits` if a record belongs there.
     pub(super) fn take(
         &mut self,
         value: &[u8],
         ledger: &str,
         place: impl FnOnce() -> String,
+        fits: impl FnOnce(&LedgerRecord) -> bool,
     ) -> Result<(), LedgerError> {
         let record = match LedgerRecord::decode(value) {
-            Ok(record) => record,
-            Err(reason) => return Err(LedgerError::Foreign { place: place(), reason }),
+            Ok(record) if !is_possible(&record) => Err("its numbers are impossible".to_owned()),
+            Ok(record) if !fits(&record) => Err("it is in the place of another one".to_owned()),
+            decoded => decoded,
         };
+        let record = record.map_err(|reason| LedgerError::Foreign { place: place(), reason })?;
         match record {
             LedgerRecord::Claim(claim) => {
                 if claim.job != self.job {
@@ -86,6 +91,14 @@ impl Reading {
     }
 }
 
+/// Returns whether a job can have written the record, and can count on from it.
+fn is_possible(record: &LedgerRecord) -> bool {
+    match record {
+        LedgerRecord::Tick(tick) => (1..=MAX_NUMBER).contains(&tick.number) && tick.generation <= MAX_NUMBER,
+        LedgerRecord::Claim(claim) => claim.generation <= MAX_NUMBER,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,7 +106,7 @@ mod tests {
     fn history(records: impl IntoIterator<Item = LedgerRecord>) -> History {
         let mut reading = Reading::new("");
         for record in records {
-            reading.take(&record.encode(), "ledger", String::new).unwrap();
+            reading.take(&record.encode(), "ledger", String::new, |_| true).unwrap();
         }
         reading.take_history()
     }
@@ -118,6 +131,24 @@ mod tests {
         assert_eq!(numbers(&history([1, 2, 4, 5, 7, 8, 9].map(tick))), [7, 8, 9]);
         assert_eq!(numbers(&history([3].map(tick))), [3]);
         assert_eq!(history([]), History::default());
+    }
+
+    #[test]
+    fn numbers_from_which_no_job_can_count_on_are_foreign() {
+        let take = |record: LedgerRecord, fits| {
+            let taken = Reading::new("").take(&record.encode(), "ledger", String::new, |_| fits);
+            taken.map_err(|error| error.to_string())
+        };
+        let claim = |generation| LedgerRecord::Claim(Claim { generation, ..Claim::default() });
+        for (possible, impossible) in
+            [(tick(1), tick(0)), (tick(MAX_NUMBER), tick(u64::MAX)), (claim(MAX_NUMBER), claim(u64::MAX))]
+        {
+            take(possible.clone(), true).unwrap();
+            let error = take(impossible, true).unwrap_err();
+            assert!(error.contains("its numbers are impossible"), "{error}");
+            let error = take(possible, false).unwrap_err();
+            assert!(error.contains("it is in the place of another one"), "{error}");
+        }
     }
 
     #[test]

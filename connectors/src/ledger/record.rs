@@ -195,7 +195,7 @@ mod tests {
     }
 
     fn take(bytes: &[u8]) -> Result<(), LedgerError> {
-        Reading::new("orders").take(bytes, "ledger", || "offset 7".to_owned())
+        Reading::new("orders").take(bytes, "ledger", || "offset 7".to_owned(), |_| true)
     }
 
     proptest! {

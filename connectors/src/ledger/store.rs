@@ -14,7 +14,7 @@ use super::driver::{Driver, Stop};
 use super::error::LedgerError;
 use super::machine::Answer;
 use super::reading::Reading;
-use super::record::LedgerRecord;
+use super::record::{Claim, LedgerRecord, TickRecord};
 use super::rows::KeptRows;
 use crate::store::{LedgerObject, Store, StoreError};
 
@@ -46,10 +46,9 @@ impl StoreLedger {
         let ledger = self.name();
         let mut take = |object: LedgerObject| {
             // One that was deleted meanwhile is one that no start needs.
-            match self.store.get_if_present(object)? {
-                Some(bytes) => reading.take(&bytes, &ledger, || format!("object {}", object.name())),
-                None => Ok(()),
-            }
+            let Some(bytes) = self.store.get_if_present(object)? else { return Ok(()) };
+            let place = || format!("object {}", object.name());
+            reading.take(&bytes, &ledger, place, |record| object_of(record) == object)
         };
         let (last_tick, last_claim) = &mut self.last;
         // The claim of a tick's life is older than the tick. In this order it isn't missed.
@@ -77,6 +76,14 @@ impl StoreLedger {
             }
         }
         Ok(Answer::Committed { slow: false, troubled: false })
+    }
+}
+
+/// Returns the object that a record belongs into.
+fn object_of(record: &LedgerRecord) -> LedgerObject {
+    match record {
+        LedgerRecord::Tick(tick) => LedgerObject::Tick(tick.number),
+        LedgerRecord::Claim(claim) => LedgerObject::Claim(claim.generation),
     }
 }
 
@@ -135,12 +142,10 @@ impl Driver for StoreLedger {
 
     fn send_records(&mut self, records: &[LedgerRecord]) -> Result<Answer, LedgerError> {
         for record in records {
-            let (object, generation) = match record {
-                LedgerRecord::Tick(tick) => (LedgerObject::Tick(tick.number), tick.generation),
-                LedgerRecord::Claim(claim) => (LedgerObject::Claim(claim.generation), claim.generation),
-            };
+            let (LedgerRecord::Tick(TickRecord { generation, .. })
+            | LedgerRecord::Claim(Claim { generation, .. })) = record;
             self.next_claim = Some(generation + 1);
-            self.pending.push((object, record.encode()));
+            self.pending.push((object_of(record), record.encode()));
         }
         Ok(Answer::Done)
     }
@@ -174,7 +179,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
-    use crate::ledger::{Claim, History, Ledger, TickRecord};
+    use crate::ledger::{History, Ledger};
 
     struct Bench {
         store: Arc<Store>,
@@ -294,6 +299,11 @@ mod tests {
             error.starts_with("object ledger/00000000000000000001 is no record of a ledger: "),
             "{error}"
         );
+        bench.store.delete_if_present(LedgerObject::Tick(1)).unwrap();
+        let misplaced = LedgerRecord::Tick(tick(2, 1, 1)).encode();
+        assert!(bench.store.put_new(LedgerObject::Tick(1), misplaced).unwrap());
+        let error = bench.open(1).unwrap_err().to_string();
+        assert!(error.contains("it is in the place of another one"), "{error}");
         bench.store.delete_if_present(LedgerObject::Tick(1)).unwrap();
         bench.live(1);
         let opened = Ledger::open_store(Arc::clone(&bench.store), "invoices", 2, Arc::new(|| false));

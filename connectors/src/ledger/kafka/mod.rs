@@ -254,7 +254,9 @@ impl Driver for KafkaLedger {
                     next = next.max(message.offset + 1);
                     let place = || format!("{name}, offset {}", message.offset);
                     let taken = match message.value {
-                        Some(value) => reading.take(value, &name, place),
+                        Some(value) => reading.take(value, &name, place, |record| {
+                            message.key == Some(record.key(KEPT_TICKS).as_bytes())
+                        }),
                         None => Err(LedgerError::Foreign { place: place(), reason: "it is null".to_owned() }),
                     };
                     if let Err(error) = taken {

@@ -997,3 +997,105 @@ fn a_journal_with_a_damaged_row_is_named_and_left_as_it_is() {
     assert!(error.contains("usage-000001.parquet") && error.contains("column key_id"), "{error}");
     assert_eq!(read(&journal), b"{\"key_id\":5}\n");
 }
+
+/// Publishes ticks of `keys` keys with a ledger that sends the rows, and returns the publisher.
+fn kept(files: Option<FileSink>) -> Publisher {
+    let broker = MockBroker::new();
+    let sinks = Sinks { kafka: Some(kafka(&broker)), files };
+    Publisher::open(&sinks, "job", &[], CONFIG, Promise::Transactions, None).unwrap()
+}
+
+fn publish_tick(publisher: &mut Publisher, output: TickOutput) {
+    publisher.publish(output.tick, vec![output], &partitions(), &mut nothing).unwrap();
+}
+
+#[test]
+fn a_ledger_gets_the_records_that_a_producer_would_send_with_their_tally() {
+    let broker = MockBroker::new();
+    let mut sent = open(Some(kafka(&broker)), None);
+    let mut kept = kept(None);
+    for output in [everything(), tick(TICK + 1, 3)] {
+        publish_tick(&mut sent, output.clone());
+        publish_tick(&mut kept, output);
+    }
+    sent.flush(DEADLINE).unwrap();
+    let rows: Vec<_> = kept.kept().unwrap().iter().collect();
+    for view in View::ALL {
+        let of_view: Vec<_> = rows.iter().filter(|row| row.topic == view as usize).collect();
+        let mut got = consume(&broker, view, of_view.len());
+        for row in of_view {
+            let id = format!("{:032x}", row.id);
+            let at = got.iter().position(|got| got.headers["keytide-id"] == id).unwrap();
+            let got = got.swap_remove(at);
+            assert_eq!(got.key.as_bytes(), row.key);
+            assert_eq!(got.value.as_deref().map(str::as_bytes), row.value);
+            assert_eq!(got.headers["keytide-tick"], row.tick.to_string());
+            assert_eq!(got.headers.len(), 2 + row.headers.count());
+        }
+    }
+    // The tally is that of the last tick alone.
+    let last = rows.iter().filter(|row| row.tick == TICK + 1);
+    let digest = last.clone().fold(0_u128, |sum, row| sum.wrapping_add(row.id));
+    assert_eq!(kept.tally(), RowTally { count: last.count() as u64, digest });
+    // What is kept isn't published before the ledger says so, and is forgotten then.
+    assert_eq!(kept.published(), 0);
+    kept.committed(TICK + 1, 2);
+    assert_eq!((kept.published(), kept.kept().unwrap().len()), (TICK + 1, 0));
+    assert_eq!(kept.monitor().stats().rejected, 2);
+}
+
+#[test]
+fn a_replayed_tick_has_the_same_tally_and_goes_to_files_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first_dir, second_dir) = (folder.path().join("first"), folder.path().join("second"));
+    let mut first = kept(Some(files(&first_dir)));
+    let mut second = kept(Some(files(&second_dir)));
+    for output in [everything(), tick(TICK + 1, 3)] {
+        publish_tick(&mut first, output.clone());
+        second.replay(true, false);
+        publish_tick(&mut second, output.clone());
+        second.replayed(true);
+        assert_eq!(second.tally(), first.tally());
+        assert_eq!(second.published(), output.tick, "it was published before");
+    }
+    assert_eq!(second.kept().unwrap().len(), 0);
+    assert_eq!(names(&first_dir), names(&second_dir));
+    for name in names(&first_dir) {
+        assert_eq!(read(&first_dir.join(&name)), read(&second_dir.join(&name)), "{name}");
+    }
+    second.replay(false, false);
+    publish_tick(&mut second, tick(TICK + 2, 1));
+    assert_eq!(second.kept().unwrap().len(), 1);
+}
+
+#[test]
+fn rows_that_another_program_makes_otherwise_are_published_again_once_and_logs_are_not() {
+    let mut publisher = kept(None);
+    let late = Late { position: Position::default(), ..everything().late.remove(0) };
+    let with_late = |output: TickOutput| TickOutput { late: vec![late], ..output };
+    // Equal ticks need nothing. Of unequal ones the newest row of each key counts.
+    for (number, keys, is_equal) in [(0, 9, true), (1, 3, false), (2, 2, false), (3, 5, true)] {
+        publisher.replay(true, true);
+        publish_tick(&mut publisher, with_late(tick(TICK + number, keys)));
+        publisher.replayed(is_equal);
+    }
+    publisher.replay(false, false);
+    publish_tick(&mut publisher, tick(TICK + 4, 1));
+    let rows = |publisher: &Publisher| -> Vec<(usize, Tick, String)> {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let rows = publisher.kept().unwrap().iter();
+        rows.map(|row| (row.topic, row.tick, text(row.value.unwrap()))).collect()
+    };
+    let found = rows(&publisher);
+    assert_eq!(publisher.tally().count, found.len() as u64);
+    assert!(found.iter().all(|(topic, tick, _)| (*topic, *tick) == (View::Usage as usize, TICK + 4)));
+    let calls: Vec<u64> = found
+        .iter()
+        .map(|(.., value)| serde_json::from_str::<Value>(value).unwrap()["calls"].as_u64().unwrap())
+        .collect();
+    assert_eq!(calls, [TICK + 2, TICK + 2, TICK + 1, TICK + 4]);
+    // The next tick has its own rows alone.
+    publisher.committed(TICK + 4, 0);
+    publish_tick(&mut publisher, tick(TICK + 5, 1));
+    assert_eq!(rows(&publisher).len(), 1);
+}

@@ -281,3 +281,67 @@ fn effective(holders: &[(RowSlot, TableRow)]) -> SmallVec<[TableRow; 1]> {
     }
     rows.into_iter().cloned().collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use keytide_dataflow::model::{KeyId, KeyKind, KeyRow, KeyState, NameId, PlanRow, Policy};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key_row(key: u128, valid_from: Option<EventTime>, subscription: u64) -> TableRow {
+        TableRow::Key(KeyRow {
+            key: KeyId(key),
+            subscription: NameId(subscription),
+            valid_from,
+            state: KeyState::Active,
+            kind: KeyKind::default(),
+            created_at: None,
+            revoked_at: None,
+            last_used_at: None,
+            consumer: NameId::NONE,
+            credential: NameId::NONE,
+            allowed: Box::default(),
+            contact: NameId::NONE,
+        })
+    }
+
+    fn plan_row(id: u64, name: u64) -> TableRow {
+        TableRow::Plan(PlanRow { id: NameId(id), name: NameId(name), policy: Policy::Alert })
+    }
+
+    proptest! {
+        /// A job that makes ticks again has only the changes in them, and must end with the rows that were held.
+        #[test]
+        fn changes_lead_to_the_rows_that_are_held(
+            steps in prop::collection::vec((0_u8..6, 0_u128..3, prop::option::of(0_u64..4), 0_u64..4), 1..60),
+            cuts in prop::collection::vec(1_usize..9, 1..9),
+        ) {
+            let (mut keys, mut plans) = (UpsertState::default(), UpsertState::default());
+            let (mut of_keys, mut of_plans) = (TableMemory::default(), TableMemory::default());
+            let mut cuts = cuts.into_iter().cycle();
+            let mut left = steps.as_slice();
+            while !left.is_empty() {
+                let (now, later) = left.split_at(cuts.next().unwrap().min(left.len()));
+                left = later;
+                let (mut key_changes, mut plan_changes) = (Vec::new(), Vec::new());
+                for &(slot, key, valid_from, value) in now {
+                    let slot = RowSlot(slot.into());
+                    if value == 0 {
+                        keys.remove(slot, &mut key_changes);
+                        plans.remove(slot, &mut plan_changes);
+                    } else {
+                        let rows = [key_row(key, valid_from, value)].into_iter().collect();
+                        keys.put(slot, rows, &mut key_changes);
+                        let id = u64::try_from(key).unwrap();
+                        plans.put(slot, [plan_row(id, value)].into_iter().collect(), &mut plan_changes);
+                    }
+                }
+                of_keys.apply(&key_changes);
+                of_plans.apply(&plan_changes);
+                prop_assert_eq!(&of_keys, &keys.memory());
+                prop_assert_eq!(&of_plans, &plans.memory());
+            }
+        }
+    }
+}

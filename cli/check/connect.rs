@@ -4,10 +4,11 @@ use keytide_alerts::email::Guide;
 use keytide_alerts::outbox::Mailer;
 use keytide_alerts::webhook::Client;
 use keytide_config::{
-    Alerts, EmailAlerts, End, JobConfig, KafkaClient, KafkaSink, KafkaSource, Source, SourceKind,
+    Alerts, Delivery, EmailAlerts, End, JobConfig, KafkaClient, KafkaSink, KafkaSource, Source, SourceKind,
     TableSource, Webhook,
 };
 use keytide_connectors::kafka::{KafkaError, Right, Topic};
+use keytide_connectors::ledger;
 use keytide_connectors::sink::{self, SinkError};
 
 use super::steps::CheckStep;
@@ -101,10 +102,20 @@ impl CheckReport {
                 return;
             }
         };
+        let mut missing = found.missing;
+        let mut problems: Vec<String> = found.problems.iter().map(ToString::to_string).collect();
+        if kafka.delivery == Delivery::ExactlyOnce {
+            match ledger::check(kafka) {
+                Ok(true) => {}
+                Ok(false) => missing.push(kafka.progress_topic()),
+                Err(error) => problems.push(error.to_string()),
+            }
+        }
         self.warnings.extend(found.warnings);
-        self.problems.extend(found.problems.iter().map(ToString::to_string));
-        if found.problems.is_empty() {
-            let text = match &found.missing[..] {
+        let is_fit = problems.is_empty();
+        self.problems.extend(problems);
+        if is_fit {
+            let text = match &missing[..] {
                 [] => "all topics are there and fit".to_owned(),
                 missing => format!("the job will create {}", missing.join(", ")),
             };

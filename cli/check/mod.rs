@@ -24,10 +24,10 @@ use keytide_alerts::email::Guide;
 use keytide_alerts::outbox::Mailer;
 use keytide_alerts::webhook::{Client, WebhookOutcome};
 use keytide_config::{
-    Alerts, ConfigError, Dedupe, EmailAlerts, FileSink, Format, Geo, Http, JobConfig, KafkaClient, KafkaSink,
-    KeyFrom, LineField, Log, MailServer, MissingKey, OnGap, PolicyMode, PolicyRules, Sinks, Source,
-    SourceKind, State, Steps, TableSource, Tables, ValidSections, Variable, View, Webhook, duration_text,
-    environment, size_text,
+    Alerts, ConfigError, Dedupe, Delivery, EmailAlerts, FileSink, Format, Geo, Http, JobConfig, KafkaClient,
+    KafkaSink, KeyFrom, LineField, Log, MailServer, MissingKey, OnGap, PolicyMode, PolicyRules, Sinks,
+    Source, SourceKind, State, Steps, TableSource, Tables, ValidSections, Variable, View, Webhook,
+    duration_text, environment, size_text,
 };
 use keytide_connectors::decode::{Context, NoGeo};
 use keytide_connectors::file::{FileError, Partition, resolve};
@@ -449,7 +449,9 @@ impl CheckReport {
                 "sink",
                 format!("topics at {}, {}, up to {buffer} wait", brokers(client), delivery.name()),
             );
-            self.line("", View::ALL.map(|view| view.topic(&sink.prefix)).join(", "));
+            let mut topics = View::ALL.map(|view| view.topic(&sink.prefix)).to_vec();
+            topics.extend((*delivery == Delivery::ExactlyOnce).then(|| sink.progress_topic()));
+            self.line("", topics.join(", "));
             let missing = match (create_topics, replication) {
                 (false, _) => "are an error".to_owned(),
                 (true, None) => format!("are made with {}", counted(*partitions as usize, "partition")),

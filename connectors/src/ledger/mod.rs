@@ -76,6 +76,14 @@ pub struct Committed {
     pub commit: Duration,
 }
 
+/// Looks at the topic of a sink's ledger, and changes nothing. Returns false if it is missing and a job would create it.
+///
+/// # Errors
+/// If the topic isn't fit, if the user lacks a right on it, or if the brokers can't be asked.
+pub fn check(sink: &KafkaSink) -> Result<bool, LedgerError> {
+    kafka::topic::look(sink, &sink.progress_topic()).map(|found| found.is_some())
+}
+
 impl fmt::Debug for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ledger")

@@ -19,7 +19,7 @@
 //! the topic.
 
 mod context;
-mod topic;
+pub(super) mod topic;
 
 use std::time::{Duration, Instant};
 

@@ -19,6 +19,18 @@ const SEGMENT_BYTES: &str = "16777216";
 
 /// Makes sure that the topic is there and fit; returns the largest record batch that it takes, if that is known.
 pub(super) fn prepare(sink: &KafkaSink, name: &str) -> Result<Option<usize>, LedgerError> {
+    if let Some(found) = look(sink, name)? {
+        return Ok(found);
+    }
+    create(&admin(sink)?, sink, name)?;
+    // Not every broker knows its settings at once.
+    Ok(Some(LEDGER_RECORD_BYTES))
+}
+
+/// Looks at the topic; returns the largest record batch that it takes if that is known, or `None` if a job would make it.
+///
+/// The right to the transactional id isn't tried, because that would end a job that runs.
+pub(crate) fn look(sink: &KafkaSink, name: &str) -> Result<Option<Option<usize>>, LedgerError> {
     let brokers = &sink.client.brokers;
     let lookup = Topic::open(&sink.client, name)?;
     if lookup.cluster()?.is_mock {
@@ -27,11 +39,7 @@ pub(super) fn prepare(sink: &KafkaSink, name: &str) -> Result<Option<usize>, Led
     // 1. The topic, with its one partition.
     let admin = admin(sink)?;
     let partitions = match lookup.partitions() {
-        Err(KafkaError::NoTopic { .. }) if sink.create_topics => {
-            create(&admin, sink, name)?;
-            // Not every broker knows its settings at once.
-            return Ok(Some(LEDGER_RECORD_BYTES));
-        }
+        Err(KafkaError::NoTopic { .. }) if sink.create_topics => return Ok(None),
         Err(KafkaError::NoTopic { .. }) => {
             let (brokers, topic) = (brokers.clone(), name.to_owned());
             return Err(LedgerError::MissingTopic { brokers, topic });
@@ -53,14 +61,14 @@ pub(super) fn prepare(sink: &KafkaSink, name: &str) -> Result<Option<usize>, Led
     let value = |name| described.as_ref()?.get(name)?.value.clone();
     let Some(found) = value("cleanup.policy") else {
         tracing::warn!("the settings of {name} may not be read: it must be compacted");
-        return Ok(None);
+        return Ok(Some(None));
     };
     // With `compact,delete` a tick's record may go before its checkpoint.
     if found.trim() != "compact" {
         let (brokers, topic) = (brokers.clone(), name.to_owned());
         return Err(LedgerError::CleanupPolicy { brokers, topic, found });
     }
-    Ok(value("max.message.bytes").and_then(|bytes| bytes.parse().ok()))
+    Ok(Some(value("max.message.bytes").and_then(|bytes| bytes.parse().ok())))
 }
 
 fn admin(sink: &KafkaSink) -> Result<AdminClient<KafkaContext>, LedgerError> {
@@ -112,4 +120,19 @@ fn reason(error: &LibraryError) -> String {
 fn block_on<F: Future>(future: F) -> F::Output {
     let runtime = tokio::runtime::Builder::new_current_thread().build();
     runtime.expect("a runtime without drivers asks nothing of the system").block_on(future)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kafka::testing::MockBroker;
+
+    #[test]
+    fn a_broker_without_transactions_is_refused_with_what_to_do() {
+        let broker = MockBroker::new();
+        let sink = KafkaSink::new(broker.client());
+        for error in [look(&sink, "p").map(drop).unwrap_err(), prepare(&sink, "p").map(drop).unwrap_err()] {
+            assert!(error.to_string().contains("set `delivery = \"at_least_once\"`"), "{error}");
+        }
+    }
 }

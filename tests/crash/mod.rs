@@ -73,6 +73,7 @@ fn run(test: &str, sinks: Sinks, form: &Form) {
     form.seeds.iter().for_each(|seed| run_seed(test, sinks, form, *seed));
 }
 
+#[allow(clippy::print_stdout, reason = "a run says what was done to the job, and what was found")]
 fn run_seed(test: &str, sinks: Sinks, form: &Form, seed: u64) {
     let broker = Broker::alone(&format!("{test}-{seed}"));
     let (sent, is_enough) = (Sent::default(), AtomicBool::new(false));

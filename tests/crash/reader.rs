@@ -62,10 +62,9 @@ pub(super) fn follow(
     let following = consumer(broker, false);
     assign(&following, &next, |_| true);
     while !is_enough.load(Ordering::Acquire) {
-        match following.poll(POLL) {
-            Some(Ok(record)) => take(&record, prefix, &mut seen, &mut next),
-            // The broker is away; the client goes on by itself.
-            Some(Err(_)) | None => {}
+        // While the broker is away there is an error, and the client goes on by itself.
+        if let Some(Ok(record)) = following.poll(POLL) {
+            take(&record, prefix, &mut seen, &mut next);
         }
     }
     drop(following);

@@ -144,7 +144,7 @@ impl Sender<'_> {
             }
             _ => self.call(partition, 0),
         }
-        if number % TABLE_EVERY == 0 {
+        if number.is_multiple_of(TABLE_EVERY) {
             let key = format!("k{}", self.random.random_range(0..KEYS));
             let owner = SUBSCRIPTIONS[self.random.random_range(0..SUBSCRIPTIONS.len())];
             self.own(&key, owner, ACTIVE);

@@ -23,7 +23,7 @@ const PATIENCE: u64 = 3_000;
 pub(super) struct Sinks {
     /// The value of `delivery`, if they go to topics.
     pub(super) delivery: Option<&'static str>,
-    /// Whether they go to files.
+    /// True if they go to files.
     pub(super) files: bool,
 }
 
@@ -56,7 +56,7 @@ pub(super) struct Crashing<'a> {
     zombie: Option<Running>,
 }
 
-/// What was done to a job.
+/// The counts of a job's lives and of how they ended.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct LifeCounts {
     pub(super) lives: u64,

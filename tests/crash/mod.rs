@@ -50,7 +50,7 @@ impl<F: Fn()> Drop for OnDrop<F> {
     }
 }
 
-/// What a run is told by the environment.
+/// The length of the runs, as the environment says.
 struct Form {
     kills: u64,
     seeds: Vec<u64>,

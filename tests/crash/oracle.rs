@@ -48,7 +48,7 @@ pub(crate) enum Promise {
 pub(crate) struct Settled {
     /// The widest windows of usage.
     pub(crate) usage: &'static str,
-    /// Whether those of subscriptions have, up to the same width, and incidents.
+    /// True if those of subscriptions have, up to the same width, and incidents.
     pub(crate) later: bool,
 }
 
@@ -61,7 +61,7 @@ type Counts = [u64; 3];
 /// The place of a record in the source: its partition and offset.
 type Place = (u64, u64);
 
-/// What the job owes for the records that were sent.
+/// The rows that the job owes for the records that were sent.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Owed {
     usage: BTreeMap<Window, Counts>,
@@ -193,7 +193,7 @@ struct LastRow {
     rows: u64,
 }
 
-/// What a reader saw from the beginning of all topics, or files, to their end.
+/// Everything that a reader saw from the beginning of all topics, or files, to their end.
 #[derive(Default)]
 pub(crate) struct Seen {
     rows: u64,

@@ -66,7 +66,7 @@ impl Sent {
     }
 }
 
-/// A record to send, and its key's name if it is a call.
+/// The state of the thread that sends.
 struct Sender<'a> {
     producer: Producer,
     topic: &'a str,
@@ -79,7 +79,7 @@ struct Sender<'a> {
     recent: Vec<String>,
 }
 
-/// What a sender sent.
+/// Everything that a sender sent.
 pub(super) struct AllSent {
     pub(super) owed: Owed,
     /// The number of records of each partition.

@@ -32,7 +32,7 @@ const KEPT: &str = ".jsonl.kept";
 /// The end of the name of a Parquet file that isn't whole.
 const PART: &str = ".parquet.part";
 
-/// What a file's name says of it.
+/// The state of a file, as its name says.
 pub(super) enum FileState {
     Closed(FileFormat),
     Journal,
@@ -42,7 +42,7 @@ pub(super) enum FileState {
     Part,
 }
 
-/// Returns the view, the number and the state in a file's name.
+/// Returns the view, the number and the state that a file's name says.
 pub(super) fn parse(name: &str) -> Option<(View, u64, FileState)> {
     let (stem, end) = name.split_at(name.find('.')?);
     let state = match end {

@@ -33,7 +33,7 @@ struct ScriptTick {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Checkpoint {
     None,
-    /// It can't be written, and its memory is never heard of again.
+    /// It can't be written, and its memory is lost.
     Failed,
     /// It is stored, which the files learn so many ticks later.
     Stored {
@@ -73,7 +73,7 @@ struct Script {
     ticks: Vec<ScriptTick>,
 }
 
-/// What is safe: the memories of the newest checkpoints, each with the first tick that isn't in it.
+/// The durable state of a job: the memories of the newest checkpoints, each with the first tick that isn't in it.
 #[derive(Default)]
 struct Durable {
     checkpoints: Vec<(usize, FilesMemory)>,

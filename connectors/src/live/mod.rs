@@ -267,6 +267,8 @@ struct LiveState {
     at_ceiling: bool,
     tables_read: bool,
     stopping: bool,
+    /// When the job was told to end.
+    stopped_at: Option<Instant>,
     /// True once the last cut was asked for.
     last: bool,
     /// True once the last tick was closed.
@@ -521,7 +523,7 @@ impl Live {
 
     /// Ends the job with a last tick.
     pub fn stop(&self) {
-        self.state().stopping = true;
+        self.state().stop();
         self.changed.notify_all();
     }
 
@@ -529,7 +531,7 @@ impl Live {
     pub fn fail(&self, error: LiveError) {
         let mut state = self.state();
         state.error.get_or_insert_with(|| Arc::new(error));
-        state.stopping = true;
+        state.stop();
         self.changed.notify_all();
     }
 
@@ -537,6 +539,12 @@ impl Live {
     #[must_use]
     pub fn error(&self) -> Option<Arc<LiveError>> {
         self.state().error.clone()
+    }
+
+    /// Returns how long ago the job was told to end, if it was.
+    #[must_use]
+    pub fn stopping_for(&self) -> Option<Duration> {
+        self.state().stopped_at.map(|at| at.elapsed())
     }
 
     /// Returns whether the job is to end.
@@ -700,6 +708,11 @@ impl Live {
 }
 
 impl LiveState {
+    fn stop(&mut self) {
+        self.stopping = true;
+        self.stopped_at.get_or_insert_with(Instant::now);
+    }
+
     /// Returns whether more may be read.
     fn has_room(&self) -> bool {
         self.queues.bytes() < QUEUE_BYTES && self.open_events < TICK_EVENTS

@@ -16,7 +16,7 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io;
 use std::mem;
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ use keytide_connectors::geo::Unreadable;
 use keytide_connectors::input::PartitionInfo;
 use keytide_connectors::kafka::{Consumer, Topic};
 use keytide_connectors::ledger::{
-    AddedPartition, KafkaLedgerOptions, Ledger, LedgerError, MadeBy, Stop, TickRecord,
+    AddedPartition, KafkaLedgerOptions, Ledger, LedgerError, MadeBy, PartitionProgress, Stop, TickRecord,
 };
 use keytide_connectors::live::{
     self, Decoders, InputMemory, Live, LiveError, NamedDecoders, PartitionMemory, PartitionReader,
@@ -45,7 +45,7 @@ use super::checkpoint::{CheckpointStats, CheckpointWriter, Piece, Pieces, Stored
 use super::commit::{Committer, LedgerStats, PublishError};
 use super::notify::Notifier;
 use super::observe::WorkerStats;
-use super::publish::{Outlets, ResultCounters, Subscriber, Watchers, publish};
+use super::publish::{FLUSH, Outlets, ResultCounters, Subscriber, Watchers, publish};
 use super::restore::{self, Beginning, Restored};
 use super::tables::{GeoFeed, JobGeo, ReferenceData, named_decoders};
 use super::top::LiveTop;
@@ -96,6 +96,8 @@ struct Durable {
     checkpoints: Vec<Stored>,
     /// A random number that tells this life of the job from all others.
     nonce: u64,
+    /// The input, once there is one. Commits give up some time after it was told to end.
+    live: Arc<OnceLock<Arc<Live>>>,
 }
 
 /// Opens the store and the ledger of a job, reads with what it goes on, and claims the ledger for this life.
@@ -103,21 +105,27 @@ fn go_on(config: &JobConfig, state: &State, clock: Clock) -> anyhow::Result<(Dur
     let refused = |error: LedgerError| failure(error.class().into(), error);
     let store = restore::open(state)?;
     let nonce = RandomState::new().build_hasher().finish();
-    let never: Stop = Arc::new(|| false);
+    let live = Arc::<OnceLock<Arc<Live>>>::default();
+    let stop: Stop = {
+        let live = Arc::clone(&live);
+        Arc::new(move || live.get().and_then(|live| live.stopping_for()).is_some_and(|time| time >= FLUSH))
+    };
     let (mut ledger, history) = match &config.sinks.kafka {
         Some(sink) if sink.delivery == Delivery::ExactlyOnce => {
             let topics = sink::prepare(sink).map_err(|error| failure(error.class().into(), error))?;
-            Ledger::open_topic(sink, KafkaLedgerOptions::new(&config.job.name, topics), nonce, never)
+            Ledger::open_topic(sink, KafkaLedgerOptions::new(&config.job.name, topics), nonce, stop)
         }
-        _ => Ledger::open_store(Arc::clone(&store), &config.job.name, nonce, never),
+        _ => Ledger::open_store(Arc::clone(&store), &config.job.name, nonce, stop),
     }
     .map_err(refused)?;
-    let mut restored = restore::restore(&store, state, config, history)?;
-    let host = hostname();
-    let claim = ledger.claim(&host, std::process::id(), clock()).map_err(refused)?;
-    tracing::info!(generation = claim.generation, "the job is this process's");
+    let claim = || {
+        let claim = ledger.claim(&hostname(), std::process::id(), clock()).map_err(refused)?;
+        tracing::info!(generation = claim.generation, "the job is this process's");
+        Ok(())
+    };
+    let mut restored = restore::restore(&store, state, config, history, claim)?;
     let checkpoints = mem::take(&mut restored.checkpoints);
-    Ok((Durable { store, ledger, checkpoints, nonce }, restored))
+    Ok((Durable { store, ledger, checkpoints, nonce, live }, restored))
 }
 
 /// Returns the name of this machine, for people.
@@ -227,7 +235,8 @@ impl LiveJob {
         let (counts, counted) = mpsc::channel();
         let (pieces, checkpoints, committer) = match durable {
             None => (Pieces::default(), None, None),
-            Some(Durable { store, ledger, checkpoints, nonce }) => {
+            Some(Durable { store, ledger, checkpoints, nonce, live: of_ledger }) => {
+                let _ = of_ledger.set(Arc::clone(&live));
                 let (sender, pieces) = mpsc::channel();
                 let writer = CheckpointWriter {
                     store: Arc::clone(&store),
@@ -383,12 +392,17 @@ fn add_partitions(
         let found = sources.iter().find(|(_, name, ..)| *name == source);
         found.filter(|(.., starts)| starts.iter().any(|(known, _)| *known == number))
     };
+    let last: Vec<PartitionProgress> = replay.last().map(|record| record.reached.clone()).unwrap_or_default();
+    let is_needed = |index: usize, from: u64| last.get(index).is_some_and(|part| part.next_offset > from);
     let mut known: BTreeMap<String, BTreeSet<u32>> = BTreeMap::new();
     if let Some(InputMemory { ticker, partitions, .. }) = input {
         live.restore(ticker);
-        for memory in partitions {
+        for (index, memory) in partitions.into_iter().enumerate() {
             known.entry(memory.source.clone()).or_default().insert(memory.number);
             let source = has(&memory.source, memory.number);
+            if source.is_none() && is_needed(index, memory.next_offset) {
+                return Err(source_gone(&memory.source, memory.number));
+            }
             let info = PartitionInfo {
                 source: memory.source.clone(),
                 source_index: source.map_or(usize::MAX, |(index, ..)| *index),
@@ -403,6 +417,9 @@ fn add_partitions(
     for AddedPartition { source, number, offset } in added {
         known.entry(source.clone()).or_default().insert(number);
         let found = has(&source, number);
+        if found.is_none() && is_needed(live.partitions().len(), offset) {
+            return Err(source_gone(&source, number));
+        }
         let source_index = found.map_or(usize::MAX, |(index, ..)| *index);
         let memory = PartitionMemory { next_offset: offset, ..PartitionMemory::default() };
         live.restore_partition(
@@ -428,6 +445,15 @@ fn add_partitions(
         }
     }
     Ok(())
+}
+
+/// Refuses to make ticks again without a source that they were made from.
+fn source_gone(source: &str, number: u32) -> anyhow::Error {
+    let message = format!(
+        "source \"{source}\": after the last crash ticks have to be made again with records of partition {number}, which the \
+         configuration or the topic no longer has; start the job once with the source, stop it, and remove the source then"
+    );
+    failure(Exit::Usage, anyhow::anyhow!(message))
 }
 
 /// Makes the decoders that came at the end of ticks that are made again.

@@ -20,7 +20,7 @@ use super::top::LiveTop;
 use crate::records::RecordCounts;
 
 /// How long the end of a job waits for the sinks.
-const FLUSH: Duration = Duration::from_secs(30);
+pub(super) const FLUSH: Duration = Duration::from_secs(30);
 
 /// Kinds of overflow, in the order of [`ResultCounters::overflows`].
 pub(super) const OVERFLOWS: [&str; 3] = ["key", "route", "country"];

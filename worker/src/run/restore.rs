@@ -105,7 +105,9 @@ pub(super) fn open(state: &State) -> anyhow::Result<Arc<Store>> {
     Store::open(&state.dir).map(Arc::new).map_err(refused)
 }
 
-/// Reads with what a job goes on, of its store and its ledger.
+/// Reads with what a job goes on, of its store and its ledger. `claim` claims the ledger for this life. That comes before
+/// the checkpoint is read, since an earlier life waits for the claim some seconds only; and after a ledger that was lost
+/// is noticed, since a claim would hide that.
 ///
 /// # Errors
 /// If the ledger was lost, if no checkpoint counts, or if this program can't read one.
@@ -114,6 +116,7 @@ pub(super) fn restore(
     state: &State,
     config: &JobConfig,
     history: History,
+    claim: impl FnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<Restored> {
     let started = Instant::now();
     let dir = state.dir.display();
@@ -128,6 +131,7 @@ pub(super) fn restore(
                  prefix"
             )));
         }
+        claim()?;
         tracing::info!(state = %dir, "there is nothing to go on from: the job begins anew");
         return begin(store);
     };
@@ -139,6 +143,7 @@ pub(super) fn restore(
         Some(Stored { id, number: record.number })
     };
     let mut candidates: Vec<Stored> = folders.into_iter().filter_map(counts).collect();
+    claim()?;
     while let Some(&Stored { id, .. }) = candidates.last() {
         match read(store, id, state, config) {
             Ok(Some(found)) => {

@@ -12,6 +12,10 @@
 //! * **latency**: calls of this moment at `--rate`, and every 50 ms one of a key that was never seen: from handing that
 //!   call to the producer to receiving its row of `usage` as a consumer.
 //! * **sustained**: the same for minutes, and the job's memory meanwhile.
+//! * **restart**: the input of throughput is read, and some seconds later the job is killed. The clock runs from the next
+//!   start to the first tick that is new and committed.
+//!
+//! `--delivery` names what the job promises, several of them in turns: `none` is a job without a state.
 //!
 //! The job runs as its users run it: the shipped binary, a configuration, Kafka in, all views out to Kafka. Its numbers
 //! come from its own `/metrics`. Nothing is asserted but that every event arrived; targets are printed. Linux only.
@@ -78,6 +82,9 @@ struct Args {
     /// How long latency lasts, in seconds
     #[arg(long, default_value_t = 40)]
     seconds: u64,
+    /// What the job promises; several are measured in turns
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Delivery::None])]
+    delivery: Vec<Delivery>,
     /// Passed by `cargo bench`
     #[arg(long, hide = true)]
     bench: bool,
@@ -88,12 +95,35 @@ enum Part {
     Throughput,
     Latency,
     Sustained,
+    Restart,
+}
+
+/// A promise about rows, and the state that it needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum Delivery {
+    None,
+    AtLeastOnce,
+    ExactlyOnce,
+}
+
+impl Delivery {
+    /// Returns its settings: keys of `[sink.kafka]`, and the section of a state of its own.
+    fn settings(self, state: &str) -> (String, String) {
+        let name = match self {
+            Self::None => return (String::new(), String::new()),
+            Self::AtLeastOnce => "at_least_once",
+            Self::ExactlyOnce => "exactly_once",
+        };
+        (format!("delivery = \"{name}\"\n"), format!("[state]\nurl = \"{state}-{name}\"\n"))
+    }
 }
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let kafka = Kafka::from_environment()?;
-    let wants = |part| args.only.map_or(part != Part::Sustained, |only| only == part);
+    let by_default = [Part::Throughput, Part::Latency];
+    let wants = |part| args.only.map_or(by_default.contains(&part), |only| only == part);
     if wants(Part::Throughput) {
         throughput(&args, &kafka)?;
     }
@@ -105,6 +135,9 @@ fn main() -> anyhow::Result<()> {
     }
     if wants(Part::Sustained) {
         sustained(&args, &kafka)?;
+    }
+    if wants(Part::Restart) {
+        restart(&args, &kafka)?;
     }
     Ok(())
 }
@@ -252,8 +285,8 @@ fn folder() -> anyhow::Result<PathBuf> {
     Ok(folder)
 }
 
-fn throughput(args: &Args, kafka: &Kafka) -> anyhow::Result<()> {
-    let folder = folder()?;
+/// Writes the input of throughput to a topic, with its tables; returns the number of its lines and the settings.
+fn backlog(args: &Args, kafka: &Kafka, folder: &Path) -> anyhow::Result<(u64, String)> {
     let input = folder.join("input");
     let options = format!(
         "--events {} --keys {KEYS} --zipf 1.05 --routes 100 --countries 15 --span 1h --partitions {PARTITIONS}",
@@ -279,40 +312,112 @@ fn throughput(args: &Args, kafka: &Kafka) -> anyhow::Result<()> {
         format!("[tables.{table}]\nkind = \"file\"\npath = \"input/tables/{table}.csv\"\nformat = \"csv\"\n")
     });
     let geo = "[geo]\ncountry = \"input/geo/country.mmdb\"\nasn = \"input/geo/asn.mmdb\"\n";
+    Ok((lines, tables.concat() + geo))
+}
+
+/// Waits until a job has read, computed and published all lines.
+fn wait_for_all(job: &mut Job, lines: u64) -> anyhow::Result<()> {
+    job.wait("the whole input", |job| job.metric("keytide_messages_total") == Some(lines as f64))?;
+    job.wait("all ticks", |job| {
+        let of = |name| job.metric(name).unwrap_or(f64::NAN);
+        of("keytide_events_total") + of("keytide_duplicates_total") + of("keytide_dead_letters_total")
+            >= lines as f64
+            && of("keytide_sink_queued_records") == 0.0
+    })
+}
+
+fn throughput(args: &Args, kafka: &Kafka) -> anyhow::Result<()> {
+    let folder = folder()?;
+    let (lines, tables) = backlog(args, kafka, &folder)?;
     println!("throughput: {lines} messages, {KEYS} keys, {} worker(s), all views to Kafka", args.workers);
     println!(
-        "  {:>10} {:>16} {:>8} {:>8} {:>10} {:>14} {:>9} {:>8}",
-        "M events/s", "per core-second", "wall s", "CPU s", "records", "M records/s", "peak MiB", "start s"
+        "  {:<13} {:>10} {:>16} {:>8} {:>8} {:>10} {:>14} {:>9} {:>8}",
+        "delivery",
+        "M events/s",
+        "per core-second",
+        "wall s",
+        "CPU s",
+        "records",
+        "M records/s",
+        "peak MiB",
+        "start s"
     );
-    for round in 0..args.rounds {
-        let more = tables.concat() + geo;
+    for (round, delivery) in
+        (0..args.rounds).flat_map(|round| args.delivery.iter().map(move |of| (round, *of)))
+    {
+        let (of_sink, state) = delivery.settings(&format!("state-{round}"));
+        let more = of_sink + &tables + &state;
         let tick = args.tick.as_deref().unwrap_or("1s");
-        let config = config(kafka, args, tick, "bench-throughput", &format!("bench{round}"), &more);
+        let prefix = format!("bench{round}-{delivery:?}");
+        let config = config(kafka, args, tick, "bench-throughput", &prefix, &more);
         let mut job = Job::start(&folder, &config)?;
         job.wait("the first record", |job| {
             job.metric("keytide_messages_total").is_some_and(|read| read > 0.0)
         })?;
         let start = job.started.elapsed().as_secs_f64();
-        job.wait("the whole input", |job| job.metric("keytide_messages_total") == Some(lines as f64))?;
-        job.wait("all ticks", |job| {
-            let of = |name| job.metric(name).unwrap_or(f64::NAN);
-            of("keytide_events_total") + of("keytide_duplicates_total") + of("keytide_dead_letters_total")
-                >= lines as f64
-                && of("keytide_sink_queued_records") == 0.0
-        })?;
+        wait_for_all(&mut job, lines)?;
         let wall = job.started.elapsed().as_secs_f64() - start;
         let (cpu, peak) = (job.cpu()?, job.memory("VmHWM")?);
         let events = job.metric("keytide_events_total").context("the job doesn't answer")?;
         let records = job.metric("keytide_sink_records_total").context("the job doesn't answer")?;
         job.end()?;
         println!(
-            "  {:>10.3} {:>16.3} {wall:>8.2} {cpu:>8.2} {records:>10} {:>14.3} {peak:>9} {start:>8.2}",
+            "  {:<13} {:>10.3} {:>16.3} {wall:>8.2} {cpu:>8.2} {records:>10} {:>14.3} {peak:>9} {start:>8.2}",
+            format!("{delivery:?}"),
             events / 1e6 / wall,
             events / 1e6 / cpu,
             records / 1e6 / wall
         );
     }
     println!("  (target >= 0.3 M events/s with one worker, the broker's CPU excluded)\n");
+    Ok(())
+}
+
+fn restart(args: &Args, kafka: &Kafka) -> anyhow::Result<()> {
+    let folder = folder()?;
+    let (lines, tables) = backlog(args, kafka, &folder)?;
+    println!("restart: after {lines} messages, {KEYS} keys, {} worker(s), killed", args.workers);
+    println!(
+        "  {:<13} {:>14} {:>11} {:>14} {:>12} {:>10}",
+        "delivery", "checkpoint MiB", "it took s", "commit ms", "made again", "restart s"
+    );
+    for (round, delivery) in
+        (0..args.rounds).flat_map(|round| args.delivery.iter().map(move |of| (round, *of)))
+    {
+        let (of_sink, state) = delivery.settings(&format!("state-{round}"));
+        ensure!(!state.is_empty(), "without a state there is nothing to go on from");
+        let more = of_sink + &tables + &state + "checkpoint_every = \"10s\"\n";
+        let tick = args.tick.as_deref().unwrap_or("1s");
+        let prefix = format!("restart{round}-{delivery:?}");
+        let config = config(kafka, args, tick, "bench-throughput", &prefix, &more);
+        let mut job = Job::start(&folder, &config)?;
+        wait_for_all(&mut job, lines)?;
+        let of = |job: &Job, name| job.metric(name).context("the job doesn't answer");
+        let written = of(&job, "keytide_checkpoints_total")?;
+        job.wait("a checkpoint of all", |job| {
+            job.metric("keytide_checkpoints_total").is_some_and(|now| now > written + 1.0)
+        })?;
+        thread::park_timeout(Duration::from_secs(5));
+        let (bytes, took) = (of(&job, "keytide_checkpoint_bytes")?, of(&job, "keytide_checkpoint_seconds")?);
+        let commit = of(&job, "keytide_commit_seconds_total")? / of(&job, "keytide_commits_total")?;
+        let number = of(&job, "keytide_ledger_tick_number")?;
+        job.child.kill()?;
+        job.child.wait()?;
+        let mut job = Job::start(&folder, &config)?;
+        job.wait("a new tick", |job| {
+            job.metric("keytide_ledger_tick_number").is_some_and(|now| now > number)
+        })?;
+        let restart = job.started.elapsed().as_secs_f64();
+        let again = of(&job, "keytide_replayed_ticks_total")?;
+        job.end()?;
+        println!(
+            "  {:<13} {:>14.0} {took:>11.2} {:>14.1} {again:>12} {restart:>10.2}",
+            format!("{delivery:?}"),
+            bytes / f64::from(1 << 20),
+            commit * 1e3
+        );
+    }
+    println!("  (targets: 100 MB a checkpoint, a new tick after 5 s)\n");
     Ok(())
 }
 
@@ -396,7 +501,9 @@ fn latency(args: &Args, kafka: &Kafka, tick: &str) -> anyhow::Result<()> {
     let folder = folder()?;
     let topic: &'static str = if tick == "1s" { "bench-latency-1s" } else { "bench-latency" };
     kafka.topic(topic)?;
-    let mut job = Job::start(&folder, &config(kafka, args, tick, topic, topic, ""))?;
+    let delivery = *args.delivery.last().context("--delivery names none")?;
+    let (of_sink, state) = delivery.settings("state");
+    let mut job = Job::start(&folder, &config(kafka, args, tick, topic, topic, &(of_sink + &state)))?;
     job.wait("the first tick", |job| job.metric("keytide_ready") == Some(1.0))?;
     let traffic = Traffic::start(kafka, topic, args.rate)?;
 

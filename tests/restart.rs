@@ -367,6 +367,32 @@ fn ticks_are_made_again_with_the_geo_databases_that_they_had() {
 }
 
 #[test]
+fn a_source_is_needed_as_long_as_ticks_are_to_be_made_again_from_it() {
+    let mut this = Restarted::new();
+    this.tables("key-0,sub-a\n");
+    this.configure(1, "checkpoint_every = \"1h\"");
+    let live = this.start();
+    live.find("the first checkpoint", || live.log().contains("a checkpoint is written").then_some(()))
+        .unwrap();
+    this.send(70);
+    this.wait(&live);
+    live.signal("KILL");
+    live.end();
+    let config = read_text(&this.job.path("keytide.toml"));
+    let renamed = config.replace("[[source]]\nname = \"calls\"", "[[source]]\nname = \"others\"");
+    fs::write(this.job.path("keytide.toml"), renamed).unwrap();
+    let (code, log) = this.start().end();
+    assert_eq!(code, Some(2), "{log}");
+    assert!(log.contains("start the job once with the source"), "{log}");
+    fs::write(this.job.path("keytide.toml"), config).unwrap();
+    let live = this.start();
+    this.send(7);
+    this.wait(&live);
+    live.stop();
+    assert_eq!(this.calls(), this.expected());
+}
+
+#[test]
 fn a_damaged_checkpoint_is_passed_over_and_the_ticks_since_are_made_again() {
     let mut this = Restarted::new();
     this.tables("key-0,sub-a\nkey-1,sub-b\n");

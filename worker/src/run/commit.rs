@@ -17,6 +17,8 @@ use crate::exit::Exit;
 
 /// How long to wait before inputs that can't be stored are tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// The bytes of rows from which ticks that wait are committed without another one.
+const KEPT_BYTES: usize = 64 << 20;
 /// How long results that aren't acknowledged are waited for before new ones are looked at.
 const ACKNOWLEDGED_AFTER: Duration = Duration::from_millis(5);
 
@@ -194,9 +196,11 @@ impl Committer {
         (!self.waiting.is_empty()).then_some(wait)
     }
 
-    /// Returns whether so many ticks wait that the next one can't be closed.
-    pub(super) fn is_full(&self) -> bool {
-        self.is_transactional && self.waiting.len() as u64 >= TICKS_PUBLISHED
+    /// Returns whether so many ticks wait that the next one can't be closed, or so many bytes that a transaction of
+    /// more would take long.
+    pub(super) fn is_full(&self, publisher: &Publisher) -> bool {
+        let bytes = publisher.kept().map_or(0, KeptRows::bytes);
+        self.is_transactional && (self.waiting.len() as u64 >= TICKS_PUBLISHED || bytes >= KEPT_BYTES)
     }
 
     /// Commits the ticks that the sinks have, and returns them. A ledger that sends rows itself commits all.

@@ -204,7 +204,7 @@ pub(super) fn publish(
         if is_replay || !committer.as_ref().is_some_and(|committer| committer.is_transactional) {
             live.published(tick);
         }
-        let is_full = committer.as_ref().is_some_and(|committer| committer.is_full());
+        let is_full = committer.as_ref().is_some_and(|committer| committer.is_full(publisher));
         if is_full {
             outlets.commit(live)?;
         }

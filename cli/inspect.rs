@@ -1,11 +1,14 @@
-//! `keytide inspect STATE` shows the checkpoints of a job: which there are, what the newest one holds, and from where the
-//! job would go on. It reads every byte of the newest one, so it also says whether that is sound. It needs no lock and
+//! `keytide inspect STATE` shows the checkpoints of a job: which there are, what the newest one holds, the last committed
+//! tick, and from where the job would go on. It reads every byte of the newest one, so it also says whether that is sound. It needs no lock and
 //! changes nothing.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use keytide_connectors::ledger::{self, Claim, History, TickRecord};
+use keytide_connectors::sink::encode::time;
 use keytide_connectors::store::{Manifest, Store};
 use keytide_worker::exit::{Exit, failure};
 use keytide_worker::run::restore::{ResumePoint, exit_of, resume_point};
@@ -31,11 +34,16 @@ struct Inspection {
     checkpoints: Vec<Manifest>,
     /// From where the job would go on; absent without a checkpoint.
     resume: Option<ResumePoint>,
+    /// The last tick that was committed; absent if the ledger is a topic.
+    committed: Option<TickRecord>,
+    /// The last life of the job; absent if the ledger is a topic.
+    life: Option<Claim>,
 }
 
 pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<ExitCode> {
     let refused = |error| failure(exit_of(&error), error);
     let store = Store::look(&args.state).map_err(|error| failure(Exit::Usage, error))?;
+    let store = Arc::new(store);
     let (mut checkpoints, mut newest) = (Vec::new(), None);
     for id in store.folders().map_err(refused)? {
         if let Some(manifest) = store.manifest(id).map_err(refused)? {
@@ -43,9 +51,15 @@ pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<ExitCode> {
             checkpoints.push(manifest);
         }
     }
+    let history = match &newest {
+        None => History::default(),
+        Some((_, newest)) => ledger::look(Arc::clone(&store), &newest.info.job)
+            .map_err(|error| failure(error.class().into(), error))?,
+    };
     let newest = newest.map(|(id, manifest)| store.read(id, manifest)).transpose().map_err(refused)?;
     let resume = newest.map(|newest| resume_point(&newest)).transpose()?;
-    let inspection = Inspection { checkpoints, resume };
+    let History { mut ticks, last_claim: life } = history;
+    let inspection = Inspection { checkpoints, resume, committed: ticks.pop(), life };
     let page = if args.json { json(&inspection)? } else { inspection.page(&args.state) };
     exit::print(&page)?;
     Ok(ExitCode::SUCCESS)
@@ -77,6 +91,17 @@ impl Inspection {
         line(format_args!("{:<28}{:>16}{:>20}", "part", "rows", "bytes"));
         for (name, part) in &newest.parts {
             line(format_args!("{name:<28}{:>16}{:>20}", grouped(part.rows), grouped(part.bytes)));
+        }
+        match (&self.committed, &self.life) {
+            (Some(tick), Some(Claim { generation, host, pid, .. })) => line(format_args!(
+                "\nThe last committed tick is number {}, {}, by life {generation} (process {pid} on {})",
+                tick.number,
+                time(tick.tick),
+                harmless(host)
+            )),
+            _ => line(format_args!(
+                "\nThe ledger isn't here: it is the topic PREFIX.progress.v1, which says what counts"
+            )),
         }
         line(format_args!("\nA job goes on behind the watermark {} at", resume.watermark));
         for partition in &resume.partitions {

@@ -183,6 +183,11 @@ fn a_job_that_is_stopped_goes_on_with_any_number_of_workers_and_repeats_nothing(
     let offsets = json["resume"]["partitions"].as_array().unwrap().iter();
     let read: u64 = offsets.map(|partition| partition["next_offset"].as_u64().unwrap()).sum();
     assert_eq!(read, this.sent + 2, "all calls, one of them twice, and what was no record: {json}");
+    assert_eq!(json["life"]["generation"], 4);
+    assert_eq!(
+        json["committed"]["number"],
+        json["checkpoints"].as_array().unwrap().last().unwrap()["number"]
+    );
     let owners: BTreeMap<String, Value> = this
         .rows("usage")
         .into_iter()

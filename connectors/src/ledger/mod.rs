@@ -84,6 +84,16 @@ pub fn check(sink: &KafkaSink) -> Result<bool, LedgerError> {
     kafka::topic::look(sink, &sink.progress_topic()).map(|found| found.is_some())
 }
 
+/// Reads the ledger that a job has in a store, and changes nothing. It is empty if the job's ledger is a topic.
+///
+/// # Errors
+/// If an object can't be read or isn't of the job's ledger.
+pub fn look(store: Arc<Store>, job: &str) -> Result<History, LedgerError> {
+    let mut reading = Reading::new(job);
+    StoreLedger::new(store, Arc::new(|| true)).read(&mut reading)?;
+    Ok(reading.take_history())
+}
+
 impl fmt::Debug for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ledger")

@@ -106,7 +106,8 @@ fn run_seed(test: &str, sinks: Sinks, form: &Form, seed: u64) {
             crashing.live(match random.random_range(0..20_u32) {
                 0 => End::Stopped,
                 1 => End::BrokerKilled,
-                2..4 if is_exact => End::Woken,
+                // Files have no fence but the lock of the state, which a zombie's successor would have to wait for.
+                2..4 if is_exact && !sinks.files => End::Woken,
                 4..12 => {
                     let count = *[1, 1, 2, 5].choose(&mut random).unwrap();
                     End::At { point: points.next().unwrap(), count }
@@ -161,12 +162,17 @@ fn counts(verdict: &Verdict) -> String {
 
 #[test]
 fn files_are_those_of_a_job_that_was_never_killed() {
-    run("crash-files", Sinks { delivery: None, files: true }, &Form::new(8));
+    run("crash-files", Sinks { delivery: None, files: true }, &Form::new(6));
+}
+
+#[test]
+fn topics_with_exactly_once_lose_and_repeat_nothing_also_if_a_fenced_process_is_woken() {
+    run("crash-exactly", Sinks { delivery: Some("exactly_once"), files: false }, &Form::new(10));
 }
 
 #[test]
 fn topics_with_exactly_once_and_files_beside_them_lose_and_repeat_nothing() {
-    run("crash-exactly", Sinks { delivery: Some("exactly_once"), files: true }, &Form::new(12));
+    run("crash-both", Sinks { delivery: Some("exactly_once"), files: true }, &Form::new(6));
 }
 
 #[test]

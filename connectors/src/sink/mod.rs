@@ -460,7 +460,10 @@ impl Publisher {
     pub fn replayed(&mut self, is_equal: bool) {
         let changed = &mut self.writers.changed;
         let of_tick = std::mem::take(&mut changed.of_tick);
-        if !is_equal {
+        if is_equal {
+            // What was published then is newer than what turned out otherwise before.
+            changed.found.retain(|key, _| !of_tick.contains_key(key));
+        } else {
             changed.found.extend(of_tick);
         }
     }
@@ -643,9 +646,10 @@ impl SinkWriters {
         if let TopicWriter::Sent(topics) = &mut self.topics {
             topics.begin_tick(tick);
         }
-        if self.is_replay {
+        if self.changed.is_watched {
             return Ok(());
         }
+        // The first tick of this program and configuration has them, also if an earlier life made it.
         for ((view, key), value) in std::mem::take(&mut self.changed.found) {
             self.send(view, &key, value.as_deref(), None)?;
         }

@@ -33,9 +33,9 @@ use super::tail::{VERSION, last_version};
 use crate::columnar::note;
 use crate::store::KEPT;
 
-/// The memories that were taken and may still be stored. One checkpoint is written at a time. That it is stored may
-/// become known only after the next one was taken.
-const TAKEN: usize = 2;
+/// The memories that were taken and may still be stored. A checkpoint counts once its tick is committed, which an outage
+/// of the brokers puts off while further ones are written.
+const TAKEN: usize = 256;
 
 /// Where the series of files were at the end of a tick.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -174,8 +174,7 @@ fn find(dir: &Path, view: View, series: &SeriesMemory, open: OpenMemory) -> Resu
 
 /// The memories to which a restore may go back, by which files are kept for it.
 ///
-/// A job goes on from its newest checkpoint. If that is damaged, a person may choose one of those before it. So files
-/// are kept for the [`KEPT`] checkpoints of the store, and for those that aren't stored yet.
+/// A job goes on from its newest checkpoint, or from one before it if that is damaged. So files are kept for the [`KEPT`] checkpoints of the store, and for those that aren't stored yet.
 #[derive(Debug, Default)]
 pub(super) struct Restores {
     /// The memories of checkpoints in the store, the oldest first.

@@ -146,13 +146,13 @@ impl Restarted {
 #[test]
 fn a_job_that_is_stopped_goes_on_with_any_number_of_workers_and_repeats_nothing() {
     let mut this = Restarted::new();
-    this.tables("key-0,sub-a\nkey-1,sub-a\nkey-2,sub-b\n");
+    this.tables("key-0,sub-a\nkey-1,sub-a\nkey-2,sub-b\nkey-9,\n");
     this.line(0, "no record");
     for (life, workers) in [1, 3, 2].into_iter().enumerate() {
         this.configure(workers, "checkpoint_every = \"1h\"");
         if life == 1 {
             // One key changes its owner and one has none any more, while no job runs.
-            this.tables("key-0,sub-b\nkey-1,sub-a\n");
+            this.tables("key-0,sub-b\nkey-1,sub-a\nkey-9,\n");
         }
         this.send(210);
         let live = this.start();
@@ -161,7 +161,7 @@ fn a_job_that_is_stopped_goes_on_with_any_number_of_workers_and_repeats_nothing(
         assert_eq!(log.contains("goes on from a checkpoint"), life > 0, "{log}");
     }
     assert_eq!(this.calls(), this.expected());
-    assert_eq!(this.rows("dead_letters").len(), 1, "what was told before isn't told again");
+    assert_eq!(this.rows("dead_letters").len(), 2, "of a record and of a table's row, each once");
     assert_eq!(this.rows("late").len(), 0);
     // The same request once more, after two restarts, is known.
     let first = format!(

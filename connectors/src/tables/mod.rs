@@ -110,11 +110,16 @@ impl TablesMemory {
         self.len() == 0
     }
 
-    /// Adds the changes of a tick, after which the rows are those that were held then.
-    pub fn apply(&mut self, read: &TablesRead) {
+    /// Adds the changes of ticks, after which the rows are those that were held then.
+    pub fn apply<'a>(&mut self, reads: impl IntoIterator<Item = &'a TablesRead>) {
         let mut by_table: BTreeMap<&'static str, Vec<&TableChange>> = BTreeMap::new();
-        for change in &read.changes {
-            by_table.entry(table_of(&change.row)).or_default().push(change);
+        for read in reads {
+            for change in &read.changes {
+                by_table.entry(table_of(&change.row)).or_default().push(change);
+            }
+            for letter in &read.dead_letters {
+                self.0.entry(letter.table.to_string()).or_default().bad.insert(letter.sha256);
+            }
         }
         for (name, changes) in by_table {
             self.0.entry(name.to_owned()).or_default().apply(changes);

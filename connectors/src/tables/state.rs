@@ -86,6 +86,8 @@ pub(super) struct TableMemory {
     rows: Vec<TableRow>,
     /// The offset of the next change.
     next_offset: u64,
+    /// The SHA-256 of the rows that became dead letters, which don't become one again.
+    pub(super) bad: BTreeSet<[u8; 32]>,
 }
 
 impl TableMemory {
@@ -188,12 +190,13 @@ impl UpsertState {
         }
     }
 
-    /// Returns the rows that are in force or will be, for a checkpoint. The rows of a key or id come together.
-    pub(super) fn memory(&self) -> TableMemory {
+    /// Returns the rows that are in force or will be, for a checkpoint. The rows of a key or id come together. `bad` are
+    /// those that became dead letters.
+    pub(super) fn memory(&self, bad: impl IntoIterator<Item = [u8; 32]>) -> TableMemory {
         let mut ids: Vec<RowId> = self.rows.keys().copied().collect();
         ids.sort_unstable();
         let rows = ids.into_iter().flat_map(|id| effective(&self.rows[&id])).collect();
-        TableMemory { rows, next_offset: self.next_offset }
+        TableMemory { rows, next_offset: self.next_offset, bad: bad.into_iter().collect() }
     }
 
     /// Emits how the rows that are held differ from those that an earlier life of the job held. Offsets go on where it
@@ -339,8 +342,8 @@ mod tests {
                 }
                 of_keys.apply(&key_changes);
                 of_plans.apply(&plan_changes);
-                prop_assert_eq!(&of_keys, &keys.memory());
-                prop_assert_eq!(&of_plans, &plans.memory());
+                prop_assert_eq!(&of_keys, &keys.memory([]));
+                prop_assert_eq!(&of_plans, &plans.memory([]));
             }
         }
     }

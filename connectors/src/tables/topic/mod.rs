@@ -44,7 +44,7 @@ use super::row::{Cell, Fault, database_decimal};
 use super::rows::{Ignored, column_of, json_row, place};
 use super::schema::{AcceptedRows, TableSchema, is_whole, keep};
 use super::state::{RecordRows, RowSlot, UpsertState};
-use super::{ROW_BYTES, ROWS, RowLocation, TableDeadLetter, TablesMemory, TablesRead, configured};
+use super::{BAD_ROWS, ROW_BYTES, ROWS, RowLocation, TableDeadLetter, TablesMemory, TablesRead, configured};
 use crate::framing::unframed;
 
 /// The most bytes of a record, which may have a row before and after, and a schema.
@@ -61,6 +61,8 @@ pub struct TopicTable {
     /// Columns for which a warning was given already.
     warned: BTreeSet<&'static str>,
     state: UpsertState,
+    /// The SHA-256 of the values that became dead letters, at most [`BAD_ROWS`].
+    bad: BTreeSet<[u8; 32]>,
 }
 
 impl TopicTable {
@@ -90,6 +92,7 @@ impl TopicTable {
             ignored: Ignored::default(),
             warned: BTreeSet::new(),
             state: UpsertState::default(),
+            bad: BTreeSet::new(),
         }
     }
 
@@ -125,12 +128,16 @@ impl TopicTable {
         let at = (partition, offset);
         if let Err(reason) = self.record(key, value, at, out) {
             let value = value.unwrap_or_default();
+            let sha256 = Sha256::digest(value).into();
+            if self.bad.len() < BAD_ROWS {
+                self.bad.insert(sha256);
+            }
             out.dead_letters.push(TableDeadLetter {
                 table: self.table.name().into(),
                 location: self.location(at),
                 reason,
                 length: value.len() as u64,
-                sha256: Sha256::digest(value).into(),
+                sha256,
             });
         }
         if self.ignored.len() > named {
@@ -146,12 +153,14 @@ impl TopicTable {
     /// Adds how the rows that are held differ from those that an earlier life of the job held: without one, every row.
     /// It replaces all changes so far, once the topic was read to the end that it had.
     pub fn go_on(&mut self, earlier: &TablesMemory, out: &mut TablesRead) {
-        self.state.go_on(&earlier.table(self.table.name()), &mut out.changes);
+        let earlier = earlier.table(self.table.name());
+        out.dead_letters.retain(|letter| !earlier.bad.contains(&letter.sha256));
+        self.state.go_on(&earlier, &mut out.changes);
     }
 
     /// Adds the rows that are held, for a checkpoint.
     pub fn remember(&self, memory: &mut TablesMemory) {
-        memory.0.insert(self.table.name().to_owned(), self.state.memory());
+        memory.0.insert(self.table.name().to_owned(), self.state.memory(self.bad.iter().copied()));
     }
 
     fn record(

@@ -48,12 +48,15 @@ impl WatchedTables {
         for (table, source) in configured(tables, hashes) {
             if let Some(TableSource::File { path, format }) = source {
                 let mut file = WatchedFile::new(table, path, *format);
+                let held = earlier.table(file.table.name());
+                // Rows that became dead letters in an earlier life don't become one again.
+                file.bad = held.bad.iter().copied().collect();
                 let read = file.read()?;
                 let mut first = TablesRead::default();
                 file.take_over(read, &mut first);
                 // No earlier change has to be undone, so the rows come as a bounded run reads them.
                 first.changes.clear();
-                file.state.go_on(&earlier.table(file.table.name()), &mut first.changes);
+                file.state.go_on(&held, &mut first.changes);
                 out.append(first);
                 files.push(file);
             }
@@ -69,7 +72,8 @@ impl WatchedTables {
     /// Adds the rows that are held, for a checkpoint.
     pub fn remember(&self, memory: &mut TablesMemory) {
         for file in &self.files {
-            memory.0.insert(file.table.name().to_owned(), file.state.memory());
+            let bad = file.bad.iter().copied();
+            memory.0.insert(file.table.name().to_owned(), file.state.memory(bad));
         }
     }
 

@@ -111,8 +111,7 @@ impl LiveState {
     /// Makes the cut that is asked for one of a checkpoint, if that is due. The last tick always is, unless a
     /// checkpoint is under way: [`wait_until_due`] waits for that.
     fn begin_checkpoint(&mut self, has_checkpoints: bool) {
-        let is_due = self.checkpoint.due.is_none_or(|due| Instant::now() >= due)
-            || self.checkpoint.ticks >= CHECKPOINT_TICKS;
+        let is_due = self.checkpoint.is_due() || self.checkpoint.ticks >= CHECKPOINT_TICKS;
         let is_asked = has_checkpoints && !self.checkpoint.is_busy && (self.last || is_due);
         self.checkpoint.is_asked = is_asked;
         self.checkpoint.is_busy |= is_asked;
@@ -226,8 +225,8 @@ fn wait_until_due(live: &Live, due: Instant) -> bool {
         if state.wait_for_checkpoint() {
             tracing::error!(
                 ticks = TICKS_UNSTORED,
-                "the job waits: no checkpoint could be stored for so many ticks, and after more of them a crash could not \
-                 be made good. The log says why they fail; most often the disk of state.url is full"
+                "the job waits for a checkpoint: none could be stored for so many ticks, and after more of them a crash could \
+                 not be made good. It is tried again; the log says why it fails, most often the disk of state.url is full"
             );
         }
         let most = if is_due || state.stopping { LOOK_AROUND } else { due - now };

@@ -117,8 +117,11 @@ pub struct CheckpointRules {
 const CHECKPOINT_SHARE: u32 = 20;
 /// The most ticks from one checkpoint to the next, which a crash makes again. It is half of what a ledger keeps.
 const CHECKPOINT_TICKS: u64 = 2_048;
-/// The most ticks since the last checkpoint that was stored. A ledger that forgot one of them couldn't bring the job back.
-const TICKS_UNSTORED: u64 = KEPT_TICKS - 64;
+/// The ticks since the last checkpoint that was stored from which the only ticks that are cut are those of a new attempt. A
+/// ledger that forgot one of them couldn't bring the job back.
+const TICKS_UNSTORED: u64 = KEPT_TICKS - 1_024;
+/// The most ticks since then, attempts included.
+const TICKS_KNOWN: u64 = KEPT_TICKS - 8;
 
 /// An error that ends a live job.
 #[derive(Debug, thiserror::Error)]
@@ -203,6 +206,8 @@ pub struct Status {
     /// The slow partitions, each with how many ms its events are behind those of the others; 0 while it is idle.
     pub slow: Vec<(PartitionInfo, u64)>,
     pub tables_read: bool,
+    /// True while ticks of an earlier life are made again, or a checkpoint is waited for.
+    pub is_held_up: bool,
     /// True if the last tick was cut because the job is behind its input.
     pub catching_up: bool,
 }
@@ -331,6 +336,13 @@ struct CheckpointState {
     is_waited_for: bool,
     /// The input at the cut, until it is taken.
     input: Option<(InputMemory, TablesMemory)>,
+}
+
+impl CheckpointState {
+    /// Returns whether it is time for the next one.
+    fn is_due(&self) -> bool {
+        self.due.is_none_or(|due| Instant::now() >= due)
+    }
 }
 
 /// A partition that is to be read.
@@ -583,6 +595,7 @@ impl Live {
                 .filter_map(|(partition, behind_ms)| Some((partition.clone(), (*behind_ms)?)))
                 .collect(),
             tables_read: state.tables_read,
+            is_held_up: state.replay.next().is_some() || state.checkpoint.is_waited_for,
             catching_up: state.behind,
         }
     }
@@ -612,7 +625,7 @@ impl Live {
                 state.has_room()
             },
             ceiling,
-            behind: state.behind,
+            behind: state.behind || state.replay.next().is_some(),
             recorded: Arc::clone(&state.replay.ticks),
             additions: state.additions.get_mut(slot).map(mem::take).unwrap_or_default(),
         }
@@ -723,12 +736,19 @@ impl LiveState {
         let computed = self.computed.iter().map(|(count, _)| *count).min().unwrap_or(0);
         self.closed_count < computed + TICKS_COMPUTED
             && self.closed_count < self.published.0 + TICKS_PUBLISHED
-            && self.number < self.checkpoint.stored + TICKS_UNSTORED
+            && (self.replay.next().is_some() || self.may_forget())
     }
 
-    /// Notes that no tick may be cut before a checkpoint is stored; returns true the first time.
+    /// Returns whether the ledger may forget the ticks that one more would make it forget.
+    fn may_forget(&self) -> bool {
+        let unstored = self.number.saturating_sub(self.checkpoint.stored);
+        let is_attempt = !self.checkpoint.is_busy && self.checkpoint.is_due();
+        unstored < TICKS_UNSTORED || is_attempt && unstored < TICKS_KNOWN
+    }
+
+    /// Notes that the job waits for a checkpoint, if it does; returns true the first time.
     fn wait_for_checkpoint(&mut self) -> bool {
-        let is_waiting = self.number >= self.checkpoint.stored + TICKS_UNSTORED;
+        let is_waiting = self.replay.next().is_none() && !self.may_forget();
         is_waiting && !mem::replace(&mut self.checkpoint.is_waited_for, true)
     }
 }

@@ -24,7 +24,7 @@ const POLL_WAIT: Duration = Duration::from_millis(10);
 /// The same while ticks follow each other at once: each would wait for it.
 const POLL_WAIT_BEHIND: Duration = Duration::from_millis(1);
 /// How long a partition that ends before what was read of it earlier is waited for. A new leader may know less at first.
-const SHORT_WAIT: Duration = Duration::from_secs(10);
+const SHORT_WAIT: Duration = Duration::from_secs(60);
 /// The number of events from which a reader hands them over.
 const BATCH_EVENTS: usize = 4_096;
 
@@ -268,8 +268,8 @@ impl PartitionReader {
             if let Some(gap) = partition.gap.take_if(|gap| gap.wanted < bound) {
                 pass_over(live, feed, partition, &gap, recorded, out)?;
             }
-            if partition.short.is_some_and(|since| since.elapsed() >= SHORT_WAIT) && !partition.reaches(bound)
-            {
+            let is_short = partition.short.is_some_and(|since| since.elapsed() >= SHORT_WAIT);
+            if recorded.is_some() && is_short && !partition.reaches(bound) {
                 return Err(partition.records_gone(&feed.name, partition.next_offset, bound));
             }
         }
@@ -458,7 +458,7 @@ impl LivePartition {
 
     /// Keeps a record for a later tick.
     fn keep(&mut self, message: &KafkaMessage<'_>) {
-        self.kept_end = None;
+        (self.kept_end, self.short) = (None, None);
         self.kept.push_back(KeptMessage {
             offset: message.offset,
             value: message.value.map(Into::into),

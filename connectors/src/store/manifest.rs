@@ -35,6 +35,8 @@ pub struct CheckpointInfo {
     pub program: String,
     /// How many workers the job had.
     pub workers: usize,
+    /// The name of the decoders of later ticks, which are those of geo databases.
+    pub decoders: String,
 }
 
 /// The facts about a part.

@@ -101,7 +101,7 @@ pub enum StoreError {
     #[error("state.url: can't {what} {object}: {source}")]
     Object { what: &'static str, object: String, source: object_store::Error },
     /// The bytes aren't those that were written.
-    #[error("state.url: {object} {reason}: it is damaged, and so is the checkpoint in the folder {folder}")]
+    #[error("state.url: {object} {reason}: it is damaged (in {folder})")]
     Damaged { object: String, folder: String, reason: String },
     #[error(
         "state.url: checkpoint {folder} has format {found}, and this version reads format {FORMAT}; start the version that \
@@ -235,8 +235,10 @@ impl Store {
     /// # Errors
     /// If an object can't be deleted.
     pub fn retain(&self, kept: &[CheckpointId]) -> Result<(), StoreError> {
+        let newest = kept.iter().map(|id| id.tick).max();
         for folder in self.folders()? {
-            if kept.contains(&folder) {
+            // What is newer belongs to a younger life, if this one was superseded and doesn't know it yet.
+            if kept.contains(&folder) || newest.is_some_and(|newest| folder.tick > newest) {
                 continue;
             }
             let folder = folder.name();
@@ -280,7 +282,10 @@ impl Store {
     /// If the object can't be written.
     pub fn write_inputs(&self, of: CheckpointId, blocks: Vec<Vec<u8>>) -> Result<String, StoreError> {
         let name = format!("{INPUTS}/{}", of.name());
-        match self.put(&name, blocks.into_iter().map(Bytes::from).collect()) {
+        let mut hasher = Xxh3::new();
+        blocks.iter().for_each(|block| hasher.update(block));
+        let checksum = hasher.digest128().to_le_bytes().to_vec();
+        match self.put(&name, blocks.into_iter().chain([checksum]).map(Bytes::from).collect()) {
             Ok(()) | Err(StoreError::Object { source: object_store::Error::AlreadyExists { .. }, .. }) => {
                 Ok(name)
             }
@@ -291,9 +296,15 @@ impl Store {
     /// Reads the inputs of a tick by their name.
     ///
     /// # Errors
-    /// If the object can't be read.
+    /// If the object can't be read or is damaged.
     pub fn read_inputs(&self, name: &str) -> Result<Vec<u8>, StoreError> {
-        self.get(name)
+        let mut bytes = self.get(name)?;
+        let checksum = bytes.split_off(bytes.len().saturating_sub(16));
+        if checksum != xxh3_128(&bytes).to_le_bytes() {
+            let reason = "has another checksum than it was written with".to_owned();
+            return Err(StoreError::Damaged { object: name.to_owned(), folder: INPUTS.to_owned(), reason });
+        }
+        Ok(bytes)
     }
 
     /// Returns the copies of geo databases.

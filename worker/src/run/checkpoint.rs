@@ -182,6 +182,7 @@ impl CheckpointWriter {
             state_version: STATE_VERSION,
             program: env!("CARGO_PKG_VERSION").to_owned(),
             workers: self.workers,
+            decoders: input.decoders.clone(),
         };
         let states = snapshot.rows.into_iter().map(|(id, rows)| {
             let count = rows.len();

@@ -13,6 +13,7 @@ use keytide_connectors::store::{CheckpointId, Store, StoreError};
 use keytide_dataflow::model::Tick;
 
 use super::checkpoint::CheckpointStats;
+use super::job::Patience;
 use crate::exit::Exit;
 
 /// How long to wait before inputs that can't be stored are tried again.
@@ -74,6 +75,7 @@ pub struct LedgerStats {
 /// Commits the ticks of a job.
 pub(super) struct Committer {
     ledger: Ledger,
+    patience: Arc<Patience>,
     store: Arc<Store>,
     made_by: MadeBy,
     /// True if the ledger sends the rows of topics.
@@ -89,7 +91,7 @@ pub(super) struct Committer {
 impl Committer {
     /// Makes the committer of a ledger that is claimed, of a job that makes `to_replay` ticks again.
     pub(super) fn new(
-        ledger: Ledger,
+        (ledger, patience): (Ledger, Arc<Patience>),
         store: Arc<Store>,
         made_by: MadeBy,
         is_transactional: bool,
@@ -101,6 +103,7 @@ impl Committer {
         let (stats, checkpoints) = (Arc::clone(stats), Arc::clone(checkpoints));
         Self {
             ledger,
+            patience,
             store,
             made_by,
             is_transactional,
@@ -200,7 +203,7 @@ impl Committer {
     /// more would take long.
     pub(super) fn is_full(&self, publisher: &Publisher) -> bool {
         let bytes = publisher.kept().map_or(0, KeptRows::bytes);
-        self.is_transactional && (self.waiting.len() as u64 >= TICKS_PUBLISHED || bytes >= KEPT_BYTES)
+        self.waiting.len() as u64 >= TICKS_PUBLISHED || bytes >= KEPT_BYTES
     }
 
     /// Commits the ticks that the sinks have, and returns them. A ledger that sends rows itself commits all.
@@ -215,6 +218,7 @@ impl Committer {
         let started = Instant::now();
         let none = KeptRows::default();
         let rows = publisher.kept().unwrap_or(&none);
+        self.patience.begin();
         fail_point("commit-before");
         let outcome = self.ledger.commit(rows, &self.waiting[..ready])?;
         fail_point("commit-after");

@@ -2,7 +2,8 @@
 //!
 //! *Healthy* means that a restart would not help: ticks close, or they wait for something outside of the process. A
 //! job is healthy while Kafka is away, a sink is slow or tables are being read. It is unhealthy once a tick stays open
-//! for [`STUCK_MS`] with nothing outside to wait for: then a reader or a worker hangs.
+//! for [`STUCK_MS`] with nothing outside to wait for: then a reader or a worker hangs. While ticks of an earlier life are
+//! made again, or a checkpoint is waited for, it is healthy, too.
 //!
 //! *Ready* means that results are fresh: tables are read, and the last acknowledged tick is younger than [`STALE_MS`]
 //! or [`STALE_TICKS`] ticks, whichever is longer. A tick without rows counts as acknowledged, so it proves nothing about
@@ -93,8 +94,11 @@ pub(super) fn readiness(sample: &JobSample) -> Readiness {
 fn stuck(sample: &JobSample) -> Option<String> {
     let status = &sample.status;
     // A job that ends waits for the sinks, which have their own deadline.
-    let waits_for_others =
-        sample.is_stopping || !status.tables_read || waits_for_sinks(sample) || status.open == 0;
+    let waits_for_others = sample.is_stopping
+        || !status.tables_read
+        || status.is_held_up
+        || waits_for_sinks(sample)
+        || status.open == 0;
     let open_ms = sample.now.saturating_sub(status.open);
     let allowed_ms = STUCK_MS.max(sample.tick_ms.saturating_mul(STUCK_TICKS));
     (!waits_for_others && open_ms > allowed_ms).then(|| {

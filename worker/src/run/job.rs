@@ -18,7 +18,7 @@ use std::mem;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use keytide_alerts::outbox::OutboxError;
@@ -96,8 +96,31 @@ struct Durable {
     checkpoints: Vec<Stored>,
     /// A random number that tells this life of the job from all others.
     nonce: u64,
-    /// The input, once there is one. Commits give up some time after it was told to end.
-    live: Arc<OnceLock<Arc<Live>>>,
+    /// Ends commits that take long once the job was told to end.
+    patience: Arc<Patience>,
+}
+
+/// Decides how long a commit may take.
+#[derive(Default)]
+pub(super) struct Patience {
+    /// The input, once there is one.
+    live: OnceLock<Arc<Live>>,
+    /// When the commit that is under way began.
+    begun: Mutex<Option<Instant>>,
+}
+
+impl Patience {
+    /// Notes that a commit begins.
+    pub(super) fn begin(&self) {
+        *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Returns whether a commit has to give up: it and the end of the job take as long as a flush may take.
+    fn is_over(&self) -> bool {
+        let begun = *self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        let stopping = self.live.get().and_then(|live| live.stopping_for());
+        stopping.zip(begun).is_some_and(|(stopping, begun)| stopping.min(begun.elapsed()) >= FLUSH)
+    }
 }
 
 /// Opens the store and the ledger of a job, reads with what it goes on, and claims the ledger for this life.
@@ -105,10 +128,10 @@ fn go_on(config: &JobConfig, state: &State, clock: Clock) -> anyhow::Result<(Dur
     let refused = |error: LedgerError| failure(error.class().into(), error);
     let store = restore::open(state)?;
     let nonce = RandomState::new().build_hasher().finish();
-    let live = Arc::<OnceLock<Arc<Live>>>::default();
+    let patience = Arc::<Patience>::default();
     let stop: Stop = {
-        let live = Arc::clone(&live);
-        Arc::new(move || live.get().and_then(|live| live.stopping_for()).is_some_and(|time| time >= FLUSH))
+        let patience = Arc::clone(&patience);
+        Arc::new(move || patience.is_over())
     };
     let (mut ledger, history) = match &config.sinks.kafka {
         Some(sink) if sink.delivery == Delivery::ExactlyOnce => {
@@ -125,7 +148,7 @@ fn go_on(config: &JobConfig, state: &State, clock: Clock) -> anyhow::Result<(Dur
     };
     let mut restored = restore::restore(&store, state, config, history, claim)?;
     let checkpoints = mem::take(&mut restored.checkpoints);
-    Ok((Durable { store, ledger, checkpoints, nonce, live }, restored))
+    Ok((Durable { store, ledger, checkpoints, nonce, patience }, restored))
 }
 
 /// Returns the name of this machine, for people.
@@ -152,7 +175,8 @@ impl LiveJob {
         let number = restored.number();
         let Restored { input, tables: earlier, policy: memory, files, snapshot, replay, inputs, .. } =
             restored;
-        let (decoders, replaced) = (restored.decoders, restored.replaced);
+        let (decoders, replaced, kept_decoders) =
+            (restored.decoders, restored.replaced, restored.kept_decoders);
         let is_transactional = durable.is_some()
             && config.sinks.kafka.as_ref().is_some_and(|sink| sink.delivery == Delivery::ExactlyOnce);
         let promise = match durable {
@@ -179,7 +203,9 @@ impl LiveJob {
             let files = publisher.files_memory().map_err(|error| failure(error.class().into(), error))?;
             Beginning { files, decoders: tables.geo.name.clone() }.write(&durable.store)?;
         }
-        let sources = kafka_sources(&config.sources)?;
+        let of_input = input.iter().flat_map(|input| &input.partitions).map(|partition| &partition.source);
+        let of_replay = replay.iter().flat_map(|record| &record.added).map(|added| &added.source);
+        let sources = kafka_sources(&config.sources, &of_input.chain(of_replay).cloned().collect())?;
         let workers = config.job.workers;
         let options = live::LiveOptions {
             tick_ms: config.job.tick_ms,
@@ -219,7 +245,7 @@ impl LiveJob {
             clock,
             publish_error: Arc::default(),
         };
-        let decoders = start_decoders(config, &live, &tables.geo, decoders, &replaced)?;
+        let decoders = start_decoders(config, &live, &tables.geo, decoders, &replaced, &kept_decoders)?;
         let mut threads = Vec::new();
         for slot in 0..workers.get() {
             let feeds = feeds(&config.sources)?;
@@ -235,8 +261,8 @@ impl LiveJob {
         let (counts, counted) = mpsc::channel();
         let (pieces, checkpoints, committer) = match durable {
             None => (Pieces::default(), None, None),
-            Some(Durable { store, ledger, checkpoints, nonce, live: of_ledger }) => {
-                let _ = of_ledger.set(Arc::clone(&live));
+            Some(Durable { store, ledger, checkpoints, nonce, patience }) => {
+                let _ = patience.live.set(Arc::clone(&live));
                 let (sender, pieces) = mpsc::channel();
                 let writer = CheckpointWriter {
                     store: Arc::clone(&store),
@@ -251,9 +277,15 @@ impl LiveJob {
                 };
                 let thread = thread::Builder::new().name("checkpoints".to_owned());
                 let thread = thread.spawn(move || writer.run(&pieces))?;
-                let made_by = MadeBy { program: env!("CARGO_PKG_VERSION").to_owned(), config: fingerprint };
+                // The prefix is a part of the rows' ids.
+                let prefix = config.sinks.kafka.as_ref().map_or("", |sink| &sink.prefix);
+                let made_by = MadeBy {
+                    program: env!("CARGO_PKG_VERSION").to_owned(),
+                    config: format!("{fingerprint} {prefix}"),
+                };
                 let stats = (&handle.ledger, &handle.checkpoints);
-                let committer = Committer::new(ledger, store, made_by, is_transactional, to_replay, stats);
+                let committer =
+                    Committer::new((ledger, patience), store, made_by, is_transactional, to_replay, stats);
                 (Pieces::new(sender), Some(thread), Some(committer))
             }
         };
@@ -337,10 +369,11 @@ impl Handle {
         };
         let published = publish(outlets, results, workers, &self.live, &self.results, watchers);
         if let Err(error) = published {
-            pieces.send(Piece::GivenUp);
             tracing::error!("{error}");
             *self.publish_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            // In this order no cut comes between that asks for one more checkpoint.
             self.live.stop();
+            pieces.send(Piece::GivenUp);
         }
         notifier.stop();
     }
@@ -361,7 +394,7 @@ fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHa
 type KafkaSources = Vec<(usize, String, Topic, Vec<(u32, u64)>)>;
 
 /// Opens the sources' topics; returns each with the start of its partitions.
-fn kafka_sources(sources: &[Source]) -> anyhow::Result<KafkaSources> {
+fn kafka_sources(sources: &[Source], known: &BTreeSet<String>) -> anyhow::Result<KafkaSources> {
     let mut found = Vec::new();
     for (index, source) in sources.iter().enumerate() {
         let SourceKind::Kafka(kafka) = &source.kind else {
@@ -373,7 +406,9 @@ fn kafka_sources(sources: &[Source]) -> anyhow::Result<KafkaSources> {
         };
         let topic = Topic::open(&kafka.client, &kafka.topic).map_err(kafka_failure)?;
         let partitions = topic.partitions().map_err(kafka_failure)?;
-        let starts = topic.starts(&kafka.start, &partitions).map_err(kafka_failure)?;
+        // An earlier life knows better where it goes on; its `start` may be gone.
+        let start = if known.contains(&source.name) { &Start::Earliest } else { &kafka.start };
+        let starts = topic.starts(start, &partitions).map_err(kafka_failure)?;
         found.push((index, source.name.clone(), topic, starts));
     }
     Ok(found)
@@ -470,7 +505,7 @@ fn recorded_decoders(
 }
 
 /// Makes the decoders with which readers start: those of the name `first` if an earlier life had them. The others that it
-/// had are `replaced`. If geo databases changed since, the new ones follow after the first tick that is
+/// had are `replaced`, and older checkpoints need those of `kept`. If geo databases changed since, the new ones follow after the first tick that is
 /// no replay.
 fn start_decoders(
     config: &JobConfig,
@@ -478,6 +513,7 @@ fn start_decoders(
     geo: &JobGeo,
     first: Option<String>,
     replaced: &BTreeMap<Tick, String>,
+    kept: &[String],
 ) -> anyhow::Result<Arc<Decoders>> {
     let first = first.unwrap_or_else(|| geo.name.clone());
     let last = replaced.values().next_back().unwrap_or(&first);
@@ -487,7 +523,7 @@ fn start_decoders(
         live.replace_decoders(named_decoders(config, Arc::clone(&geo.databases), geo.name.clone()));
     }
     if let Some(copies) = &geo.copies
-        && let Err(error) = copies.retain(replaced.values().chain([&first, &geo.name]))
+        && let Err(error) = copies.retain(replaced.values().chain(kept).chain([&first, &geo.name]))
     {
         tracing::warn!("old copies of geo databases can't be deleted: {error}");
     }

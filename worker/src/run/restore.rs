@@ -15,7 +15,7 @@ use anyhow::Context as _;
 use keytide_alerts::policy::PolicyMemory;
 use keytide_config::{JobConfig, State};
 use keytide_connectors::ledger::{History, TickRecord};
-use keytide_connectors::live::{InputMemory, PartitionMemory, RecordedInputs, TickInputs};
+use keytide_connectors::live::{InputMemory, PartitionMemory, RecordedInputs, TICKS_PUBLISHED, TickInputs};
 use keytide_connectors::sink::FilesMemory;
 use keytide_connectors::sink::encode::time;
 use keytide_connectors::store::{
@@ -72,6 +72,8 @@ pub fn resume_point(checkpoint: &Checkpoint) -> anyhow::Result<ResumePoint> {
 pub(super) struct Restored {
     /// The checkpoint and those before it that count, the oldest first.
     pub(super) checkpoints: Vec<Stored>,
+    /// The names of the decoders of all of them.
+    pub(super) kept_decoders: Vec<String>,
     /// How far the input was at the checkpoint.
     pub(super) input: Option<InputMemory>,
     pub(super) policy: PolicyMemory,
@@ -124,9 +126,16 @@ pub(super) fn restore(
     let History { ticks, last_claim } = history;
     // 1. A job that has committed nothing begins anew.
     let Some(first) = ticks.first() else {
-        if last_claim.is_none() && !folders.is_empty() {
+        // A life that committed nothing has a claim, and no checkpoint but of its first ticks.
+        let is_of_first = |id: &CheckpointId| {
+            store
+                .manifest(*id)
+                .is_ok_and(|manifest| manifest.is_none_or(|of| of.info.number <= TICKS_PUBLISHED))
+        };
+        let has_begun = last_claim.is_none() && store.read_start().map_err(refused)?.is_some();
+        if has_begun || last_claim.is_none() && !folders.is_empty() || !folders.iter().all(is_of_first) {
             return Err(fatal(format!(
-                "state.url: {dir} has checkpoints, and the ledger knows none of their ticks: was the topic deleted or made \
+                "state.url: {dir} has a state, and the ledger knows none of its ticks: was the topic deleted or made \
                  anew, or were `delivery` or `prefix` changed? Bring it back, or begin anew with another folder and another \
                  prefix"
             )));
@@ -173,6 +182,8 @@ pub(super) fn restore(
             )));
         }
     };
+    let decoders = |stored: &Stored| Some(store.manifest(stored.id).ok()??.info.decoders);
+    restored.kept_decoders = candidates.iter().filter_map(decoders).collect();
     restored.checkpoints = candidates;
     // 3. The ticks since, and what tables changed in them.
     restored.replay = ticks.into_iter().filter(|record| record.number > restored.number()).collect();
@@ -188,10 +199,10 @@ pub(super) fn restore(
             ))
         })?;
         let RecordedInputs { decoders, tables } = read;
-        restored.tables.apply(&tables);
         restored.inputs.insert(record.tick, tables);
         restored.replaced.extend(decoders.map(|name| (record.tick, name)));
     }
+    restored.tables.apply(restored.inputs.values());
     tracing::info!(
         checkpoint = restored.input.as_ref().map(|input| time(input.tick)),
         rows = restored

@@ -43,8 +43,8 @@ pub(super) fn work(
         Ok(dataflow) => dataflow,
         Err(error) => {
             // The job doesn't wait for a checkpoint to which this worker adds nothing.
-            pieces.send(Piece::GivenUp);
-            return live.fail(error.into());
+            live.fail(error.into());
+            return pieces.send(Piece::GivenUp);
         }
     };
     let open = live.enter_worker(index);

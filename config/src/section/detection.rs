@@ -72,7 +72,7 @@ impl RawDetection {
         // The numbers are the detector's own levels, for those that are absent.
         let levels = [
             ("notice", notice, found.notice.unwrap_or(0)),
-            ("alert", alert, found.alert.unwrap_or(2_000)),
+            ("alert", alert, found.alert.unwrap_or(250)),
             ("revoke", revoke, found.revoke.unwrap_or(10_000)),
         ];
         for pair in levels.windows(2) {

@@ -5,7 +5,7 @@
 //! of a key in 131,072 is taken to be a leak. L is the logarithm of the odds to base 2; the score is their probability
 //! in percent, 100/(1 + 2^-L).
 //!
-//! *Notice* from L >= 0, *alert* from L >= 1. *Revoke* from L >= 10 **and** either 6 bits of a new country or system
+//! *Notice* from L >= 0, *alert* from L >= 1/4. *Revoke* from L >= 10 **and** either 6 bits of a new country or system
 //! with 6 of behaviour or errors, or a hard fact. One family alone alerts at most (24 - 17 = 7). Volume is no second
 //! witness beside a new place, as who travels calls at other hours; and what an owner does at the usual provider (a load
 //! test with a tool of its own, more machines) is never taken for theft. Of the three widths of
@@ -202,7 +202,7 @@ impl Default for Tuning {
         Self {
             prior: -17_000,
             notice: 0,
-            alert: 1_000,
+            alert: 250,
             revoke: 10_000,
             caps: Family::ALL.map(Family::cap),
             weights,

@@ -55,6 +55,8 @@ pub struct ObservedSignal {
     pub(super) usual: u64,
     /// True if its usual calls have stopped since then.
     pub has_moved: bool,
+    /// True of an agent or a route if no new country or system called in the window in which it was first observed.
+    pub(super) is_apart: bool,
     /// The surprise if all calls had the value.
     pub(super) whole: Bits,
     /// The bits of a volume that go if the calls of all keys become e times as many.
@@ -87,6 +89,7 @@ impl ObservedSignal {
             others: 0,
             usual: 0,
             has_moved: false,
+            is_apart: false,
             whole: bits,
             slope: Bits::NONE,
             expected: 0,
@@ -164,13 +167,14 @@ pub fn is_incident(severity: Severity, observed: &[ObservedSignal]) -> bool {
 }
 
 /// Returns whether a key may be taken by those new countries, systems and agents alone that stay: with 20 calls at least,
-/// in two windows at least. A visit is no reason to take a key from anybody.
+/// in two windows at least. A visit is no reason to take a key from anybody. Nor is a client that came without a new
+/// place: it is the owner's, and a place that comes later is another matter.
 fn is_occupied(tuning: &Tuning, observed: &[ObservedSignal]) -> bool {
     let stays = |one: &&ObservedSignal| match one.signal {
         Signal::Country | Signal::Asn | Signal::Agent => {
-            one.total >= STAYING_CALLS && one.observed_ms > one.first_ms
+            one.total >= STAYING_CALLS && one.observed_ms > one.first_ms && !one.is_apart
         }
-        _ => true,
+        _ => !one.is_apart,
     };
     let staying = sums(observed.iter().filter(stays));
     Verdict::of(tuning, Signal::ALL.iter().copied().zip(staying)).severity > Severity::Alert
@@ -195,7 +199,9 @@ pub(super) fn sums<'a>(observed: impl IntoIterator<Item = &'a ObservedSignal>) -
 ///    a stranger calls from elsewhere;
 /// 5. a new country, system or network counts half if the usual calls stopped when it came, and volume with a country or
 ///    system: an owner who moves takes the calls along, and a thief adds to them;
-/// 6. of several new countries, systems or agents all but the most surprising count a quarter: a traveller shows several
+/// 6. beside a new country or system, an agent or a route that came without one counts a quarter: a stranger brings the
+///    client along, and two oddities apart are each as common as before;
+/// 7. of several new countries, systems or agents all but the most surprising count a quarter: a traveller shows several
 ///    at once.
 pub(super) fn count(observed: &mut [ObservedSignal], learned_ms: u64, knows_systems: bool) {
     let mut has_new_system = false;
@@ -206,6 +212,7 @@ pub(super) fn count(observed: &mut [ObservedSignal], learned_ms: u64, knows_syst
     }
     let is_at_home = knows_systems && !has_new_system;
     let is_place = |one: &ObservedSignal| matches!(one.signal, Signal::Country | Signal::Asn);
+    let has_place = observed.iter().any(|one| is_place(one) && one.counted > Bits::NONE);
     let has_moved = observed.iter().any(|one| one.has_moved && is_place(one) && one.counted > Bits::NONE);
     // Of the kinds with several values that count: how many do, and the most surprising one.
     let mut several = [(Signal::Country, 0, None), (Signal::Asn, 0, None), (Signal::Agent, 0, None)];
@@ -220,6 +227,9 @@ pub(super) fn count(observed: &mut [ObservedSignal], learned_ms: u64, knows_syst
         };
         if one.has_moved || has_moved && one.signal.family() == Family::Volume {
             one.counted = Bits(one.counted.0 / 2);
+        }
+        if one.is_apart && has_place {
+            one.counted = Bits(one.counted.0 / 4);
         }
         if let Some((_, values, most)) = several.iter_mut().find(|kind| kind.0 == one.signal) {
             *values += 1;
@@ -273,8 +283,8 @@ pub(super) fn keep(all: &mut Vec<ObservedSignal>, observed: ObservedSignal) {
         // Fewer bits than before count again once those are an hour old.
         let weight = |one: &ObservedSignal| counted_burst(one.bits, one.is_familiar);
         if weight(&observed) >= weight(before) {
-            let (usual, has_moved) = (before.usual, before.has_moved);
-            *before = ObservedSignal { first_ms: before.first_ms, usual, has_moved, ..observed };
+            let &mut ObservedSignal { first_ms, usual, has_moved, is_apart, .. } = before;
+            *before = ObservedSignal { first_ms, usual, has_moved, is_apart, ..observed };
         }
         (before.total, before.others) = (total, others);
         return;
@@ -311,6 +321,8 @@ mod tests {
         let counts = |one: &ObservedSignal| one.has_moved && one.counted > Bits::NONE;
         let has_moved =
             observed.iter().any(|one| counts(one) && [Signal::Country, Signal::Asn].contains(&one.signal));
+        let is_place = |one: &ObservedSignal| [Signal::Country, Signal::Asn].contains(&one.signal);
+        let has_place = observed.iter().any(|one| is_place(one) && one.counted > Bits::NONE);
         for one in observed.iter_mut() {
             let (behaviour, volume) = (Family::Behaviour, Family::Volume);
             let halves = one.signal == Signal::Country && is_at_home
@@ -318,6 +330,7 @@ mod tests {
             let moves = one.has_moved || has_moved && one.signal.family() == volume;
             one.counted = Bits(one.counted.0 / if halves { 2 } else { 1 });
             one.counted = Bits(one.counted.0 / if moves { 2 } else { 1 });
+            one.counted = Bits(one.counted.0 / if one.is_apart && has_place { 4 } else { 1 });
             if [Signal::Network, Signal::FanOut].contains(&one.signal) && is_at_home {
                 one.counted = Bits::NONE;
             }
@@ -340,6 +353,8 @@ mod tests {
             ![Signal::Country, Signal::Asn, Signal::Agent].contains(&one.signal)
                 || one.total >= 20 && one.observed_ms > one.first_ms
         });
+        // The owner's new client takes no key.
+        staying.retain(|one| !one.is_apart);
         let staying = Verdict::of(&Tuning::default(), Signal::ALL.iter().copied().zip(sums(&staying)));
         let is_limited = hard < SURE && !(is_well_known && staying.severity == Severity::Revoke);
         let most = if is_limited { Severity::Alert } else { Severity::Revoke };
@@ -353,11 +368,11 @@ mod tests {
 
     fn signals() -> impl Strategy<Value = Vec<ObservedSignal>> {
         let bits = prop_oneof![Just(0_u32), 1_u32..4, 1_u32..40_000];
-        let flags = (any::<bool>(), any::<bool>());
+        let flags = (any::<bool>(), any::<bool>(), any::<bool>());
         let one = (0..Signal::ALL.len(), 0_u64..4, bits, 0_u64..3, flags, 0_u32..40);
         prop::collection::vec(one, 0..14).prop_map(|all| {
             let mut signals: Vec<ObservedSignal> = Vec::new();
-            for (signal, value, bits, minute, (is_familiar, has_moved), total) in all {
+            for (signal, value, bits, minute, (is_familiar, has_moved, is_apart), total) in all {
                 let signal = Signal::ALL[signal];
                 let value = if is_value(signal) { value } else { 0 };
                 if signals.iter().any(|one| (one.signal, one.value) == (signal, value)) {
@@ -366,12 +381,14 @@ mod tests {
                 let new = ObservedSignal::new(signal, 0, Bits(bits));
                 let (first_ms, observed_ms) = (minute * WINDOW_MS, 2 * WINDOW_MS);
                 let has_moved = has_moved && is_value(signal);
+                let is_apart = is_apart && [Signal::Agent, Signal::Route].contains(&signal);
                 signals.push(ObservedSignal {
                     value,
                     first_ms,
                     observed_ms,
                     is_familiar,
                     has_moved,
+                    is_apart,
                     total,
                     ..new
                 });

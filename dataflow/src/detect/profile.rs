@@ -16,10 +16,13 @@
 //! agents are on probation (see [`novelty`](super::novelty)).
 //!
 //! **Volume** counts after a key's first day, and only if the window has 10 calls, 50 an hour, and three times what was
-//! expected, in two of three consecutive windows. One window suffices if its calls are four bits beyond an alert and other
+//! expected, in two of three consecutive windows. One window suffices if its calls are 4.75 bits beyond an alert and other
 //! signals had six bits before it; volume alone never suffices, as a loop of a minute is no leak. A count doesn't fall, so
 //! this holds from the call on that makes it true: [`Profile::early`] returns it before the window's end, and the end
 //! agrees.
+//!
+//! Only a first call from a new place in the same minute may lower the verdict at its end: a client that came without one
+//! counts less beside it.
 //!
 //! **Limits of the verdict.** A key with fewer than 300 calls of the last month never exceeds an alert without a hard
 //! fact. Travel ([`travel`]) counts after seven days of learning.
@@ -64,7 +67,7 @@ const KNOWN_CALLS: u64 = 300;
 /// The calls of a key whose bursts have all of their bits: fewer say as little about what is usual.
 const WELL_KNOWN_CALLS: u64 = 600;
 /// How far beyond an alert a window must be to fire before its end, in thousandths of a bit.
-const EARLY: i64 = 4_000;
+const EARLY: i64 = 4_750;
 /// The least of other signals for that, in thousandths of a bit.
 const CORROBORATES: i64 = 6_000;
 /// The usual calls, in thousandths, without which one can't tell that they stopped.
@@ -393,7 +396,8 @@ impl Profile {
     }
 
     /// Judges the window that starts at `start_ms` and isn't over. Returns the profile as it would be after it, if the
-    /// window is far enough beyond an alert. The verdict at the window's end is never lower.
+    /// window is far enough beyond an alert. The verdict at the window's end isn't lower, unless a new place calls for
+    /// the first time in the same window and a client came without one.
     #[must_use]
     pub fn early(&self, start_ms: u64, window: &Window, facts: &Facts, tuning: &Tuning) -> Option<Self> {
         let mut profile = self.clone();
@@ -761,11 +765,15 @@ impl Profile {
 
     fn judge_values(&mut self, start_ms: u64, window: &Window, is_familiar: bool, allowed: &[Allowance]) {
         let calls = window.calls.max(1);
+        let is_place = |signal| matches!(signal, Signal::Country | Signal::Asn);
+        // True once a new country or system called in this window. Places are judged before what is called, and with what.
+        let mut has_place = false;
         // Values that were new stay as long as they keep their share.
         for observed in self.observed.iter_mut().filter(|observed| observed.value != 0) {
             let Some(tally) = window.values.of(observed.signal) else { continue };
             let at = tally.values().binary_search_by_key(&observed.value, |entry| entry.0);
             let of_value = at.map_or(0, |at| tally.values()[at].1);
+            has_place |= of_value > 0 && is_place(observed.signal);
             observed.total = observed.total.saturating_add(of_value);
             observed.others = observed.others.saturating_add(calls - of_value.min(calls));
             observed.is_familiar &= of_value == 0 || is_familiar;
@@ -789,6 +797,8 @@ impl Profile {
             if novel.is_empty() {
                 continue;
             }
+            has_place |= is_place(signal);
+            let is_apart = matches!(signal, Signal::Agent | Signal::Route) && !has_place;
             novel.sort_by_key(|novel| (std::cmp::Reverse(novel.calls), novel.value));
             let (single, rest) = novel.split_at(novel.len().min(FOLLOWED_OF_A_KIND));
             let single = single.iter().map(|novel| (novel.value, novel.calls, novel.bits));
@@ -808,6 +818,7 @@ impl Profile {
                     whole,
                     seen: of_value.into(),
                     is_familiar,
+                    is_apart,
                     shown: shown.into_iter().collect(),
                     ..ObservedSignal::new(signal, start_ms, bits)
                 };
@@ -1165,6 +1176,34 @@ mod tests {
     }
 
     #[test]
+    fn a_client_that_came_apart_counts_a_quarter_beside_a_new_place() {
+        let (mut profile, _) = known(3);
+        // A client from another network of the usual system.
+        let mut client = window(2, AWAY);
+        (client.values.countries, client.values.asns) =
+            (window(2, HOME).values.countries, window(2, HOME).values.asns);
+        let agent = |profile: &Profile| {
+            let mut agents = profile.observed().iter().filter(|one| one.signal == Signal::Agent);
+            agents.next().map(|one| (one.bits.0, one.counted.0)).unwrap()
+        };
+        let mut taken = profile.clone();
+        staged(&mut profile, 3, &client, &Facts::default());
+        let (bits, counted) = agent(&profile);
+        assert_eq!(bits, counted);
+        // Somebody else calls from elsewhere, with the usual client.
+        let mut elsewhere = window(2, AWAY);
+        elsewhere.values.agents = window(2, HOME).values.agents;
+        staged(&mut profile, 1, &elsewhere, &Facts::default());
+        let (bits, counted) = agent(&profile);
+        assert_eq!(counted, bits / 4);
+        // A stranger comes with both, or changes the client later.
+        staged(&mut taken, 1, &elsewhere, &Facts::default());
+        staged(&mut taken, 1, &window(2, AWAY), &Facts::default());
+        let (bits, counted) = agent(&taken);
+        assert_eq!(bits, counted);
+    }
+
+    #[test]
     fn a_leak_does_not_become_the_baseline_within_a_day_and_does_after() {
         let (mut profile, _) = known(3);
         let before = profile.rate.expected(Slot::at(profile.next_ms(), 0), HOUR_MS);
@@ -1321,6 +1360,24 @@ mod tests {
                 prop_assert_eq!(whole.verdict(), parts.verdict());
             }
             prop_assert_eq!(whole, parts);
+        }
+
+        /// An owner's new client, then a new place, are no reason to take the key, however much both call.
+        #[test]
+        fn a_client_that_came_without_the_place_takes_no_key(
+            with_client in 1_u32..60, minutes in 1_u64..90, pause in 0_u64..58, from_place in 1_u32..400,
+            stays in 1_u64..30, goes_on in any::<bool>(),
+        ) {
+            let (mut profile, _) = known(2);
+            let (mut client, mut elsewhere) = (window(with_client, HOME), window(from_place, AWAY));
+            client.values.agents = window(with_client, AWAY).values.agents;
+            elsewhere.values.agents = window(from_place, HOME).values.agents;
+            let later = if goes_on { both(&elsewhere, &client) } else { elsewhere };
+            let mut most = staged(&mut profile, minutes, &client, &Facts::default());
+            for (minutes, other) in [(pause, &Window::default()), (stays, &later)] {
+                most = most.max(staged(&mut profile, minutes, other, &Facts::default()));
+            }
+            prop_assert!(most < Severity::Revoke, "{:?}", profile.observed());
         }
 
         /// What an open window says beyond doubt its end says too.

@@ -78,6 +78,8 @@ struct Setup {
     earlier: Vec<Cut>,
     /// Workers take ticks and don't compute them before this is set.
     computing: Arc<AtomicBool>,
+    /// True if checkpoints can be stored.
+    stores: Arc<AtomicBool>,
 }
 
 impl Default for Setup {
@@ -93,6 +95,7 @@ impl Default for Setup {
             topic: MemoryTopic::default(),
             earlier: Vec::new(),
             computing: Arc::new(AtomicBool::new(true)),
+            stores: Arc::new(AtomicBool::new(true)),
         }
     }
 }
@@ -144,8 +147,9 @@ impl Job {
         let cuts = Arc::<Mutex<Vec<Cut>>>::default();
         let run = |worker| {
             let (live, computing) = (Arc::clone(&live), Arc::clone(&setup.computing));
+            let stores = Arc::clone(&setup.stores);
             let cuts = Arc::clone(&cuts);
-            thread::spawn(move || run_worker(&live, worker, &computing, &cuts))
+            thread::spawn(move || run_worker(&live, worker, &computing, &stores, &cuts))
         };
         let workers = (0..setup.workers).map(run).collect();
         Self { live, topic, cuts, threads, workers }
@@ -176,7 +180,13 @@ impl Job {
     }
 }
 
-fn run_worker(live: &Live, worker: usize, computing: &AtomicBool, cuts: &Mutex<Vec<Cut>>) -> Vec<Message> {
+fn run_worker(
+    live: &Live,
+    worker: usize,
+    computing: &AtomicBool,
+    stores: &AtomicBool,
+    cuts: &Mutex<Vec<Cut>>,
+) -> Vec<Message> {
     live.enter_worker(worker);
     let mut messages = Vec::new();
     let mut closed = VecDeque::new();
@@ -185,7 +195,8 @@ fn run_worker(live: &Live, worker: usize, computing: &AtomicBool, cuts: &Mutex<V
             if let Message::Close { info, checkpoint, .. } = &message {
                 closed.push_back(info.tick);
                 if *checkpoint && worker == 0 {
-                    live.end_checkpoint(Duration::ZERO, None);
+                    let number = live.state().number;
+                    live.end_checkpoint(Duration::ZERO, stores.load(Ordering::Relaxed).then_some(number));
                 }
             }
             messages.push(message);
@@ -625,6 +636,31 @@ fn recorded_ticks_are_made_again_from_the_same_records_with_any_number_of_worker
             assert_eq!(again.earlier.as_ref(), Some(&cut.record));
         }
     }
+}
+
+#[test]
+fn a_job_whose_checkpoints_fail_waits_before_its_ledger_forgets_and_goes_on_once_one_is_stored() {
+    let stores = Arc::new(AtomicBool::new(false));
+    // A tick is due at once, and a checkpoint each hundredth of a second.
+    let checkpoints = Some(CheckpointRules { every_ms: 10 });
+    let setup =
+        Setup { workers: 1, tick_ms: 0, checkpoints, stores: Arc::clone(&stores), ..Setup::default() };
+    let job = Job::start(setup);
+    // Most of the ticks that it may have without one are over.
+    job.live.state().number += TICKS_UNSTORED - 20;
+    job.wait("the job waits", |status| status.is_held_up);
+    let number = || job.live.state().number;
+    let waited = number();
+    assert!((TICKS_UNSTORED..TICKS_KNOWN).contains(&waited), "{waited}");
+    // Only attempts cut ticks, of which the ledger knows more than there can be until a person looks.
+    job.wait("another attempt", |_| number() > waited + 3);
+    assert!(job.live.status().is_held_up);
+    stores.store(true, Ordering::Relaxed);
+    job.wait("it goes on", |status| !status.is_held_up);
+    let stored = number();
+    job.wait("ticks are cut", |_| number() > stored + 100);
+    let is_attempt = |message: &&Message| matches!(message, Message::Close { checkpoint: true, .. });
+    assert!(job.end().iter().flatten().filter(is_attempt).count() > 4);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use keytide_connectors::store::{CheckpointId, Store, StoreError};
 use keytide_dataflow::model::Tick;
 
 use super::checkpoint::CheckpointStats;
-use super::job::Patience;
+use super::patience::Patience;
 use crate::exit::Exit;
 
 /// How long to wait before inputs that can't be stored are tried again.

@@ -16,9 +16,9 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io;
 use std::mem;
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use keytide_alerts::outbox::OutboxError;
@@ -45,7 +45,8 @@ use super::checkpoint::{CheckpointStats, CheckpointWriter, Piece, Pieces, Stored
 use super::commit::{Committer, LedgerStats, PublishError};
 use super::notify::Notifier;
 use super::observe::WorkerStats;
-use super::publish::{FLUSH, Outlets, ResultCounters, Subscriber, Watchers, publish};
+use super::patience::Patience;
+use super::publish::{Outlets, ResultCounters, Subscriber, Watchers, publish};
 use super::restore::{self, Beginning, Restored};
 use super::tables::{GeoFeed, JobGeo, ReferenceData, named_decoders};
 use super::top::LiveTop;
@@ -98,29 +99,6 @@ struct Durable {
     nonce: u64,
     /// Ends commits that take long once the job was told to end.
     patience: Arc<Patience>,
-}
-
-/// Decides how long a commit may take.
-#[derive(Default)]
-pub(super) struct Patience {
-    /// The input, once there is one.
-    live: OnceLock<Arc<Live>>,
-    /// When the commit that is under way began.
-    begun: Mutex<Option<Instant>>,
-}
-
-impl Patience {
-    /// Notes that a commit begins.
-    pub(super) fn begin(&self) {
-        *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-    }
-
-    /// Returns whether a commit has to give up: it and the end of the job take as long as a flush may take.
-    fn is_over(&self) -> bool {
-        let begun = *self.begun.lock().unwrap_or_else(PoisonError::into_inner);
-        let stopping = self.live.get().and_then(|live| live.stopping_for());
-        stopping.zip(begun).is_some_and(|(stopping, begun)| stopping.min(begun.elapsed()) >= FLUSH)
-    }
 }
 
 /// Opens the store and the ledger of a job, reads with what it goes on, and claims the ledger for this life.

@@ -12,6 +12,7 @@ mod job;
 mod metrics;
 mod notify;
 mod observe;
+mod patience;
 mod publish;
 pub mod restore;
 mod sample;

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
 
 use keytide_connectors::fail_point::fail_point;
 use keytide_connectors::live::Live;
@@ -16,11 +15,9 @@ use super::checkpoint::{Piece, Pieces};
 use super::commit::{Committer, PublishError};
 use super::first::FirstMinute;
 use super::notify::Notifier;
+use super::patience::FLUSH;
 use super::top::LiveTop;
 use crate::records::RecordCounts;
-
-/// How long the end of a job waits for the sinks.
-pub(super) const FLUSH: Duration = Duration::from_secs(30);
 
 /// Kinds of overflow, in the order of [`ResultCounters::overflows`].
 pub(super) const OVERFLOWS: [&str; 3] = ["key", "route", "country"];

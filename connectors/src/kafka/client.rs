@@ -530,6 +530,12 @@ fn base64url(text: &[u8]) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
+/// Waits for a future on this thread, which must not be one of a runtime.
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    runtime.expect("a runtime without drivers asks nothing of the system").block_on(future)
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;

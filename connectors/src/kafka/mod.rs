@@ -28,6 +28,7 @@ mod settings;
 pub(crate) mod testing;
 mod topic;
 
+pub(crate) use client::block_on;
 pub use client::{ErrorClass, KafkaContext, KafkaError, client_config, create_error, refused_settings};
 pub use consumer::{Consumer, ConsumerEvent, KafkaMessage, PartitionLag};
 pub(crate) use headers::KeptHeaders;

@@ -10,7 +10,6 @@
 //!
 //! Limits: 30 s for each of at most four requests, after the 20 s of a first look-up.
 
-use std::future::Future;
 use std::time::Duration;
 
 use keytide_config::{KafkaSink, View};
@@ -20,7 +19,7 @@ use rdkafka::error::{KafkaError as LibraryError, RDKafkaErrorCode};
 
 use super::{SinkCheck, SinkError};
 use crate::kafka::{
-    ErrorClass, KafkaContext, KafkaError, Right, Topic, TopicRights, client_config, create_error,
+    ErrorClass, KafkaContext, KafkaError, Right, Topic, TopicRights, block_on, client_config, create_error,
 };
 
 /// How long one request may take.
@@ -352,12 +351,6 @@ fn unavailable(what: &str, brokers: &str, error: &LibraryError) -> SinkError {
         mistake: None,
         reason: error.to_string(),
     })
-}
-
-/// Waits for a future on this thread, which must not be one of a runtime.
-fn block_on<F: Future>(future: F) -> F::Output {
-    let runtime = tokio::runtime::Builder::new_current_thread().build();
-    runtime.expect("a runtime without drivers asks nothing of the system").block_on(future)
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! The topic of a ledger. It is created if it is missing, and checked if it exists.
 
-use std::future::Future;
 use std::time::Duration;
 
 use keytide_config::KafkaSink;
@@ -9,7 +8,7 @@ use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::error::{KafkaError as LibraryError, RDKafkaErrorCode};
 
 use super::LEDGER_RECORD_BYTES;
-use crate::kafka::{KafkaContext, KafkaError, Right, Topic, client_config, create_error};
+use crate::kafka::{KafkaContext, KafkaError, Right, Topic, block_on, client_config, create_error};
 use crate::ledger::error::LedgerError;
 
 /// How long one request may take.
@@ -23,6 +22,7 @@ pub(super) fn prepare(sink: &KafkaSink, name: &str) -> Result<Option<usize>, Led
         return Ok(found);
     }
     create(&admin(sink)?, sink, name)?;
+    check_rights(&Topic::open(&sink.client, name)?)?;
     // Not every broker knows its settings at once.
     Ok(Some(LEDGER_RECORD_BYTES))
 }
@@ -50,10 +50,7 @@ pub(crate) fn look(sink: &KafkaSink, name: &str) -> Result<Option<Option<usize>>
         return Err(LedgerError::Partitions { topic: name.to_owned(), found: partitions });
     }
     // 2. The rights on it.
-    let needed = [Right::Describe, Right::Read, Right::Write];
-    if let Some(denied) = lookup.denied(&needed)?.into_iter().next() {
-        return Err(denied.into());
-    }
+    check_rights(&lookup)?;
     // 3. Its settings, as far as the brokers return them.
     let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
     let described = block_on(admin.describe_configs(&[ResourceSpecifier::Topic(name)], &options));
@@ -69,6 +66,12 @@ pub(crate) fn look(sink: &KafkaSink, name: &str) -> Result<Option<Option<usize>>
         return Err(LedgerError::CleanupPolicy { brokers, topic, found });
     }
     Ok(Some(value("max.message.bytes").and_then(|bytes| bytes.parse().ok())))
+}
+
+fn check_rights(lookup: &Topic) -> Result<(), LedgerError> {
+    let needed = [Right::Describe, Right::Read, Right::Write];
+    let denied = lookup.denied(&needed)?.into_iter().next();
+    denied.map_or(Ok(()), |denied| Err(denied.into()))
 }
 
 fn admin(sink: &KafkaSink) -> Result<AdminClient<KafkaContext>, LedgerError> {
@@ -114,12 +117,6 @@ fn create(admin: &AdminClient<KafkaContext>, sink: &KafkaSink, name: &str) -> Re
 
 fn reason(error: &LibraryError) -> String {
     error.rdkafka_error_code().map_or_else(|| error.to_string(), |code| code.to_string())
-}
-
-/// Waits for a future on this thread, which must not be one of a runtime.
-fn block_on<F: Future>(future: F) -> F::Output {
-    let runtime = tokio::runtime::Builder::new_current_thread().build();
-    runtime.expect("a runtime without drivers asks nothing of the system").block_on(future)
 }
 
 #[cfg(test)]

@@ -46,7 +46,7 @@ impl StoreLedger {
         let ledger = self.name();
         let mut take = |object: LedgerObject| {
             // One that was deleted meanwhile is one that no start needs.
-            let Some(bytes) = self.store.get_if_present(object)? else { return Ok(()) };
+            let Some(bytes) = self.store.get_record(object)? else { return Ok(()) };
             let place = || format!("object {}", object.name());
             reading.take(&bytes, &ledger, place, |record| object_of(record) == object)
         };
@@ -65,12 +65,12 @@ impl StoreLedger {
 
     fn write(&mut self) -> Result<Answer, StoreError> {
         if let Some(generation) = self.next_claim
-            && self.store.get_if_present(LedgerObject::Claim(generation))?.is_some()
+            && self.store.get_record(LedgerObject::Claim(generation))?.is_some()
         {
             return Ok(Answer::Fenced);
         }
         for (object, bytes) in self.pending.drain(..) {
-            if !self.store.put_new(object, bytes)? {
+            if !self.store.put_record(object, bytes)? {
                 // It is ours if an answer was lost. The machine reads it.
                 return Ok(Answer::Failed);
             }
@@ -163,12 +163,12 @@ impl Driver for StoreLedger {
 
     fn forget(&mut self, below: u64) -> Result<(), LedgerError> {
         for number in self.store.ledger_ticks()?.into_iter().take_while(|number| *number < below) {
-            self.store.delete_if_present(LedgerObject::Tick(number))?;
+            self.store.delete_record(LedgerObject::Tick(number))?;
         }
         let claims = self.store.ledger_claims()?;
         let old = claims.split_last().map_or(&[][..], |(_, old)| old);
         for generation in old {
-            self.store.delete_if_present(LedgerObject::Claim(*generation))?;
+            self.store.delete_record(LedgerObject::Claim(*generation))?;
         }
         Ok(())
     }
@@ -275,7 +275,7 @@ mod tests {
         let (mut ledger, generation) = bench.live(1);
         let record = tick(1, generation, 1);
         let object = LedgerRecord::Tick(record.clone()).encode();
-        assert!(bench.store.put_new(LedgerObject::Tick(1), object).unwrap());
+        assert!(bench.store.put_record(LedgerObject::Tick(1), object).unwrap());
         assert_eq!(commit(&mut ledger, &[record]).unwrap(), 1);
         commit(&mut ledger, &[tick(2, generation, 1)]).unwrap();
     }
@@ -285,7 +285,7 @@ mod tests {
         let bench = Bench::new();
         let (mut ledger, generation) = bench.live(1);
         let object = LedgerRecord::Tick(tick(1, generation, 2)).encode();
-        assert!(bench.store.put_new(LedgerObject::Tick(1), object).unwrap());
+        assert!(bench.store.put_record(LedgerObject::Tick(1), object).unwrap());
         let error = commit(&mut ledger, &[tick(1, generation, 1)]).unwrap_err();
         assert!(matches!(error, LedgerError::Ticks { number: 0, .. }), "{error}");
     }
@@ -293,18 +293,18 @@ mod tests {
     #[test]
     fn foreign_objects_and_other_jobs_are_named() {
         let bench = Bench::new();
-        assert!(bench.store.put_new(LedgerObject::Tick(1), b"[]".to_vec()).unwrap());
+        assert!(bench.store.put_record(LedgerObject::Tick(1), b"[]".to_vec()).unwrap());
         let error = bench.open(1).unwrap_err().to_string();
         assert!(
             error.starts_with("object ledger/00000000000000000001 is no record of a ledger: "),
             "{error}"
         );
-        bench.store.delete_if_present(LedgerObject::Tick(1)).unwrap();
+        bench.store.delete_record(LedgerObject::Tick(1)).unwrap();
         let misplaced = LedgerRecord::Tick(tick(2, 1, 1)).encode();
-        assert!(bench.store.put_new(LedgerObject::Tick(1), misplaced).unwrap());
+        assert!(bench.store.put_record(LedgerObject::Tick(1), misplaced).unwrap());
         let error = bench.open(1).unwrap_err().to_string();
         assert!(error.contains("it is in the place of another one"), "{error}");
-        bench.store.delete_if_present(LedgerObject::Tick(1)).unwrap();
+        bench.store.delete_record(LedgerObject::Tick(1)).unwrap();
         bench.live(1);
         let opened = Ledger::open_store(Arc::clone(&bench.store), "invoices", 2, Arc::new(|| false));
         let error = opened.unwrap_err();

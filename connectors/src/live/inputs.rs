@@ -1,5 +1,6 @@
 //! The inputs of a tick that offsets can't bring back, in the form in which they are stored.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::tables::TablesRead;
@@ -8,7 +9,7 @@ use crate::tables::TablesRead;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TickInputs {
     decoders: Option<String>,
-    tables: Vec<Vec<u8>>,
+    tables: Vec<Bytes>,
 }
 
 /// The inputs of a tick as they were read back.
@@ -19,14 +20,14 @@ pub struct RecordedInputs {
     pub tables: TablesRead,
 }
 
-/// The first block.
+/// The content of the first block, which comes before those of tables.
 #[derive(Serialize, Deserialize)]
 struct Head {
     decoders: Option<String>,
 }
 
 impl TickInputs {
-    /// Adds changes of tables.
+    /// Adds changes of tables in the order in which they are read.
     pub(super) fn add(&mut self, read: &TablesRead) {
         self.tables.push(encode(read));
     }
@@ -36,7 +37,7 @@ impl TickInputs {
         self.decoders = Some(name);
     }
 
-    /// Returns whether nothing changed.
+    /// Returns whether neither tables nor decoders changed in the tick.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.tables.is_empty() && self.decoders.is_none()
@@ -44,7 +45,7 @@ impl TickInputs {
 
     /// Returns the bytes in pieces.
     #[must_use]
-    pub fn into_blocks(self) -> Vec<Vec<u8>> {
+    pub fn into_blocks(self) -> Vec<Bytes> {
         let mut blocks = self.tables;
         blocks.insert(0, encode(&Head { decoders: self.decoders }));
         blocks
@@ -66,6 +67,6 @@ impl TickInputs {
     }
 }
 
-fn encode(value: &impl Serialize) -> Vec<u8> {
-    postcard::to_stdvec(value).expect("plain data can be written to memory")
+fn encode(value: &impl Serialize) -> Bytes {
+    postcard::to_stdvec(value).expect("plain data can be written to memory").into()
 }

@@ -6,10 +6,10 @@
 //! ```
 //! Numbers have 20 digits, so names are in their order.
 
+use object_store::Error;
 use object_store::path::Path;
-use object_store::{Error, ObjectStoreExt as _};
 
-use super::{Store, StoreError, failed};
+use super::{Store, StoreError};
 
 const TICKS: &str = "ledger";
 const CLAIMS: &str = "ledger/claims";
@@ -33,21 +33,13 @@ impl LedgerObject {
 
 impl Store {
     /// Writes an object of the ledger; returns false if it was there already.
-    pub(crate) fn put_new(&self, object: LedgerObject, bytes: Vec<u8>) -> Result<bool, StoreError> {
-        match self.put(&object.name(), bytes.into()) {
-            Ok(()) => Ok(true),
-            Err(StoreError::Object { source: Error::AlreadyExists { .. }, .. }) => Ok(false),
-            Err(error) => Err(error),
-        }
+    pub(crate) fn put_record(&self, object: LedgerObject, bytes: Vec<u8>) -> Result<bool, StoreError> {
+        self.put_new(&object.name(), bytes.into())
     }
 
     /// Reads an object of the ledger, if it is there.
-    pub(crate) fn get_if_present(&self, object: LedgerObject) -> Result<Option<Vec<u8>>, StoreError> {
-        match self.get(&object.name()) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(StoreError::Object { source: Error::NotFound { .. }, .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
+    pub(crate) fn get_record(&self, object: LedgerObject) -> Result<Option<Vec<u8>>, StoreError> {
+        self.get_if_present(&object.name())
     }
 
     /// Returns the numbers of all ticks of the ledger, in ascending order.
@@ -61,11 +53,10 @@ impl Store {
     }
 
     /// Deletes an object of the ledger. One that is gone already is no error.
-    pub(crate) fn delete_if_present(&self, object: LedgerObject) -> Result<(), StoreError> {
-        let name = object.name();
-        match self.runtime.block_on(self.objects.delete(&Path::from(name.as_str()))) {
-            Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
-            Err(source) => Err(failed("delete", &name, source)),
+    pub(crate) fn delete_record(&self, object: LedgerObject) -> Result<(), StoreError> {
+        match self.delete(&Path::from(object.name())) {
+            Err(StoreError::Object { source: Error::NotFound { .. }, .. }) => Ok(()),
+            deleted => deleted,
         }
     }
 

@@ -68,7 +68,7 @@ pub struct CheckpointId {
 }
 
 impl CheckpointId {
-    /// Returns the name.
+    /// Returns the name, by which objects are in the order of their ticks.
     #[must_use]
     pub fn name(self) -> String {
         format!("{:016}-{:016x}", self.tick, self.nonce)
@@ -192,12 +192,8 @@ impl Store {
         let mut parts = BTreeMap::new();
         for (name, info) in manifest.parts {
             let damaged = |reason: &str| self.damaged(folder, &name, reason.to_owned());
-            let bytes = match self.get(&format!("{FOLDER}/{folder}/{name}")) {
-                Err(StoreError::Object { source: object_store::Error::NotFound { .. }, .. }) => {
-                    return Err(damaged("is missing"));
-                }
-                read => read?,
-            };
+            let found = self.get_if_present(&format!("{FOLDER}/{folder}/{name}"))?;
+            let bytes = found.ok_or_else(|| damaged("is missing"))?;
             let part = CheckpointPart { blocks: vec![bytes], rows: info.rows };
             if part.bytes() != info.bytes {
                 return Err(damaged(&format!("has {} bytes instead of {}", part.bytes(), info.bytes)));
@@ -216,9 +212,8 @@ impl Store {
     /// If it is damaged, of another format, or can't be read.
     pub fn manifest(&self, folder: CheckpointId) -> Result<Option<Manifest>, StoreError> {
         let folder = folder.name();
-        let json = match self.get(&format!("{FOLDER}/{folder}/{MANIFEST}")) {
-            Err(StoreError::Object { source: object_store::Error::NotFound { .. }, .. }) => return Ok(None),
-            read => read?,
+        let Some(json) = self.get_if_present(&format!("{FOLDER}/{folder}/{MANIFEST}"))? else {
+            return Ok(None);
         };
         let damaged = |error| self.damaged(&folder, MANIFEST, format!("can't be read ({error})"));
         let value: serde_json::Value = serde_json::from_slice(&json).map_err(damaged)?;
@@ -280,17 +275,11 @@ impl Store {
     ///
     /// # Errors
     /// If the object can't be written.
-    pub fn write_inputs(&self, of: CheckpointId, blocks: Vec<Vec<u8>>) -> Result<String, StoreError> {
+    pub fn write_inputs(&self, of: CheckpointId, blocks: &[Bytes]) -> Result<String, StoreError> {
         let name = format!("{INPUTS}/{}", of.name());
-        let mut hasher = Xxh3::new();
-        blocks.iter().for_each(|block| hasher.update(block));
-        let checksum = hasher.digest128().to_le_bytes().to_vec();
-        match self.put(&name, blocks.into_iter().chain([checksum]).map(Bytes::from).collect()) {
-            Ok(()) | Err(StoreError::Object { source: object_store::Error::AlreadyExists { .. }, .. }) => {
-                Ok(name)
-            }
-            Err(error) => Err(error),
-        }
+        let checksum = Bytes::copy_from_slice(&digest(blocks).to_le_bytes());
+        self.put_new(&name, blocks.iter().cloned().chain([checksum]).collect())?;
+        Ok(name)
     }
 
     /// Reads the inputs of a tick by their name.
@@ -318,10 +307,7 @@ impl Store {
     /// # Errors
     /// If the object can't be written.
     pub fn write_start(&self, bytes: Vec<u8>) -> Result<(), StoreError> {
-        match self.put(START, bytes.into()) {
-            Err(StoreError::Object { source: object_store::Error::AlreadyExists { .. }, .. }) => Ok(()),
-            put => put,
-        }
+        self.put_new(START, bytes.into()).map(drop)
     }
 
     /// Reads what the job began with, if it was written.
@@ -329,10 +315,7 @@ impl Store {
     /// # Errors
     /// If the object can't be read.
     pub fn read_start(&self) -> Result<Option<Vec<u8>>, StoreError> {
-        match self.get(START) {
-            Err(StoreError::Object { source: object_store::Error::NotFound { .. }, .. }) => Ok(None),
-            read => read.map(Some),
-        }
+        self.get_if_present(START)
     }
 
     fn delete(&self, object: &Path) -> Result<(), StoreError> {
@@ -358,6 +341,23 @@ impl Store {
         self.runtime.block_on(put).map(drop).map_err(|source| failed("write", object, source))
     }
 
+    /// Writes an object; returns false if it was there already.
+    fn put_new(&self, object: &str, payload: PutPayload) -> Result<bool, StoreError> {
+        match self.put(object, payload) {
+            Ok(()) => Ok(true),
+            Err(StoreError::Object { source: object_store::Error::AlreadyExists { .. }, .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads an object, if it is there.
+    fn get_if_present(&self, object: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.get(object) {
+            Err(StoreError::Object { source: object_store::Error::NotFound { .. }, .. }) => Ok(None),
+            read => read.map(Some),
+        }
+    }
+
     fn get(&self, object: &str) -> Result<Vec<u8>, StoreError> {
         let path = Path::from(object);
         let get = async { self.objects.get(&path).await?.bytes().await };
@@ -374,16 +374,15 @@ impl CheckpointPart {
 
     /// Returns the XXH3 (128 bits) of all bytes, in hexadecimal digits.
     fn checksum(&self) -> String {
-        let digest = match &self.blocks[..] {
-            [block] => xxh3_128(block),
-            blocks => {
-                let mut hasher = Xxh3::new();
-                blocks.iter().for_each(|block| hasher.update(block));
-                hasher.digest128()
-            }
-        };
-        format!("{digest:032x}")
+        format!("{:032x}", digest(&self.blocks))
     }
+}
+
+/// Returns the XXH3 (128 bits) of all bytes.
+fn digest(blocks: &[impl AsRef<[u8]>]) -> u128 {
+    let mut hasher = Xxh3::new();
+    blocks.iter().for_each(|block| hasher.update(block.as_ref()));
+    hasher.digest128()
 }
 
 fn failed(what: &'static str, object: &str, source: object_store::Error) -> StoreError {

@@ -81,8 +81,12 @@ fn inputs_stay_as_long_as_a_checkpoint_before_them() {
     let store = Store::open(folder.path()).unwrap();
     let write = |tick| {
         let id = CheckpointId { tick, nonce: 7 };
-        let name = store.write_inputs(id, vec![vec![1, 2], vec![3]]).unwrap();
-        assert_eq!(store.write_inputs(id, vec![vec![1, 2, 3]]).unwrap(), name, "again, after a restart");
+        let name = store.write_inputs(id, &[Bytes::from_static(&[1, 2]), Bytes::from_static(&[3])]).unwrap();
+        assert_eq!(
+            store.write_inputs(id, &[Bytes::from_static(&[1, 2, 3])]).unwrap(),
+            name,
+            "again, after a restart"
+        );
         name
     };
     let names: Vec<String> = [1_000, 2_000, 3_000, 4_000].map(write).into();

@@ -8,7 +8,7 @@ use keytide_connectors::fail_point::fail_point;
 use keytide_connectors::ledger::{KeptRows, Ledger, LedgerError, MadeBy, TickRecord};
 use keytide_connectors::live::{Cut, Live, TICKS_PUBLISHED};
 use keytide_connectors::sink::encode::time;
-use keytide_connectors::sink::{Publisher, SinkError};
+use keytide_connectors::sink::{Promise, Publisher, SinkError};
 use keytide_connectors::store::{CheckpointId, Store, StoreError};
 use keytide_dataflow::model::Tick;
 
@@ -86,6 +86,8 @@ pub(super) struct Committer {
     waiting: Vec<TickRecord>,
     /// True once a replayed tick turned out otherwise.
     has_warned: bool,
+    /// The number of the first tick that the ledger wasn't told to forget.
+    forgotten: u64,
 }
 
 impl Committer {
@@ -94,7 +96,7 @@ impl Committer {
         (ledger, patience): (Ledger, Arc<Patience>),
         store: Arc<Store>,
         made_by: MadeBy,
-        is_transactional: bool,
+        promise: Promise,
         to_replay: u64,
         (stats, checkpoints): (&Arc<LedgerStats>, &Arc<CheckpointStats>),
     ) -> Self {
@@ -106,11 +108,12 @@ impl Committer {
             patience,
             store,
             made_by,
-            is_transactional,
+            is_transactional: promise == Promise::Transactions,
             stats,
             checkpoints,
             waiting: Vec::new(),
             has_warned: false,
+            forgotten: 0,
         }
     }
 
@@ -145,7 +148,7 @@ impl Committer {
             let blocks = inputs.into_blocks();
             fail_point("inputs-before");
             record.inputs = Some(loop {
-                match self.store.write_inputs(id, blocks.clone()) {
+                match self.store.write_inputs(id, &blocks) {
                     Ok(name) => break name,
                     Err(error) if live.wait_for_stop(RETRY_AFTER) => return Err(error.into()),
                     Err(error) => {
@@ -237,8 +240,17 @@ impl Committer {
     /// Lets the ledger forget the ticks that no start needs any more.
     fn forget(&mut self) {
         let below = self.checkpoints.oldest.load(Ordering::Relaxed);
-        if let Err(error) = self.ledger.forget(below) {
-            tracing::warn!("old records of the ledger can't be deleted, it is tried again later: {error}");
+        // A ledger in the store lists all its objects for that.
+        if below <= self.forgotten {
+            return;
+        }
+        match self.ledger.forget(below) {
+            Ok(()) => self.forgotten = below,
+            Err(error) => {
+                tracing::warn!(
+                    "old records of the ledger can't be deleted, it is tried again later: {error}"
+                );
+            }
         }
     }
 }

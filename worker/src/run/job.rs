@@ -93,6 +93,7 @@ pub struct Handle {
 struct Durable {
     store: Arc<Store>,
     ledger: Ledger,
+    promise: Promise,
     /// The checkpoints that count already.
     checkpoints: Vec<Stored>,
     /// A random number that tells this life of the job from all others.
@@ -111,14 +112,15 @@ fn go_on(config: &JobConfig, state: &State, clock: Clock) -> anyhow::Result<(Dur
         let patience = Arc::clone(&patience);
         Arc::new(move || patience.is_over())
     };
-    let (mut ledger, history) = match &config.sinks.kafka {
+    let (promise, opened) = match &config.sinks.kafka {
         Some(sink) if sink.delivery == Delivery::ExactlyOnce => {
             let topics = sink::prepare(sink).map_err(|error| failure(error.class().into(), error))?;
-            Ledger::open_topic(sink, KafkaLedgerOptions::new(&config.job.name, topics), nonce, stop)
+            let options = KafkaLedgerOptions::new(&config.job.name, topics);
+            (Promise::Transactions, Ledger::open_topic(sink, options, nonce, stop))
         }
-        _ => Ledger::open_store(Arc::clone(&store), &config.job.name, nonce, stop),
-    }
-    .map_err(refused)?;
+        _ => (Promise::Ledger, Ledger::open_store(Arc::clone(&store), &config.job.name, nonce, stop)),
+    };
+    let (mut ledger, history) = opened.map_err(refused)?;
     let claim = || {
         let claim = ledger.claim(&hostname(), std::process::id(), clock()).map_err(refused)?;
         tracing::info!(generation = claim.generation, "the job is this process's");
@@ -126,7 +128,7 @@ fn go_on(config: &JobConfig, state: &State, clock: Clock) -> anyhow::Result<(Dur
     };
     let mut restored = restore::restore(&store, state, config, history, claim)?;
     let checkpoints = mem::take(&mut restored.checkpoints);
-    Ok((Durable { store, ledger, checkpoints, nonce, patience }, restored))
+    Ok((Durable { store, ledger, promise, checkpoints, nonce, patience }, restored))
 }
 
 /// Returns the name of this machine, for people.
@@ -151,17 +153,20 @@ impl LiveJob {
             None => (None, Restored::default()),
         };
         let number = restored.number();
-        let Restored { input, tables: earlier, policy: memory, files, snapshot, replay, inputs, .. } =
-            restored;
-        let (decoders, replaced, kept_decoders) =
-            (restored.decoders, restored.replaced, restored.kept_decoders);
-        let is_transactional = durable.is_some()
-            && config.sinks.kafka.as_ref().is_some_and(|sink| sink.delivery == Delivery::ExactlyOnce);
-        let promise = match durable {
-            Some(_) if is_transactional => Promise::Transactions,
-            Some(_) => Promise::Ledger,
-            None => Promise::None,
-        };
+        let Restored {
+            input,
+            tables: earlier,
+            policy: memory,
+            files,
+            snapshot,
+            replay,
+            inputs,
+            decoders,
+            replaced,
+            kept_decoders,
+            checkpoints: _,
+        } = restored;
+        let promise = durable.as_ref().map_or(Promise::None, |durable| durable.promise);
         let fingerprint = config.fingerprint();
         let mut publisher = Publisher::open(
             &config.sinks,
@@ -239,7 +244,7 @@ impl LiveJob {
         let (counts, counted) = mpsc::channel();
         let (pieces, checkpoints, committer) = match durable {
             None => (Pieces::default(), None, None),
-            Some(Durable { store, ledger, checkpoints, nonce, patience }) => {
+            Some(Durable { store, ledger, promise, checkpoints, nonce, patience }) => {
                 let _ = patience.live.set(Arc::clone(&live));
                 let (sender, pieces) = mpsc::channel();
                 let writer = CheckpointWriter {
@@ -262,8 +267,7 @@ impl LiveJob {
                     config: format!("{fingerprint} {prefix}"),
                 };
                 let stats = (&handle.ledger, &handle.checkpoints);
-                let committer =
-                    Committer::new((ledger, patience), store, made_by, is_transactional, to_replay, stats);
+                let committer = Committer::new((ledger, patience), store, made_by, promise, to_replay, stats);
                 (Pieces::new(sender), Some(thread), Some(committer))
             }
         };

@@ -23,8 +23,9 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use base64::{Engine as _, alphabet};
 use keytide_config::KafkaClient;
 use rdkafka::ClientConfig;
+use rdkafka::admin::AdminClient;
 use rdkafka::client::{ClientContext, OAuthToken};
-use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::config::{FromClientConfigAndContext as _, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError as LibraryError, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaConfRes;
@@ -528,6 +529,15 @@ fn base64url(text: &[u8]) -> Option<Vec<u8>> {
         bytes.pop();
     }
     Some(bytes)
+}
+
+/// Makes a client that looks at topics and creates them.
+pub(crate) fn admin_client(client: &KafkaClient) -> Result<AdminClient<KafkaContext>, KafkaError> {
+    let mut settings = client_config(client);
+    // A request for a topic must not create it.
+    settings.set("allow.auto.create.topics", "false");
+    AdminClient::from_config_and_context(&settings, KafkaContext::new(client))
+        .map_err(|error| create_error(client, error))
 }
 
 /// Waits for a future on this thread, which must not be one of a runtime.

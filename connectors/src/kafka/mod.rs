@@ -28,8 +28,8 @@ mod settings;
 pub(crate) mod testing;
 mod topic;
 
-pub(crate) use client::block_on;
 pub use client::{ErrorClass, KafkaContext, KafkaError, client_config, create_error, refused_settings};
+pub(crate) use client::{admin_client, block_on};
 pub use consumer::{Consumer, ConsumerEvent, KafkaMessage, PartitionLag};
 pub(crate) use headers::KeptHeaders;
 pub use mistake::Mistake;

@@ -14,13 +14,10 @@ use std::time::Duration;
 
 use keytide_config::{KafkaSink, View};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::error::{KafkaError as LibraryError, RDKafkaErrorCode};
 
 use super::{SinkCheck, SinkError};
-use crate::kafka::{
-    ErrorClass, KafkaContext, KafkaError, Right, Topic, TopicRights, block_on, client_config, create_error,
-};
+use crate::kafka::{ErrorClass, KafkaContext, KafkaError, Right, Topic, TopicRights, admin_client, block_on};
 
 /// How long one request may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -59,7 +56,7 @@ pub(super) fn prepare(sink: &KafkaSink, names: &TopicNames) -> Result<BatchLimit
         return Ok(BatchLimits::default());
     }
     // 2. Look for missing topics, and create them if that is wanted.
-    let admin = admin(sink)?;
+    let admin = admin_client(&sink.client)?;
     let mut found = describe(&admin, brokers, names)?;
     let missing: Vec<View> =
         View::ALL.into_iter().filter(|view| found[*view as usize] == Found::Missing).collect();
@@ -129,7 +126,7 @@ pub(super) fn check(sink: &KafkaSink, names: &TopicNames) -> Result<SinkCheck, S
         |view: &View| matches!(rights[*view as usize], TopicRights::Missing | TopicRights::Hidden);
     let is_missing = |view: &View| rights[*view as usize] == TopicRights::Missing;
     let missing: Vec<View> = View::ALL.into_iter().filter(is_missing).collect();
-    let admin = admin(sink)?;
+    let admin = admin_client(&sink.client)?;
     let too_many = sink.replication.filter(|replicas| usize::from(*replicas) > cluster.brokers);
     if sink.create_topics {
         let absent: Vec<View> = View::ALL.into_iter().filter(is_absent).collect();
@@ -155,14 +152,6 @@ pub(super) fn check(sink: &KafkaSink, names: &TopicNames) -> Result<SinkCheck, S
         }
     }
     Ok(found)
-}
-
-fn admin(sink: &KafkaSink) -> Result<AdminClient<KafkaContext>, SinkError> {
-    let mut settings = client_config(&sink.client);
-    // A request for a topic must not create it.
-    settings.set("allow.auto.create.topics", "false");
-    let admin = AdminClient::from_config_and_context(&settings, KafkaContext::new(&sink.client));
-    Ok(admin.map_err(|error| create_error(&sink.client, error))?)
 }
 
 fn missing_topics(sink: &KafkaSink, names: &TopicNames, missing: &[View]) -> SinkError {

@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use keytide_config::KafkaSink;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::error::{KafkaError as LibraryError, RDKafkaErrorCode};
 
 use super::LEDGER_RECORD_BYTES;
-use crate::kafka::{KafkaContext, KafkaError, Right, Topic, block_on, client_config, create_error};
+use crate::kafka::{KafkaContext, KafkaError, Right, Topic, admin_client, block_on};
 use crate::ledger::error::LedgerError;
 
 /// How long one request may take.
@@ -21,7 +20,7 @@ pub(super) fn prepare(sink: &KafkaSink, name: &str) -> Result<Option<usize>, Led
     if let Some(found) = look(sink, name)? {
         return Ok(found);
     }
-    create(&admin(sink)?, sink, name)?;
+    create(&admin_client(&sink.client)?, sink, name)?;
     check_rights(&Topic::open(&sink.client, name)?)?;
     // Not every broker knows its settings at once.
     Ok(Some(LEDGER_RECORD_BYTES))
@@ -37,7 +36,7 @@ pub(crate) fn look(sink: &KafkaSink, name: &str) -> Result<Option<Option<usize>>
         return Err(LedgerError::NoTransactions { brokers: brokers.clone() });
     }
     // 1. The topic, with its one partition.
-    let admin = admin(sink)?;
+    let admin = admin_client(&sink.client)?;
     let partitions = match lookup.partitions() {
         Err(KafkaError::NoTopic { .. }) if sink.create_topics => return Ok(None),
         Err(KafkaError::NoTopic { .. }) => {
@@ -72,13 +71,6 @@ fn check_rights(lookup: &Topic) -> Result<(), LedgerError> {
     let needed = [Right::Describe, Right::Read, Right::Write];
     let denied = lookup.denied(&needed)?.into_iter().next();
     denied.map_or(Ok(()), |denied| Err(denied.into()))
-}
-
-fn admin(sink: &KafkaSink) -> Result<AdminClient<KafkaContext>, LedgerError> {
-    let mut settings = client_config(&sink.client);
-    settings.set("allow.auto.create.topics", "false");
-    let admin = AdminClient::from_config_and_context(&settings, KafkaContext::new(&sink.client));
-    Ok(admin.map_err(|error| create_error(&sink.client, error))?)
 }
 
 fn create(admin: &AdminClient<KafkaContext>, sink: &KafkaSink, name: &str) -> Result<(), LedgerError> {

@@ -97,6 +97,13 @@ impl Restarted {
         live.find(&format!("{} calls are counted: {:?}", self.sent, self.calls()), is_counted).unwrap();
     }
 
+    /// Starts the job, waits until all calls are counted, and stops it.
+    fn live_once(&self) {
+        let live = self.start();
+        self.wait(&live);
+        live.stop();
+    }
+
     /// Returns all rows of a view, in the order of their files.
     fn rows(&self, view: &str) -> Vec<Value> {
         let Ok(folder) = fs::read_dir(self.job.path("out")) else { return Vec::new() };
@@ -170,9 +177,7 @@ fn a_job_that_is_stopped_goes_on_with_any_number_of_workers_and_repeats_nothing(
     );
     this.line(0, &first);
     this.send(7);
-    let live = this.start();
-    this.wait(&live);
-    live.stop();
+    this.live_once();
     assert_eq!(this.calls(), this.expected());
     // A look at the state says from where the job would go on.
     let state = this.job.path("state");
@@ -235,9 +240,7 @@ fn a_file_that_lost_rows_of_the_checkpoint_ends_the_start_with_its_name() {
     this.tables("key-0,sub-a\n");
     this.configure(1, "");
     this.send(21);
-    let live = this.start();
-    this.wait(&live);
-    live.stop();
+    this.live_once();
     let usage = this.job.path("out/usage-000001.jsonl");
     let rows = read(&usage);
     fs::write(&usage, &rows[..rows.len() / 2]).unwrap();
@@ -257,9 +260,7 @@ fn a_state_whose_rows_can_not_be_read_ends_the_job_with_the_place() {
     this.tables("key-0,sub-a\n");
     this.configure(2, "");
     this.send(21);
-    let live = this.start();
-    this.wait(&live);
-    live.stop();
+    this.live_once();
     // A checkpoint that is whole, with a row that no version wrote.
     let store = Store::open(&this.job.path("state")).unwrap();
     let id = store.folders().unwrap().pop().unwrap();

@@ -18,7 +18,6 @@ const LONGEST: u64 = 1_200;
 /// Records that are sent while a job is waited for that should end at a fail point, about ten seconds.
 const PATIENCE: u64 = 3_000;
 
-/// Where results go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Sinks {
     /// The value of `delivery`, if they go to topics.
@@ -27,14 +26,13 @@ pub(super) struct Sinks {
     pub(super) files: bool,
 }
 
-/// How a life ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
     /// SIGKILL at a random instant, also during the start.
     Killed,
     /// At a fail point, when it is reached so many times.
     At { point: &'static str, count: u64 },
-    /// SIGTERM.
+    /// SIGTERM, after which the last tick is a checkpoint.
     Stopped,
     /// SIGKILL of the broker, which comes back; then SIGKILL of the job.
     BrokerKilled,

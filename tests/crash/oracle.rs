@@ -37,7 +37,7 @@ const WINDOWS: [(&str, usize, &str); 4] = [
 /// The promise that a job is held to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Promise {
-    /// Nothing is lost.
+    /// Nothing is lost, and rows of ticks that weren't acknowledged may come twice.
     AtLeastOnce,
     /// Nothing is lost and nothing comes twice.
     ExactlyOnce,
@@ -55,7 +55,7 @@ pub(crate) struct Settled {
 /// A window of a group, as its row's key has it: the group, the width, the start.
 type Window = (String, &'static str, String);
 
-/// Calls, 4xx and 5xx.
+/// Numbers of calls, of those with a status of 4xx, and of those with 5xx.
 type Counts = [u64; 3];
 
 /// The place of a record in the source: its partition and offset.
@@ -139,7 +139,7 @@ pub(crate) struct SeenRow {
     pub(crate) tick: u64,
     /// The id in its header; files have none.
     pub(crate) id: Option<u128>,
-    /// JSON, the key columns.
+    /// The key columns, as a JSON object.
     pub(crate) key: String,
     /// JSON, all columns; none if it was taken back.
     pub(crate) value: Option<String>,

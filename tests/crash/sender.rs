@@ -14,11 +14,11 @@ use crate::producer::Producer;
 
 /// Partitions of the topic of calls.
 pub(super) const PARTITIONS: u64 = 3;
-/// Keys that call.
+/// The number of keys that call and aren't revoked.
 const KEYS: u64 = 12;
 /// The key that was revoked, and calls nevertheless.
 const REVOKED: &str = "revoked";
-/// Records a second.
+/// Records that are sent in a second, of all kinds.
 const RATE: u64 = 300;
 /// How far calls of a partition are out of order, in ms.
 const DISORDER_MS: u64 = 4_000;
@@ -59,7 +59,7 @@ impl Sent {
         assert!(!waited.timed_out(), "the sender sends");
     }
 
-    /// Lets the sender end.
+    /// Lets the sender end after the record that it is at.
     pub(super) fn end(&self) {
         self.is_enough.store(true, Ordering::Release);
         self.more.notify_all();

@@ -13,14 +13,13 @@ use keytide_connectors::ledger::{
     History, KafkaLedgerOptions, KeptRows, Ledger, LedgerError, RowTopic, TickRecord,
 };
 use rdkafka::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Headers as _, Message as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
-use rdkafka::{Offset, TopicPartitionList};
 
 use crate::broker::Broker;
 use crate::mistakes::{PASSWORD, change_acl, make_user, variable};
+use crate::producer::from_the_beginning;
 use crate::proxy::Proxy;
 
 /// How long brokers may take for anything.
@@ -84,17 +83,7 @@ type Row = (String, String, Option<String>);
 
 /// Reads a partition up to its last committed record.
 fn read(sink: &KafkaSink, topic: &str, partition: i32) -> Vec<Row> {
-    let consumer: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", &sink.client.brokers)
-        .set("isolation.level", "read_committed")
-        .set("enable.partition.eof", "true")
-        .set("group.id", "none")
-        .set("enable.auto.commit", "false")
-        .create()
-        .unwrap();
-    let mut from_the_beginning = TopicPartitionList::new();
-    from_the_beginning.add_partition_offset(topic, partition, Offset::Beginning).unwrap();
-    consumer.assign(&from_the_beginning).unwrap();
+    let consumer = from_the_beginning(&sink.client.brokers, topic, partition);
     let mut rows = Vec::new();
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     loop {

@@ -91,18 +91,25 @@ fn config(broker: &Broker) -> ClientConfig {
     config
 }
 
-/// The keys of the records that partition 0 of a topic still has, in the order of their offsets.
-pub(crate) fn surviving_keys(broker: &Broker, topic: &str) -> Vec<String> {
+/// Makes a consumer of the committed records of a partition, from its beginning to its end.
+pub(crate) fn from_the_beginning(brokers: &str, topic: &str, partition: i32) -> BaseConsumer {
     let consumer: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", broker.addresses())
+        .set("bootstrap.servers", brokers)
+        .set("isolation.level", "read_committed")
         .set("enable.partition.eof", "true")
         .set("group.id", "none")
         .set("enable.auto.commit", "false")
         .create()
         .unwrap();
-    let mut from_the_beginning = TopicPartitionList::new();
-    from_the_beginning.add_partition_offset(topic, 0, Offset::Beginning).unwrap();
-    consumer.assign(&from_the_beginning).unwrap();
+    let mut beginning = TopicPartitionList::new();
+    beginning.add_partition_offset(topic, partition, Offset::Beginning).unwrap();
+    consumer.assign(&beginning).unwrap();
+    consumer
+}
+
+/// The keys of the records that partition 0 of a topic still has, in the order of their offsets.
+pub(crate) fn surviving_keys(broker: &Broker, topic: &str) -> Vec<String> {
+    let consumer = from_the_beginning(broker.addresses(), topic, 0);
     let mut keys = Vec::new();
     loop {
         match consumer.poll(DEADLINE).expect("the brokers answer") {

@@ -16,7 +16,7 @@ use std::thread;
 
 /// The host that the broker advertises.
 const HOST: &[u8] = b"127.0.0.1";
-/// The keys of requests.
+/// The numbers of the two requests in Kafka's protocol.
 const PRODUCE: i16 = 0;
 const END_TXN: i16 = 26;
 

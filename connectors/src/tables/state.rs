@@ -287,26 +287,14 @@ fn effective(holders: &[(RowSlot, TableRow)]) -> SmallVec<[TableRow; 1]> {
 
 #[cfg(test)]
 mod tests {
-    use keytide_dataflow::model::{KeyId, KeyKind, KeyRow, KeyState, NameId, PlanRow, Policy};
+    use keytide_dataflow::model::{KeyId, KeyRow, NameId, PlanRow, Policy};
     use proptest::prelude::*;
 
     use super::*;
+    use crate::tables::tests::plain_key;
 
     fn key_row(key: u128, valid_from: Option<EventTime>, subscription: u64) -> TableRow {
-        TableRow::Key(KeyRow {
-            key: KeyId(key),
-            subscription: NameId(subscription),
-            valid_from,
-            state: KeyState::Active,
-            kind: KeyKind::default(),
-            created_at: None,
-            revoked_at: None,
-            last_used_at: None,
-            consumer: NameId::NONE,
-            credential: NameId::NONE,
-            allowed: Box::default(),
-            contact: NameId::NONE,
-        })
+        TableRow::Key(KeyRow { valid_from, subscription: NameId(subscription), ..plain_key(KeyId(key), "") })
     }
 
     fn plan_row(id: u64, name: u64) -> TableRow {

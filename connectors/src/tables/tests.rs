@@ -62,7 +62,7 @@ fn key(hash: &str) -> KeyId {
     KeyId(u128::from_str_radix(&hash[..32], 16).unwrap())
 }
 
-fn plain_key(key: KeyId, subscription: &str) -> KeyRow {
+pub(super) fn plain_key(key: KeyId, subscription: &str) -> KeyRow {
     KeyRow {
         key,
         subscription: NameId::new(subscription),

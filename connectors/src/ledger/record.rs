@@ -71,7 +71,7 @@ pub struct AddedPartition {
 pub struct MadeBy {
     /// The version of the program.
     pub program: String,
-    /// The fingerprint of the configuration.
+    /// The fingerprint of the configuration, and the prefix of the topics, on which the rows' ids depend.
     pub config: String,
 }
 

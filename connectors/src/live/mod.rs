@@ -89,7 +89,8 @@ pub const QUEUE_BYTES: usize = 64 << 20;
 pub const TICK_EVENTS: u64 = 1 << 19;
 /// The most ticks that the workers may be at work on.
 pub const TICKS_COMPUTED: u64 = 2;
-/// The most ticks that are closed and not yet handed to the sinks, those at work included.
+/// The most ticks that are closed and not yet handed to the sinks, or with transactions not committed, those at work
+/// included.
 pub const TICKS_PUBLISHED: u64 = 4;
 /// The longest sleep before a thread looks again; a change wakes it earlier.
 const LOOK_AROUND: Duration = Duration::from_millis(50);
@@ -196,7 +197,7 @@ pub struct Status {
     pub closed: Tick,
     /// The last tick that all workers computed.
     pub computed: Tick,
-    /// The last tick that was handed to the sinks.
+    /// The last tick that was handed to the sinks, or with transactions committed.
     pub published: Tick,
     pub watermark: EventTime,
     /// The number of bytes that wait in the workers' queues.
@@ -526,7 +527,7 @@ impl Live {
         self.changed.notify_all();
     }
 
-    /// Notes that a tick's results were handed to the sinks.
+    /// Notes that a tick's results were handed to the sinks, or with transactions committed.
     pub fn published(&self, tick: Tick) {
         let published = &mut self.state().published;
         *published = (published.0 + 1, tick);

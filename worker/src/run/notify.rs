@@ -1,4 +1,5 @@
-//! Notifications of incidents: the policy decides while a tick is published, and mails go out once it is acknowledged.
+//! Notifications of incidents: the policy decides while a tick is published, and mails go out once it is
+//! acknowledged, or committed if there is a ledger.
 //!
 //! A mail must not name rows that can't be looked up, so a tick's notices wait until all of its rows are acknowledged.
 //! The sinks bound how many wait: when their buffers are full, the next tick isn't published. Notices that wait when a

@@ -66,7 +66,6 @@ mod testing {
         PASSED.get()
     }
 
-    /// Returns whether it ended.
     pub(in super::super) fn is_dead() -> bool {
         IS_DEAD.get()
     }

@@ -1,12 +1,15 @@
 //! `keytide inspect STATE` shows the checkpoints of a job: which there are, what the newest one holds, the last committed
 //! tick, and from where the job would go on. It reads every byte of the newest one, so it also says whether that is sound. It needs no lock and
-//! changes nothing.
+//! changes nothing. Credentials of a bucket come from the environment.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use anyhow::Context as _;
+use keytide_config::StatePlace;
 use keytide_connectors::ledger::{self, Claim, History, TickRecord};
 use keytide_connectors::sink::encode::time;
 use keytide_connectors::store::{Manifest, Store};
@@ -19,9 +22,9 @@ use crate::text::{counted, grouped, harmless, json};
 
 #[derive(clap::Args)]
 pub(crate) struct InspectArgs {
-    /// Folder of the checkpoints, as state.url names it
+    /// Place of the checkpoints, as state.url names it: a folder, or s3://, gs:// or az://
     #[arg(value_name = "STATE")]
-    state: PathBuf,
+    state: String,
     /// Print the manifests and the offsets as JSON
     #[arg(long)]
     json: bool,
@@ -42,7 +45,14 @@ struct Inspection {
 
 pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<ExitCode> {
     let refused = |error| failure(exit_of(&error), error);
-    let store = Store::look(&args.state).map_err(|error| failure(Exit::Usage, error))?;
+    let place = StatePlace::parse(&args.state, Path::new("")).with_context(|| {
+        format!(
+            "{} is no place of a state, allowed: a folder, or s3://BUCKET/PREFIX, gs://, az://",
+            harmless(&args.state)
+        )
+    });
+    let place = place.map_err(|error| failure(Exit::Usage, error))?;
+    let store = Store::look_at(&place, &BTreeMap::new()).map_err(|error| failure(Exit::Usage, error))?;
     let store = Arc::new(store);
     let (mut checkpoints, mut newest) = (Vec::new(), None);
     for id in store.folders().map_err(refused)? {
@@ -60,21 +70,21 @@ pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<ExitCode> {
     let resume = newest.map(|newest| resume_point(&newest)).transpose()?;
     let History { mut ticks, last_claim: life } = history;
     let inspection = Inspection { checkpoints, resume, committed: ticks.pop(), life };
-    let page = if args.json { json(&inspection)? } else { inspection.page(&args.state) };
+    let page = if args.json { json(&inspection)? } else { inspection.page(&place) };
     exit::print(&page)?;
     Ok(ExitCode::SUCCESS)
 }
 
 impl Inspection {
-    fn page(&self, state: &std::path::Path) -> String {
+    fn page(&self, state: &StatePlace) -> String {
         let mut page = String::new();
         let mut line =
             |text: std::fmt::Arguments<'_>| writeln!(page, "{text}").expect("memory takes any text");
         let Some((newest, resume)) = self.checkpoints.last().zip(self.resume.as_ref()) else {
-            return format!("{} has no checkpoint: a job with it begins anew\n", state.display());
+            return format!("{} has no checkpoint: a job with it begins anew\n", state);
         };
         let checkpoints = counted(self.checkpoints.len() as u64, "checkpoint", "checkpoints");
-        line(format_args!("{}: {checkpoints}, all bytes of the newest are sound", state.display()));
+        line(format_args!("{}: {checkpoints}, all bytes of the newest are sound", state));
         for manifest in &self.checkpoints {
             let bytes = manifest.parts.values().map(|part| part.bytes).sum();
             let (at, job) = (&manifest.info.at, harmless(&manifest.info.job));

@@ -52,7 +52,7 @@ const LICENCES: [&str; 10] = [
 ];
 
 /// Crates that the program has in two versions: those of others, which nothing here can change.
-const TWICE: [&str; 4] = ["getrandom", "itertools", "miniz_oxide", "syn"];
+const TWICE: [&str; 6] = ["crypto-common", "digest", "getrandom", "itertools", "miniz_oxide", "syn"];
 
 /// The resolved graph without dev-dependencies: a package's id to the ids it uses; and the ids' names.
 struct Graph {

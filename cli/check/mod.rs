@@ -600,8 +600,8 @@ impl CheckReport {
 
     fn state(&mut self, state: Option<&State>) {
         let text = match state {
-            Some(State { dir, checkpoint_every_ms }) => {
-                format!("checkpoints in {}, each {}", dir.display(), duration_text(*checkpoint_every_ms))
+            Some(State { place, options: _, checkpoint_every_ms }) => {
+                format!("checkpoints in {place}, each {}", duration_text(*checkpoint_every_ms))
             }
             None => "none: a job that is started again begins anew".to_owned(),
         };

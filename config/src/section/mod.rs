@@ -185,7 +185,7 @@ pub use policy::{DefaultPolicy, PolicyMode, PolicyRules};
 pub use routes::{Routes, RoutesFrom};
 pub use sink::{Delivery, FileFormat, FileSink, KafkaSink, Sinks};
 pub use source::{Condition, Dedupe, Source, SourceKind};
-pub use state::State;
+pub use state::{RemotePlace, State, StatePlace};
 pub use tables::{TableFormat, TableSource, Tables, TopicFormat};
 pub use topic::{End, KafkaSource, OnGap, Start};
 pub use webhook::{Webhook, WebhookFormat, WebhookUrl};

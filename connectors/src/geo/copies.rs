@@ -1,54 +1,62 @@
 //! Copies of geo databases by their content, for jobs that make ticks again.
 //!
 //! A tick that is made again needs the databases with which it was made first, whatever became of their files. So a job
-//! with a state uses copies, each a file whose name is the hash of its content:
+//! with a state copies them into its store, each as an object whose name is the hash of its content:
 //!
 //! ```text
-//! DIR/geo/<32 hexadecimal digits>      the databases "COUNTRY ASN CITY NETWORKS" are four such names, or `-`
+//! geo/<32 hexadecimal digits>      the databases "COUNTRY ASN CITY NETWORKS" are four such names, or `-`
 //! ```
+//! The hash is compared whenever a copy is read.
 
-use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Read as _, Write as _};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use keytide_config::Geo;
-use xxhash_rust::xxh3::Xxh3;
 
-use super::{GeoDatabases, GeoError, Unreadable};
+use super::{GeoDatabases, GeoError, Unreadable, read_file};
+use crate::store::{Store, StoreError, geo_name};
 
-/// Bytes that are copied at once.
-const BLOCK: usize = 1 << 20;
 /// Stands for a database that isn't configured.
 const NONE: &str = "-";
 
-/// The folder of the copies.
+/// The copies in a store.
 #[derive(Clone, Debug)]
 pub struct GeoCopies {
-    dir: PathBuf,
+    store: Arc<Store>,
 }
 
 impl GeoCopies {
-    /// Keeps copies in a folder, which is made with the first of them.
+    /// Keeps copies in a store.
     #[must_use]
-    pub fn new(dir: PathBuf) -> Self {
-        Self { dir }
+    pub fn new(store: Arc<Store>) -> Self {
+        Self { store }
     }
 
-    /// Copies the files that `config` names, and returns the name of the databases.
+    /// Copies the files that `config` names, and returns the databases in them with their name. A file is read once, so
+    /// the databases are those of the copies.
     ///
     /// # Errors
-    /// If a file can't be read, or the copy not written.
-    pub fn take(&self, config: &Geo) -> io::Result<String> {
-        let mut names = Vec::new();
-        for path in paths(config) {
-            names.push(match path {
-                Some(path) => self.copy(path)?,
-                None => NONE.to_owned(),
-            });
-        }
-        Ok(names.join(" "))
+    /// If a file can't be read or has no usable content, or the copy can't be written.
+    pub fn take(
+        &self,
+        config: &Geo,
+        unreadable: &Unreadable,
+    ) -> Result<(String, Arc<GeoDatabases>), GeoError> {
+        let copied = RefCell::new(BTreeMap::<PathBuf, String>::new());
+        let read = |path: &Path| {
+            let bytes = Bytes::from(read_file(path)?);
+            let name = geo_name(&bytes);
+            self.store.put_geo(&name, bytes.clone())?;
+            copied.borrow_mut().insert(path.to_owned(), name);
+            Ok(bytes.into())
+        };
+        let (databases, _) = GeoDatabases::read_with(config, unreadable.clone(), &read)?;
+        let copied = copied.into_inner();
+        let name = |path: Option<&Path>| path.and_then(|path| copied.get(path)).map_or(NONE, String::as_str);
+        Ok((paths(config).map(name).join(" "), Arc::new(databases)))
     }
 
     /// Reads the databases of a name.
@@ -63,58 +71,23 @@ impl GeoCopies {
     ) -> Result<Arc<GeoDatabases>, GeoError> {
         let mut of_copies = config.clone();
         let mut names =
-            name.split(' ').map(|name| (name != NONE && !name.is_empty()).then(|| self.dir.join(name)));
+            name.split(' ').map(|name| (name != NONE && !name.is_empty()).then(|| PathBuf::from(name)));
         of_copies.country = names.next().flatten();
         of_copies.asn = names.next().flatten();
         of_copies.city = names.next().flatten();
         of_copies.networks = names.next().flatten();
-        let (databases, _) = GeoDatabases::read(&of_copies, unreadable.clone())?;
+        let read = |name: &Path| Ok(self.store.get_geo(&name.to_string_lossy())?);
+        let (databases, _) = GeoDatabases::read_with(&of_copies, unreadable.clone(), &read)?;
         Ok(Arc::new(databases))
     }
 
     /// Deletes the copies that none of the names needs.
     ///
     /// # Errors
-    /// If the folder can't be listed, or a file not deleted.
-    pub fn retain<'n>(&self, names: impl IntoIterator<Item = &'n String>) -> io::Result<()> {
-        if !self.dir.exists() {
-            return Ok(());
-        }
+    /// If they can't be listed, or one not deleted.
+    pub fn retain<'n>(&self, names: impl IntoIterator<Item = &'n String>) -> Result<(), StoreError> {
         let needed: BTreeSet<&str> = names.into_iter().flat_map(|name| name.split(' ')).collect();
-        for entry in fs::read_dir(&self.dir)? {
-            let entry = entry?;
-            if !entry.file_name().to_str().is_some_and(|name| needed.contains(name)) {
-                fs::remove_file(entry.path())?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Copies a file, unless its content is there, and returns the copy's name.
-    fn copy(&self, path: &Path) -> io::Result<String> {
-        fs::create_dir_all(&self.dir)?;
-        let part = self.dir.join("part");
-        let mut from = File::open(path)?;
-        let mut to = BufWriter::with_capacity(BLOCK, File::create(&part)?);
-        let (mut hasher, mut block) = (Xxh3::new(), vec![0; BLOCK]);
-        loop {
-            let read = from.read(&mut block)?;
-            if read == 0 {
-                break;
-            }
-            hasher.update(&block[..read]);
-            to.write_all(&block[..read])?;
-        }
-        let name = format!("{:032x}", hasher.digest128());
-        let copy = self.dir.join(&name);
-        if copy.exists() {
-            fs::remove_file(part)?;
-        } else {
-            to.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-            fs::rename(part, copy)?;
-            File::open(&self.dir)?.sync_all()?;
-        }
-        Ok(name)
+        self.store.retain_geo(|name| needed.contains(name))
     }
 }
 
@@ -125,6 +98,8 @@ fn paths(config: &Geo) -> [Option<&Path>; 4] {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use tempfile::tempdir;
 
     use super::*;
@@ -133,7 +108,8 @@ mod tests {
     fn copies_stay_as_the_files_were_and_go_when_no_name_needs_them() {
         let folder = tempdir().unwrap();
         let list = folder.path().join("networks.csv");
-        let copies = GeoCopies::new(folder.path().join("geo"));
+        let copies = GeoCopies::new(Arc::new(Store::open(&folder.path().join("state")).unwrap()));
+        let take = |config: &Geo| copies.take(config, &Unreadable::default()).unwrap().0;
         let config = Geo { networks: Some(list.clone()), ..Geo::default() };
         let class = |name: &str| {
             let databases = copies.open(name, &config, &Unreadable::default()).unwrap();
@@ -141,19 +117,18 @@ mod tests {
         };
         copies.retain([]).unwrap();
         fs::write(&list, "network,class\n198.18.0.0/15,cloud\n").unwrap();
-        let first = copies.take(&config).unwrap();
-        assert_eq!(copies.take(&config).unwrap(), first, "the same content");
+        let first = take(&config);
+        assert_eq!(take(&config), first, "the same content");
         fs::write(&list, "network,class\n198.18.0.0/15,tor\n").unwrap();
-        let second = copies.take(&config).unwrap();
+        let second = take(&config);
         assert_ne!(first, second);
         let (before, now) = (class(&first), class(&second));
         assert_ne!(before, now);
         copies.retain([&second]).unwrap();
         assert!(copies.open(&first, &config, &Unreadable::default()).is_err());
         assert_eq!(class(&second), now);
-        let none = GeoCopies::new(folder.path().join("none"));
-        let name = none.take(&Geo::default()).unwrap();
+        let name = take(&Geo::default());
         assert_eq!(name, "- - - -");
-        assert!(none.open(&name, &config, &Unreadable::default()).unwrap().networks.is_none());
+        assert!(copies.open(&name, &config, &Unreadable::default()).unwrap().networks.is_none());
     }
 }

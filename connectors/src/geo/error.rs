@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use maxminddb::MaxMindDbError;
 
+use crate::store::StoreError;
+
 /// The reason why a database can't be used. Every one needs a person, because none goes away by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum GeoError {
@@ -35,6 +37,9 @@ pub enum GeoError {
     /// The file of networks names no network.
     #[error("{} has no line that names a network and its class, such as 198.51.100.0/24,vpn", path.display())]
     NoNetworks { path: PathBuf },
+    /// A copy can't be written or read.
+    #[error("{0}")]
+    Copy(#[from] StoreError),
     /// The file names more networks than there may be.
     #[error("{} has more than 1000000 networks", path.display())]
     TooManyNetworks { path: PathBuf },

@@ -192,13 +192,23 @@ impl GeoDatabases {
 
     /// Reads the files, and returns warnings about their content beside.
     fn read(config: &keytide_config::Geo, unreadable: Unreadable) -> Result<(Self, Vec<String>), GeoError> {
-        let mut files = OpenDatabases::default();
+        Self::read_with(config, unreadable, &read_file)
+    }
+
+    /// Reads what `read` returns for the paths, and returns warnings about the content beside.
+    fn read_with(
+        config: &keytide_config::Geo,
+        unreadable: Unreadable,
+        read: &ReadBytes<'_>,
+    ) -> Result<(Self, Vec<String>), GeoError> {
+        let mut files = OpenDatabases { known: Vec::new(), read };
         let country = config.country.as_deref().map(|path| open_country(&mut files, path)).transpose()?;
         let asn = config.asn.as_deref().map(|path| open_asn(&mut files, path)).transpose()?;
         let gives_country = country.is_none();
         let city =
             config.city.as_deref().map(|path| open_city(&mut files, path, gives_country)).transpose()?;
-        let networks = config.networks.as_deref().map(Networks::open).transpose()?;
+        let networks =
+            config.networks.as_deref().map(|path| Networks::open(path, &read(path)?)).transpose()?;
         let (networks, warnings) = networks.unzip();
         let geo = Self { country, asn, city, networks, unreadable };
         Ok((geo, warnings.unwrap_or_default()))
@@ -480,17 +490,24 @@ pub(crate) fn mapped(network: IpNet) -> (u128, u8) {
     }
 }
 
-/// The databases that were read, so that a file with two uses is in memory once.
-#[derive(Default)]
-struct OpenDatabases(Vec<(PathBuf, Database)>);
+/// Returns the bytes at a path.
+type ReadBytes<'r> = dyn Fn(&Path) -> Result<Vec<u8>, GeoError> + 'r;
 
-impl OpenDatabases {
+/// The databases that were read, so that a file with two uses is in memory once.
+struct OpenDatabases<'r> {
+    known: Vec<(PathBuf, Database)>,
+    read: &'r ReadBytes<'r>,
+}
+
+impl OpenDatabases<'_> {
     fn read(&mut self, path: &Path) -> Result<Database, GeoError> {
-        if let Some((_, database)) = self.0.iter().find(|(known, _)| known == path) {
+        if let Some((_, database)) = self.known.iter().find(|(known, _)| known == path) {
             return Ok(Arc::clone(database));
         }
-        let database = Arc::new(read_database(path)?);
-        self.0.push((path.to_owned(), Arc::clone(&database)));
+        let reader = Reader::from_source((self.read)(path)?);
+        let invalid = |source| GeoError::Invalid { path: path.to_owned(), source: Box::new(source) };
+        let database = Arc::new(reader.map_err(invalid)?);
+        self.known.push((path.to_owned(), Arc::clone(&database)));
         Ok(database)
     }
 }
@@ -500,7 +517,7 @@ fn other_kind(path: &Path, expected: &'static str, database: &Database) -> GeoEr
     GeoError::OtherKind { path: path.to_owned(), expected, fields: field_names(database) }
 }
 
-fn open_country(files: &mut OpenDatabases, path: &Path) -> Result<(Database, FieldPath), GeoError> {
+fn open_country(files: &mut OpenDatabases<'_>, path: &Path) -> Result<(Database, FieldPath), GeoError> {
     let database = files.read(path)?;
     match probe_country(&database) {
         Some(layout) => Ok((database, layout)),
@@ -521,7 +538,7 @@ fn probe_country(database: &Database) -> Option<FieldPath> {
     })
 }
 
-fn open_city(files: &mut OpenDatabases, path: &Path, gives_country: bool) -> Result<City, GeoError> {
+fn open_city(files: &mut OpenDatabases<'_>, path: &Path, gives_country: bool) -> Result<City, GeoError> {
     let database = files.read(path)?;
     let position = probe(&database, |found| {
         POSITION_PATHS.into_iter().find(|position| matches!(position.read(found), Ok(Some(_))))
@@ -537,7 +554,7 @@ fn open_city(files: &mut OpenDatabases, path: &Path, gives_country: bool) -> Res
     }
 }
 
-fn open_asn(files: &mut OpenDatabases, path: &Path) -> Result<(Database, FieldPath), GeoError> {
+fn open_asn(files: &mut OpenDatabases<'_>, path: &Path) -> Result<(Database, FieldPath), GeoError> {
     let database = files.read(path)?;
     let found =
         probe(&database, |found| ASN_PATHS.into_iter().find(|path| matches!(asn(found, path), Ok(Some(_)))));
@@ -547,7 +564,8 @@ fn open_asn(files: &mut OpenDatabases, path: &Path) -> Result<(Database, FieldPa
     }
 }
 
-fn read_database(path: &Path) -> Result<Reader<Vec<u8>>, GeoError> {
+/// Reads a file, which may be as large as any known database.
+fn read_file(path: &Path) -> Result<Vec<u8>, GeoError> {
     let read = |source| GeoError::Read { path: path.to_owned(), source };
     let file = File::open(path).map_err(read)?;
     let mut bytes = Vec::new();
@@ -555,8 +573,7 @@ fn read_database(path: &Path) -> Result<Reader<Vec<u8>>, GeoError> {
     if bytes.len() as u64 > DATABASE_BYTES {
         return Err(GeoError::TooLarge { path: path.to_owned() });
     }
-    Reader::from_source(bytes)
-        .map_err(|source| GeoError::Invalid { path: path.to_owned(), source: Box::new(source) })
+    Ok(bytes)
 }
 
 /// Returns the layout of the first record that `layout` recognises.

@@ -18,8 +18,7 @@
 //! Limits: 1,000,000 networks, 1 KiB a line. There are at most 2,000,001 ranges of 17 bytes. While the file is read,
 //! each network takes 32 bytes more.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read as _};
+use std::io::{self, BufRead, Read as _};
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -61,10 +60,10 @@ struct ListedNetwork {
 }
 
 impl Networks {
-    /// Reads a file, and returns warnings beside.
-    pub(crate) fn open(path: &Path) -> Result<(Self, Vec<String>), GeoError> {
+    /// Reads the bytes of the file at `path`, and returns warnings beside.
+    pub(crate) fn open(path: &Path, bytes: &[u8]) -> Result<(Self, Vec<String>), GeoError> {
         let failed = |source| GeoError::Read { path: path.to_owned(), source };
-        let mut file = BufReader::new(File::open(path).map_err(failed)?);
+        let mut file = bytes;
         let (mut listed, mut warnings) = (Vec::new(), Vec::new());
         let (mut bad, mut line) = (0_u64, Vec::new());
         for number in 1_u64.. {
@@ -192,21 +191,16 @@ fn parse(line: &[u8], is_first: bool) -> Result<Option<ListedNetwork>, Fault> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
     use std::net::{Ipv4Addr, Ipv6Addr};
 
     use proptest::prelude::*;
-    use tempfile::NamedTempFile;
 
     use super::*;
     use NetworkClass::{Cloud, Mobile, Relay, Satellite, Tor, Unlisted, Vpn};
 
     fn open(text: impl AsRef<[u8]>) -> Result<(Networks, Vec<String>), GeoError> {
-        let mut file = NamedTempFile::new().unwrap();
-        file.write_all(text.as_ref()).unwrap();
-        let path = format!("{}:", file.path().display());
-        let said = |warning: String| warning.replace(&path, "");
-        Networks::open(file.path())
+        let said = |warning: String| warning.replace("list.csv:", "");
+        Networks::open(Path::new("list.csv"), text.as_ref())
             .map(|(networks, warnings)| (networks, warnings.into_iter().map(said).collect()))
     }
 

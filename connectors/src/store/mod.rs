@@ -1,7 +1,9 @@
 //! The durable state of a job: checkpoints in a store of objects, from which a job goes on.
 //!
+//! The store is a folder of this machine, or a bucket that `state.url` names, see `remote.rs`.
+//!
 //! ```text
-//! DIR/lock                                    held by the process that uses the folder
+//! DIR/lock                                    held by the process that uses the folder; a bucket has none
 //! DIR/checkpoints/TICK-NONCE/PART             bytes as they were encoded: rows of a state, or one record
 //! DIR/checkpoints/TICK-NONCE/manifest.json    names every part with its length and checksum
 //! DIR/start                                   what the job began with, before its first checkpoint
@@ -18,10 +20,16 @@
 //! another format is an error that names the object. Then a job goes on from the checkpoint before, and makes the ticks
 //! since again.
 //!
+//! **One process at a time commits ticks.** A folder is locked. In a bucket a process that starts takes over: the claim
+//! in the ledger ends the older one before its next commit, and an object of the ledger is written only if it isn't
+//! there.
+//!
 //! Limits: [`KEPT`] checkpoints stay. A part is held in memory while it is written and read.
 
+mod http;
 mod ledger;
 mod manifest;
+mod remote;
 #[cfg(test)]
 mod tests;
 
@@ -29,19 +37,20 @@ use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Write as _};
 use std::path::{Path as FilePath, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use keytide_config::{Secret, StatePlace};
 use keytide_dataflow::model::Tick;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{ObjectStore as _, ObjectStoreExt as _, PutMode, PutPayload};
+use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutPayload};
 use tokio::runtime::Runtime;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 pub(crate) use self::ledger::LedgerObject;
 pub use self::manifest::{CheckpointInfo, Manifest, PartInfo};
 use crate::fail_point::fail_point;
-use crate::geo::GeoCopies;
 
 /// The number of checkpoints that are kept.
 pub const KEPT: usize = 3;
@@ -50,6 +59,7 @@ const FORMAT: u32 = 2;
 const FOLDER: &str = "checkpoints";
 const INPUTS: &str = "inputs";
 const START: &str = "start";
+const GEO: &str = "geo";
 const MANIFEST: &str = "manifest.json";
 
 /// The bytes of a checkpoint by the names of their parts.
@@ -100,6 +110,9 @@ pub enum StoreError {
     InUse { path: PathBuf, holder: String },
     #[error("state.url: can't {what} {object}: {source}")]
     Object { what: &'static str, object: String, source: object_store::Error },
+    /// A store of objects can't be used with these settings, or has no such bucket, or refuses this user.
+    #[error("state.url: {place}: {reason}")]
+    Refused { place: String, reason: String },
     /// The bytes aren't those that were written.
     #[error("state.url: {object} {reason}: it is damaged (in {folder})")]
     Damaged { object: String, folder: String, reason: String },
@@ -110,13 +123,14 @@ pub enum StoreError {
     Format { folder: String, found: u32 },
 }
 
-/// The folder of a job's checkpoints.
+/// The place of a job's checkpoints.
 #[derive(Debug)]
 pub struct Store {
-    objects: LocalFileSystem,
+    objects: Arc<dyn ObjectStore>,
     runtime: Runtime,
-    root: PathBuf,
-    /// The lock is released when the file is closed. Only readers have none.
+    /// The place, for people.
+    place: String,
+    /// The lock is released when the file is closed. Only readers have none, and those of a bucket.
     _lock: Option<File>,
 }
 
@@ -129,7 +143,7 @@ impl Store {
         let failed = |what| move |source| StoreError::Folder { what, path: root.to_owned(), source };
         std::fs::create_dir_all(root).map_err(failed("make"))?;
         let lock = lock(root)?;
-        Self::with_lock(root, Some(lock))
+        Self::of_folder(root, Some(lock))
     }
 
     /// Opens the folder of a job to look at it, whether a process uses it or not.
@@ -137,10 +151,39 @@ impl Store {
     /// # Errors
     /// If there is no such folder.
     pub fn look(root: &FilePath) -> Result<Self, StoreError> {
-        Self::with_lock(root, None)
+        Self::of_folder(root, None)
     }
 
-    fn with_lock(root: &FilePath, lock: Option<File>) -> Result<Self, StoreError> {
+    /// Opens the place of a job for this process: a folder as [`open`](Self::open) does. A bucket can't be locked, and
+    /// must have been made.
+    ///
+    /// # Errors
+    /// If the place can't be used, or another process uses the folder.
+    pub fn of_job(place: &StatePlace, options: &BTreeMap<String, Secret>) -> Result<Self, StoreError> {
+        match place {
+            StatePlace::Folder(dir) => Self::open(dir),
+            StatePlace::Remote(_) => Self::look_at(place, options),
+        }
+    }
+
+    /// Opens the place of a job to look at it. That of a bucket connects nowhere.
+    ///
+    /// # Errors
+    /// If there is no such folder, or the settings of a store of objects can't be used.
+    pub fn look_at(place: &StatePlace, options: &BTreeMap<String, Secret>) -> Result<Self, StoreError> {
+        let remote = match place {
+            StatePlace::Folder(dir) => return Self::look(dir),
+            StatePlace::Remote(remote) => remote,
+        };
+        let place = remote.url().to_owned();
+        let objects = match remote::open(remote, options) {
+            Ok(objects) => objects,
+            Err(error) => return Err(StoreError::Refused { place, reason: remote::reason(&error) }),
+        };
+        Self::new(objects, place, None)
+    }
+
+    fn of_folder(root: &FilePath, lock: Option<File>) -> Result<Self, StoreError> {
         let failed = |what| move |source| StoreError::Folder { what, path: root.to_owned(), source };
         let root_path = root.canonicalize().map_err(failed("open"))?;
         let objects = LocalFileSystem::new_with_prefix(&root_path)
@@ -151,9 +194,23 @@ impl Store {
             })?
             .with_fsync(true)
             .with_automatic_cleanup(true);
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().build().map_err(failed("start a runtime for"))?;
-        Ok(Self { objects, runtime, root: root_path, _lock: lock })
+        Self::new(Arc::new(objects), root_path.display().to_string(), lock)
+    }
+
+    fn new(objects: Arc<dyn ObjectStore>, place: String, lock: Option<File>) -> Result<Self, StoreError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|source| StoreError::Folder {
+            what: "start a runtime for",
+            path: PathBuf::from(&place),
+            source,
+        })?;
+        Ok(Self { objects, runtime, place, _lock: lock })
+    }
+
+    /// Returns the place, for people.
+    #[must_use]
+    pub fn place(&self) -> &str {
+        &self.place
     }
 
     /// Writes a checkpoint. `nonce` tells apart what several lives of a job wrote for one tick. Returns its folder, and
@@ -296,10 +353,47 @@ impl Store {
         Ok(bytes)
     }
 
-    /// Returns the copies of geo databases.
-    #[must_use]
-    pub fn geo(&self) -> GeoCopies {
-        GeoCopies::new(self.root.join("geo"))
+    /// Stores a copy of a geo database under a name that its content has, unless it is there with that length.
+    ///
+    /// # Errors
+    /// If the object can't be written.
+    pub(crate) fn put_geo(&self, name: &str, bytes: Bytes) -> Result<(), StoreError> {
+        let object = format!("{GEO}/{name}");
+        let head = self.runtime.block_on(self.objects.head(&Path::from(&*object)));
+        if head.is_ok_and(|found| found.size == bytes.len() as u64) {
+            return Ok(());
+        }
+        self.put(&object, bytes.into())
+    }
+
+    /// Reads a copy of a geo database.
+    ///
+    /// # Errors
+    /// If it is gone, is damaged, or can't be read.
+    pub(crate) fn get_geo(&self, name: &str) -> Result<Vec<u8>, StoreError> {
+        let found = self.get_if_present(&format!("{GEO}/{name}"))?;
+        let damaged = |reason: &str| {
+            let folder = format!("{}/{GEO}", self.place);
+            StoreError::Damaged { object: format!("{GEO}/{name}"), folder, reason: reason.to_owned() }
+        };
+        let bytes = found.ok_or_else(|| damaged("is missing"))?;
+        if geo_name(&bytes) != name {
+            return Err(damaged("has another content than its name says"));
+        }
+        Ok(bytes)
+    }
+
+    /// Deletes the copies of geo databases that aren't `needed`.
+    ///
+    /// # Errors
+    /// If they can't be listed, or one not deleted.
+    pub(crate) fn retain_geo(&self, is_needed: impl Fn(&str) -> bool) -> Result<(), StoreError> {
+        for object in self.list(GEO)? {
+            if !object.filename().is_some_and(&is_needed) {
+                self.delete(&object)?;
+            }
+        }
+        Ok(())
     }
 
     /// Writes what the job begins with, unless an earlier life did.
@@ -325,7 +419,7 @@ impl Store {
 
     fn damaged(&self, folder: &str, name: &str, reason: String) -> StoreError {
         let object = format!("{FOLDER}/{folder}/{name}");
-        let folder = self.root.join(FOLDER).join(folder).display().to_string();
+        let folder = format!("{}/{FOLDER}/{folder}", self.place);
         StoreError::Damaged { object, folder, reason }
     }
 
@@ -335,19 +429,24 @@ impl Store {
         Ok(listed.objects.into_iter().map(|object| object.location).collect())
     }
 
+    /// Writes an object, in place of one of that name.
     fn put(&self, object: &str, payload: PutPayload) -> Result<(), StoreError> {
-        let path = Path::from(object);
-        let put = self.objects.put_opts(&path, payload, PutMode::Create.into());
-        self.runtime.block_on(put).map(drop).map_err(|source| failed("write", object, source))
+        self.put_as(object, payload, PutMode::Overwrite)
     }
 
-    /// Writes an object; returns false if it was there already.
+    /// Writes an object; returns false if it was there already. That may be its own, if an answer was lost.
     fn put_new(&self, object: &str, payload: PutPayload) -> Result<bool, StoreError> {
-        match self.put(object, payload) {
+        match self.put_as(object, payload, PutMode::Create) {
             Ok(()) => Ok(true),
             Err(StoreError::Object { source: object_store::Error::AlreadyExists { .. }, .. }) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    fn put_as(&self, object: &str, payload: PutPayload, mode: PutMode) -> Result<(), StoreError> {
+        let path = Path::from(object);
+        let put = self.objects.put_opts(&path, payload, mode.into());
+        self.runtime.block_on(put).map(drop).map_err(|source| failed("write", object, source))
     }
 
     /// Reads an object, if it is there.
@@ -383,6 +482,11 @@ fn digest(blocks: &[impl AsRef<[u8]>]) -> u128 {
     let mut hasher = Xxh3::new();
     blocks.iter().for_each(|block| hasher.update(block.as_ref()));
     hasher.digest128()
+}
+
+/// Returns the name of a copy of a geo database: the XXH3 (128 bits) of its content, in hexadecimal digits.
+pub(crate) fn geo_name(bytes: &[u8]) -> String {
+    format!("{:032x}", xxh3_128(bytes))
 }
 
 fn failed(what: &'static str, object: &str, source: object_store::Error) -> StoreError {

@@ -23,7 +23,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use keytide_alerts::outbox::OutboxError;
 use keytide_config::{Delivery, JobConfig, Limits, Source, SourceKind, Start, State};
-use keytide_connectors::geo::Unreadable;
+use keytide_connectors::geo::{GeoCopies, Unreadable};
 use keytide_connectors::input::PartitionInfo;
 use keytide_connectors::kafka::{Consumer, Topic};
 use keytide_connectors::ledger::{
@@ -179,7 +179,7 @@ impl LiveJob {
         .map_err(|error| failure(error.class().into(), error))?;
         let notifier =
             Notifier::open(config, clock, memory).map_err(|error| failure(exit_of_alerts(&error), error))?;
-        let copies = durable.as_ref().map(|durable| durable.store.geo());
+        let copies = durable.as_ref().map(|durable| GeoCopies::new(Arc::clone(&durable.store)));
         let tables = ReferenceData::open(config, &earlier, copies)?;
         drop(earlier);
         if let Some(durable) = durable.as_ref().filter(|_| input.is_none()) {

@@ -104,7 +104,7 @@ impl Restored {
 /// # Errors
 /// If it can't be used.
 pub(super) fn open(state: &State) -> anyhow::Result<Arc<Store>> {
-    Store::open(&state.dir).map(Arc::new).map_err(refused)
+    Store::of_job(&state.place, &state.options).map(Arc::new).map_err(refused)
 }
 
 /// Reads with what a job goes on, of its store and its ledger. `claim` claims the ledger for this life. That comes before
@@ -121,7 +121,7 @@ pub(super) fn restore(
     claim: impl FnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<Restored> {
     let started = Instant::now();
-    let dir = state.dir.display();
+    let dir = &state.place;
     let folders = store.folders().map_err(refused)?;
     let History { ticks, last_claim } = history;
     // 1. A job that has committed nothing begins anew.
@@ -295,9 +295,7 @@ fn accept(info: &CheckpointInfo, state: &State, config: &JobConfig) -> anyhow::R
     if info.job != config.job.name {
         let message = format!(
             "state.url: {} has the state of the job \"{}\", and this one is \"{}\"; name another folder, or the same job",
-            state.dir.display(),
-            info.job,
-            config.job.name
+            state.place, info.job, config.job.name
         );
         return Err(failure(Exit::Usage, anyhow::anyhow!(message)));
     }
@@ -338,7 +336,7 @@ fn refused(error: StoreError) -> anyhow::Error {
 #[must_use]
 pub fn exit_of(error: &StoreError) -> Exit {
     match error {
-        StoreError::Folder { .. } | StoreError::Format { .. } => Exit::Usage,
+        StoreError::Folder { .. } | StoreError::Format { .. } | StoreError::Refused { .. } => Exit::Usage,
         StoreError::InUse { .. } | StoreError::Object { .. } => Exit::Transient,
         StoreError::Damaged { .. } => Exit::Fatal,
     }

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use keytide_config::JobConfig;
 use keytide_connectors::decode;
-use keytide_connectors::geo::{GeoCopies, GeoDatabases, Unreadable, WatchedGeo};
+use keytide_connectors::geo::{GeoCopies, GeoDatabases, GeoError, Unreadable, WatchedGeo};
 use keytide_connectors::live::{Decoders, FileFeed, Live, LiveError, NamedDecoders, TableFeed, TopicFeed};
 use keytide_connectors::tables::{TablesMemory, TablesRead, TopicTable, WatchedTables};
 
+use super::restore::exit_of;
 use crate::exit::{Exit, failure, kafka_failure};
 
 /// Tables and geo databases as they were read at the start, and the feeds of their changes.
@@ -30,8 +31,8 @@ pub(super) struct JobGeo {
 }
 
 impl JobGeo {
-    /// Copies the files that were just read, if the job keeps copies. It uses the copies then, since a file may change
-    /// between being read and being copied.
+    /// Copies the files that were just read, if the job keeps copies. It uses what was copied then, since a file may
+    /// change between being read and being copied.
     fn new(
         databases: Arc<GeoDatabases>,
         copies: Option<GeoCopies>,
@@ -40,8 +41,8 @@ impl JobGeo {
         let Some(copies) = copies else {
             return Ok(Self { databases, name: String::new(), copies: None });
         };
-        let name = copies.take(config).context("state.url: geo databases can't be copied")?;
-        let databases = copies.open(&name, config, databases.unreadable())?;
+        let taken = copies.take(config, databases.unreadable()).map_err(refused_geo);
+        let (name, databases) = taken.context("geo databases can't be copied")?;
         Ok(Self { databases, name, copies: Some(copies) })
     }
 
@@ -54,13 +55,21 @@ impl JobGeo {
         match &self.copies {
             Some(copies) if name != self.name => copies
                 .open(name, config, self.databases.unreadable())
-                .context(
-                    "state.url: the geo databases of ticks that are to be made again are gone or damaged",
-                )
-                .map_err(|error| failure(Exit::Fatal, error)),
+                .map_err(refused_geo)
+                .context("the geo databases of ticks that are to be made again can't be read"),
             _ => Ok(Arc::clone(&self.databases)),
         }
     }
+}
+
+/// Gives an error of geo databases its exit code. A copy that can't be used is a matter of the state.
+fn refused_geo(error: GeoError) -> anyhow::Error {
+    let exit = match &error {
+        GeoError::Copy(error) => exit_of(error),
+        GeoError::Invalid { .. } => Exit::Fatal,
+        _ => Exit::Usage,
+    };
+    failure(exit, error)
 }
 
 impl ReferenceData {

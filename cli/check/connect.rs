@@ -1,15 +1,17 @@
-//! The look-ups of `check --connect`: brokers, the mail server, the addresses of webhooks. They create and send nothing.
+//! The look-ups of `check --connect`: brokers, the bucket of the state, the mail server, the addresses of webhooks. They
+//! create and send nothing, but for an object in the bucket, which is deleted again.
 
 use keytide_alerts::email::Guide;
 use keytide_alerts::outbox::Mailer;
 use keytide_alerts::webhook::Client;
 use keytide_config::{
     Alerts, Delivery, EmailAlerts, End, JobConfig, KafkaClient, KafkaSink, KafkaSource, Source, SourceKind,
-    TableSource, Webhook,
+    State, StatePlace, TableSource, Webhook,
 };
 use keytide_connectors::kafka::{KafkaError, Right, Topic};
 use keytide_connectors::ledger;
 use keytide_connectors::sink::{self, SinkError};
+use keytide_connectors::store::Store;
 
 use super::steps::CheckStep;
 use super::{CheckReport, counted, each_table};
@@ -19,7 +21,7 @@ const READING: [Right; 2] = [Right::Describe, Right::Read];
 
 /// Returns a step for everything that the configuration names at another place.
 pub(super) fn steps(config: &JobConfig) -> Vec<CheckStep<'_>> {
-    let JobConfig { sources, tables, sinks, alerts, .. } = config;
+    let JobConfig { sources, tables, sinks, alerts, state, .. } = config;
     let mut steps = Vec::new();
     for source in sources {
         if let SourceKind::Kafka(kafka) = &source.kind {
@@ -33,6 +35,9 @@ pub(super) fn steps(config: &JobConfig) -> Vec<CheckStep<'_>> {
     }
     if let Some(kafka) = &sinks.kafka {
         steps.push(CheckStep::lookup(move |report| report.lookup_sink(kafka)));
+    }
+    if let Some(state) = state.as_ref().filter(|state| matches!(state.place, StatePlace::Remote(_))) {
+        steps.push(CheckStep::lookup(move |report| report.lookup_state(state)));
     }
     if let Some(email) = &alerts.email {
         steps.push(CheckStep::lookup(move |report| report.lookup_mail(email)));
@@ -90,6 +95,17 @@ impl CheckReport {
         };
         self.problems.extend(denied.iter().map(|error| format!("{place}: {error}")));
         denied.is_empty().then_some(topic)
+    }
+
+    /// Tries the bucket of the state on an object that is deleted again.
+    fn lookup_state(&mut self, state: &State) {
+        let place = &state.place;
+        match Store::look_at(place, &state.options).and_then(|store| store.probe()) {
+            Ok(()) => {
+                self.line("connect", format!("{place}: objects can be written, each once, and deleted"))
+            }
+            Err(error) => self.problems.push(error.to_string()),
+        }
     }
 
     /// Looks at the sink's topics and the rights on them, and tries to create those that are missing.

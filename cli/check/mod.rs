@@ -26,14 +26,15 @@ use keytide_alerts::webhook::{Client, WebhookOutcome};
 use keytide_config::{
     Alerts, ConfigError, Dedupe, Delivery, EmailAlerts, FileSink, Format, Geo, Http, JobConfig, KafkaClient,
     KafkaSink, KeyFrom, LineField, Log, MailServer, MissingKey, OnGap, PolicyMode, PolicyRules, Sinks,
-    Source, SourceKind, State, Steps, TableSource, Tables, ValidSections, Variable, View, Webhook,
-    duration_text, environment, size_text,
+    Source, SourceKind, State, StatePlace, Steps, TableSource, Tables, ValidSections, Variable, View,
+    Webhook, duration_text, environment, size_text,
 };
 use keytide_connectors::decode::{Context, NoGeo};
 use keytide_connectors::file::{FileError, Partition, resolve};
 use keytide_connectors::ingest::IngestError;
 use keytide_connectors::kafka::refused_settings;
 use keytide_connectors::look::Look;
+use keytide_connectors::store::Store;
 use keytide_connectors::{geo, sink, tables};
 use keytide_dataflow::detect::Tuning;
 use keytide_worker::exit::Exit;
@@ -600,7 +601,12 @@ impl CheckReport {
 
     fn state(&mut self, state: Option<&State>) {
         let text = match state {
-            Some(State { place, options: _, checkpoint_every_ms }) => {
+            Some(State { place, options, checkpoint_every_ms }) => {
+                if let StatePlace::Remote(_) = place
+                    && let Err(error) = Store::look_at(place, options)
+                {
+                    self.problems.push(error.to_string());
+                }
                 format!("checkpoints in {place}, each {}", duration_text(*checkpoint_every_ms))
             }
             None => "none: a job that is started again begins anew".to_owned(),

@@ -116,6 +116,8 @@ impl LedgerError {
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Kafka(error) => error.class(),
+            Self::Store(StoreError::Damaged { .. }) => ErrorClass::Fatal,
+            Self::Store(error) if error.is_refusal() => ErrorClass::Definite,
             Self::Store(_) | Self::Stopped => ErrorClass::Transient,
             Self::NoTransactions { .. }
             | Self::MissingTopic { .. }

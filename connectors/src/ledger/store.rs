@@ -2,7 +2,8 @@
 //!
 //! There are no transactions, and no producer that could be fenced. Rows are written before, and a tick counts once its
 //! object is there. Of two lives that write the same number one finds the other's object, and ends. A life also looks
-//! for the next generation's claim before it writes, so that it is the older one that ends.
+//! for the next generation's claim before it writes, so that it is the older one that ends. In a store without a lock
+//! a claim waits for [`SETTLE`], so that the younger one reads what the older one was writing.
 //!
 //! An object that can't be written is tried again until `stop` says so: a full disk stops the job's commits and nothing
 //! else.
@@ -18,6 +19,8 @@ use super::record::{Claim, LedgerRecord, TickRecord};
 use super::rows::KeptRows;
 use crate::store::{LedgerObject, Store, StoreError};
 
+/// How long a claim waits in a store without a lock, until what an older life was writing has arrived.
+const SETTLE: Duration = Duration::from_secs(2);
 /// How long to wait before something that failed is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -74,6 +77,9 @@ impl StoreLedger {
                 // It is ours if an answer was lost. The machine reads it.
                 return Ok(Answer::Failed);
             }
+            if matches!(object, LedgerObject::Claim(2..)) && self.store.is_shared() {
+                std::thread::park_timeout(SETTLE);
+            }
         }
         Ok(Answer::Committed { slow: false, troubled: false })
     }
@@ -115,7 +121,9 @@ impl Driver for StoreLedger {
     fn read(&mut self, reading: &mut Reading) -> Result<(), LedgerError> {
         loop {
             match self.read_new(reading) {
-                Err(LedgerError::Store(error)) if self.was_read => {
+                Err(LedgerError::Store(error))
+                    if self.was_read && !matches!(error, StoreError::Damaged { .. }) =>
+                {
                     tracing::warn!("the ledger can't be read yet: {error}");
                 }
                 Ok(()) => {

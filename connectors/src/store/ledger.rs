@@ -55,7 +55,7 @@ impl Store {
     /// Deletes an object of the ledger. One that is gone already is no error.
     pub(crate) fn delete_record(&self, object: LedgerObject) -> Result<(), StoreError> {
         match self.delete(&Path::from(object.name())) {
-            Err(StoreError::Object { source: Error::NotFound { .. }, .. }) => Ok(()),
+            Err(StoreError::Object { error: Error::NotFound { .. }, .. }) => Ok(()),
             deleted => deleted,
         }
     }

@@ -22,13 +22,15 @@
 //!
 //! **One process at a time commits ticks.** A folder is locked. In a bucket a process that starts takes over: the claim
 //! in the ledger ends the older one before its next commit, and an object of the ledger is written only if it isn't
-//! there.
+//! there. [`Store::probe`] makes sure that the bucket can do that.
 //!
 //! Limits: [`KEPT`] checkpoints stay. A part is held in memory while it is written and read.
 
 mod http;
 mod ledger;
 mod manifest;
+mod probe;
+mod refusal;
 mod remote;
 #[cfg(test)]
 mod tests;
@@ -50,6 +52,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 pub(crate) use self::ledger::LedgerObject;
 pub use self::manifest::{CheckpointInfo, Manifest, PartInfo};
+use self::refusal::{brief, refusal};
 use crate::fail_point::fail_point;
 
 /// The number of checkpoints that are kept.
@@ -108,8 +111,9 @@ pub enum StoreError {
     /// Another process holds the lock.
     #[error("state.url: {} is in use by process {holder}; a job's state belongs to one process at a time", path.display())]
     InUse { path: PathBuf, holder: String },
-    #[error("state.url: can't {what} {object}: {source}")]
-    Object { what: &'static str, object: String, source: object_store::Error },
+    /// The error isn't a cause of this one, as answers of stores are long and quote the request.
+    #[error("state.url: can't {what} {object}: {}", brief(error))]
+    Object { what: &'static str, object: String, error: object_store::Error },
     /// A store of objects can't be used with these settings, or has no such bucket, or refuses this user.
     #[error("state.url: {place}: {reason}")]
     Refused { place: String, reason: String },
@@ -123,6 +127,18 @@ pub enum StoreError {
     Format { folder: String, found: u32 },
 }
 
+impl StoreError {
+    /// Returns whether a store of objects will refuse the same again until a person does something.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Refused { .. } => true,
+            Self::Object { error, .. } => refusal(error).is_some(),
+            _ => false,
+        }
+    }
+}
+
 /// The place of a job's checkpoints.
 #[derive(Debug)]
 pub struct Store {
@@ -130,6 +146,8 @@ pub struct Store {
     runtime: Runtime,
     /// The place, for people.
     place: String,
+    /// True if other processes may write there, as nothing locks them out.
+    is_shared: bool,
     /// The lock is released when the file is closed. Only readers have none, and those of a bucket.
     _lock: Option<File>,
 }
@@ -154,15 +172,19 @@ impl Store {
         Self::of_folder(root, None)
     }
 
-    /// Opens the place of a job for this process: a folder as [`open`](Self::open) does. A bucket can't be locked, and
-    /// must have been made.
+    /// Opens the place of a job for this process: a folder as [`open`](Self::open) does. A bucket can't be locked, so it is
+    /// [probed](Self::probe).
     ///
     /// # Errors
     /// If the place can't be used, or another process uses the folder.
     pub fn of_job(place: &StatePlace, options: &BTreeMap<String, Secret>) -> Result<Self, StoreError> {
         match place {
             StatePlace::Folder(dir) => Self::open(dir),
-            StatePlace::Remote(_) => Self::look_at(place, options),
+            StatePlace::Remote(_) => {
+                let store = Self::look_at(place, options)?;
+                store.probe()?;
+                Ok(store)
+            }
         }
     }
 
@@ -180,18 +202,14 @@ impl Store {
             Ok(objects) => objects,
             Err(error) => return Err(StoreError::Refused { place, reason: remote::reason(&error) }),
         };
-        Self::new(objects, place, None)
+        Ok(Self { is_shared: true, ..Self::new(objects, place, None)? })
     }
 
     fn of_folder(root: &FilePath, lock: Option<File>) -> Result<Self, StoreError> {
         let failed = |what| move |source| StoreError::Folder { what, path: root.to_owned(), source };
         let root_path = root.canonicalize().map_err(failed("open"))?;
         let objects = LocalFileSystem::new_with_prefix(&root_path)
-            .map_err(|source| StoreError::Object {
-                what: "open",
-                object: root.display().to_string(),
-                source,
-            })?
+            .map_err(|error| StoreError::Object { what: "open", object: root.display().to_string(), error })?
             .with_fsync(true)
             .with_automatic_cleanup(true);
         Self::new(Arc::new(objects), root_path.display().to_string(), lock)
@@ -204,13 +222,18 @@ impl Store {
             path: PathBuf::from(&place),
             source,
         })?;
-        Ok(Self { objects, runtime, place, _lock: lock })
+        Ok(Self { objects, runtime, place, is_shared: false, _lock: lock })
     }
 
     /// Returns the place, for people.
     #[must_use]
     pub fn place(&self) -> &str {
         &self.place
+    }
+
+    /// Returns whether another process may write there at the same time.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.is_shared
     }
 
     /// Writes a checkpoint. `nonce` tells apart what several lives of a job wrote for one tick. Returns its folder, and
@@ -320,7 +343,7 @@ impl Store {
     pub fn folders(&self) -> Result<Vec<CheckpointId>, StoreError> {
         let prefix = Path::from(FOLDER);
         let listed = self.runtime.block_on(self.objects.list_with_delimiter(Some(&prefix)));
-        let listed = listed.map_err(|source| failed("list", FOLDER, source))?;
+        let listed = listed.map_err(|error| failed("list", FOLDER, error))?;
         let names = listed.common_prefixes.iter().filter_map(|path| path.filename());
         let mut folders: Vec<CheckpointId> = names.filter_map(CheckpointId::named).collect();
         folders.sort_unstable();
@@ -353,17 +376,15 @@ impl Store {
         Ok(bytes)
     }
 
-    /// Stores a copy of a geo database under a name that its content has, unless it is there with that length.
+    /// Stores a copy of a geo database under a name that its content has, unless it is there and sound.
     ///
     /// # Errors
-    /// If the object can't be written.
+    /// If the object can't be read or written.
     pub(crate) fn put_geo(&self, name: &str, bytes: Bytes) -> Result<(), StoreError> {
-        let object = format!("{GEO}/{name}");
-        let head = self.runtime.block_on(self.objects.head(&Path::from(&*object)));
-        if head.is_ok_and(|found| found.size == bytes.len() as u64) {
-            return Ok(());
+        match self.get_geo(name) {
+            Err(StoreError::Damaged { .. }) => self.put(&format!("{GEO}/{name}"), bytes.into()),
+            found => found.map(drop),
         }
-        self.put(&object, bytes.into())
     }
 
     /// Reads a copy of a geo database.
@@ -414,7 +435,7 @@ impl Store {
 
     fn delete(&self, object: &Path) -> Result<(), StoreError> {
         let deleted = self.runtime.block_on(self.objects.delete(object));
-        deleted.map_err(|source| failed("delete", object.as_ref(), source))
+        deleted.map_err(|error| failed("delete", object.as_ref(), error))
     }
 
     fn damaged(&self, folder: &str, name: &str, reason: String) -> StoreError {
@@ -425,7 +446,7 @@ impl Store {
 
     fn list(&self, folder: &str) -> Result<Vec<Path>, StoreError> {
         let listed = self.runtime.block_on(self.objects.list_with_delimiter(Some(&Path::from(folder))));
-        let listed = listed.map_err(|source| failed("list", folder, source))?;
+        let listed = listed.map_err(|error| failed("list", folder, error))?;
         Ok(listed.objects.into_iter().map(|object| object.location).collect())
     }
 
@@ -438,7 +459,7 @@ impl Store {
     fn put_new(&self, object: &str, payload: PutPayload) -> Result<bool, StoreError> {
         match self.put_as(object, payload, PutMode::Create) {
             Ok(()) => Ok(true),
-            Err(StoreError::Object { source: object_store::Error::AlreadyExists { .. }, .. }) => Ok(false),
+            Err(StoreError::Object { error: object_store::Error::AlreadyExists { .. }, .. }) => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -446,13 +467,13 @@ impl Store {
     fn put_as(&self, object: &str, payload: PutPayload, mode: PutMode) -> Result<(), StoreError> {
         let path = Path::from(object);
         let put = self.objects.put_opts(&path, payload, mode.into());
-        self.runtime.block_on(put).map(drop).map_err(|source| failed("write", object, source))
+        self.runtime.block_on(put).map(drop).map_err(|error| failed("write", object, error))
     }
 
     /// Reads an object, if it is there.
     fn get_if_present(&self, object: &str) -> Result<Option<Vec<u8>>, StoreError> {
         match self.get(object) {
-            Err(StoreError::Object { source: object_store::Error::NotFound { .. }, .. }) => Ok(None),
+            Err(StoreError::Object { error: object_store::Error::NotFound { .. }, .. }) => Ok(None),
             read => read.map(Some),
         }
     }
@@ -460,7 +481,7 @@ impl Store {
     fn get(&self, object: &str) -> Result<Vec<u8>, StoreError> {
         let path = Path::from(object);
         let get = async { self.objects.get(&path).await?.bytes().await };
-        self.runtime.block_on(get).map(Into::into).map_err(|source| failed("read", object, source))
+        self.runtime.block_on(get).map(Into::into).map_err(|error| failed("read", object, error))
     }
 }
 
@@ -489,8 +510,8 @@ pub(crate) fn geo_name(bytes: &[u8]) -> String {
     format!("{:032x}", xxh3_128(bytes))
 }
 
-fn failed(what: &'static str, object: &str, source: object_store::Error) -> StoreError {
-    StoreError::Object { what, object: object.to_owned(), source }
+fn failed(what: &'static str, object: &str, error: object_store::Error) -> StoreError {
+    StoreError::Object { what, object: object.to_owned(), error }
 }
 
 /// Takes the lock of a folder, and writes this process into it.

@@ -114,7 +114,10 @@ mod tests {
     fn a_store_is_opened_by_its_url_and_options_without_a_connection() {
         let key = [("access_key_id", "key-1"), ("secret_access_key", "hunter2"), ("region", "eu-central-1")];
         assert_eq!(refusal("s3://bucket/prefix", &key), None);
-        assert_eq!(refusal("az://container/prefix", &[("account_name", "a"), ("account_key", "aHVudGVyMg==")]), None);
+        assert_eq!(
+            refusal("az://container/prefix", &[("account_name", "a"), ("account_key", "aHVudGVyMg==")]),
+            None
+        );
         assert_eq!(refusal("gs://bucket", &[("skip_signature", "true")]), None);
     }
 

@@ -11,6 +11,7 @@
 //! they computed its tick. The publisher ends when the workers are gone and the sinks acknowledged all rows. A panic in
 //! any of them must end the process.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io;
@@ -55,6 +56,8 @@ use crate::exit::{Exit, failure, kafka_failure};
 
 /// Rows of a bulk change that are published per tick, view and bucket of groups.
 const BULK_ROWS: usize = 128;
+/// How often a start claims the job while an older life still commits ticks.
+const CLAIMS: usize = 4;
 /// How often topics are asked for new partitions.
 const WATCH: Duration = Duration::from_secs(10);
 
@@ -102,10 +105,31 @@ struct Durable {
     patience: Arc<Patience>,
 }
 
-/// Opens the store and the ledger of a job, reads with what it goes on, and claims the ledger for this life.
+/// Opens the store and the ledger of a job, reads with what it goes on, and claims the ledger for this life. An older life
+/// may commit a tick before it finds the claim. Then all is read again.
 fn go_on(config: &JobConfig, state: &State, clock: Clock) -> anyhow::Result<(Durable, Restored)> {
-    let refused = |error: LedgerError| failure(error.class().into(), error);
     let store = restore::open(state)?;
+    for _ in 1..CLAIMS {
+        let has_moved = Cell::new(false);
+        match try_to_go_on(config, state, &store, clock, &has_moved) {
+            Err(error) if has_moved.get() => {
+                tracing::info!("an older process of the job is ending, its last ticks are read: {error}");
+            }
+            result => return result,
+        }
+    }
+    try_to_go_on(config, state, &store, clock, &Cell::default())
+}
+
+/// Sets `has_moved` if an older life committed ticks after the ledger was read.
+fn try_to_go_on(
+    config: &JobConfig,
+    state: &State,
+    store: &Arc<Store>,
+    clock: Clock,
+    has_moved: &Cell<bool>,
+) -> anyhow::Result<(Durable, Restored)> {
+    let refused = |error: LedgerError| failure(error.class().into(), error);
     let nonce = RandomState::new().build_hasher().finish();
     let patience = Arc::<Patience>::default();
     let stop: Stop = {
@@ -118,16 +142,19 @@ fn go_on(config: &JobConfig, state: &State, clock: Clock) -> anyhow::Result<(Dur
             let options = KafkaLedgerOptions::new(&config.job.name, topics);
             (Promise::Transactions, Ledger::open_topic(sink, options, nonce, stop))
         }
-        _ => (Promise::Ledger, Ledger::open_store(Arc::clone(&store), &config.job.name, nonce, stop)),
+        _ => (Promise::Ledger, Ledger::open_store(Arc::clone(store), &config.job.name, nonce, stop)),
     };
     let (mut ledger, history) = opened.map_err(refused)?;
     let claim = || {
-        let claim = ledger.claim(&hostname(), std::process::id(), clock()).map_err(refused)?;
+        let claimed = ledger.claim(&hostname(), std::process::id(), clock());
+        has_moved.set(matches!(claimed, Err(LedgerError::Moved)));
+        let claim = claimed.map_err(refused)?;
         tracing::info!(generation = claim.generation, "the job is this process's");
         Ok(())
     };
-    let mut restored = restore::restore(&store, state, config, history, claim)?;
+    let mut restored = restore::restore(store, state, config, history, claim)?;
     let checkpoints = mem::take(&mut restored.checkpoints);
+    let store = Arc::clone(store);
     Ok((Durable { store, ledger, promise, checkpoints, nonce, patience }, restored))
 }
 

@@ -337,6 +337,7 @@ fn refused(error: StoreError) -> anyhow::Error {
 pub fn exit_of(error: &StoreError) -> Exit {
     match error {
         StoreError::Folder { .. } | StoreError::Format { .. } | StoreError::Refused { .. } => Exit::Usage,
+        error if error.is_refusal() => Exit::Usage,
         StoreError::InUse { .. } | StoreError::Object { .. } => Exit::Transient,
         StoreError::Damaged { .. } => Exit::Fatal,
     }

@@ -34,12 +34,12 @@ impl LedgerObject {
 impl Store {
     /// Writes an object of the ledger; returns false if it was there already.
     pub(crate) fn put_record(&self, object: LedgerObject, bytes: Vec<u8>) -> Result<bool, StoreError> {
-        self.put_new(&object.name(), bytes.into())
+        self.put_sealed(&object.name(), &[bytes.into()])
     }
 
     /// Reads an object of the ledger, if it is there.
     pub(crate) fn get_record(&self, object: LedgerObject) -> Result<Option<Vec<u8>>, StoreError> {
-        self.get_if_present(&object.name())
+        self.get_sealed(&object.name())
     }
 
     /// Returns the numbers of all ticks of the ledger, in ascending order.

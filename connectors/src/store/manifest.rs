@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use keytide_dataflow::model::Tick;
 use serde::{Deserialize, Serialize};
 
+use super::seal::checksum;
+
 /// The content of a manifest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -14,6 +16,17 @@ pub struct Manifest {
     pub info: CheckpointInfo,
     /// The parts by their names.
     pub parts: BTreeMap<String, PartInfo>,
+    /// The XXH3 (128 bits) of the name of the folder and of all other fields, in hexadecimal digits.
+    pub checksum: String,
+}
+
+impl Manifest {
+    /// Returns the checksum that the manifest of a folder must have.
+    pub(super) fn sum(&self, folder: &str) -> String {
+        let unsealed = Self { checksum: String::new(), ..self.clone() };
+        let json = serde_json::to_vec(&unsealed).expect("plain data can be written to memory");
+        format!("{:032x}", checksum(folder, &[json]))
+    }
 }
 
 /// The facts about a checkpoint that a start needs before it reads the parts.

@@ -26,12 +26,15 @@
 //!
 //! Limits: [`KEPT`] checkpoints stay. A part is held in memory while it is written and read.
 
+#[cfg(test)]
+mod faults;
 mod http;
 mod ledger;
 mod manifest;
 mod probe;
 mod refusal;
 mod remote;
+mod seal;
 #[cfg(test)]
 mod tests;
 
@@ -58,7 +61,7 @@ use crate::fail_point::fail_point;
 /// The number of checkpoints that are kept.
 pub const KEPT: usize = 3;
 /// The format of checkpoints that this version writes and reads.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 const FOLDER: &str = "checkpoints";
 const INPUTS: &str = "inputs";
 const START: &str = "start";
@@ -245,7 +248,7 @@ impl Store {
         let Checkpoint { info, parts } = checkpoint;
         let written = CheckpointId { tick: info.tick, nonce };
         let folder = written.name();
-        let mut manifest = Manifest { format: FORMAT, info, parts: BTreeMap::new() };
+        let mut manifest = Manifest { format: FORMAT, info, parts: BTreeMap::new(), checksum: String::new() };
         let mut bytes = 0;
         fail_point("checkpoint-before");
         for (name, part) in parts {
@@ -256,6 +259,7 @@ impl Store {
             fail_point("part-after");
             manifest.parts.insert(name, info);
         }
+        manifest.checksum = manifest.sum(&folder);
         let json = serde_json::to_vec_pretty(&manifest).expect("plain data can be written to memory");
         fail_point("manifest-before");
         self.put(&format!("{FOLDER}/{folder}/{MANIFEST}"), json.into())?;
@@ -302,7 +306,12 @@ impl Store {
             let found = u32::try_from(format).unwrap_or(u32::MAX);
             return Err(StoreError::Format { folder, found });
         }
-        serde_json::from_value(value).map(Some).map_err(damaged)
+        let manifest: Manifest = serde_json::from_value(value).map_err(damaged)?;
+        if manifest.checksum != manifest.sum(&folder) {
+            let reason = "has another checksum than it was written with".to_owned();
+            return Err(self.damaged(&folder, MANIFEST, reason));
+        }
+        Ok(Some(manifest))
     }
 
     /// Deletes all checkpoints but those that are `kept`, and the inputs of ticks up to the oldest of these.
@@ -357,23 +366,20 @@ impl Store {
     /// If the object can't be written.
     pub fn write_inputs(&self, of: CheckpointId, blocks: &[Bytes]) -> Result<String, StoreError> {
         let name = format!("{INPUTS}/{}", of.name());
-        let checksum = Bytes::copy_from_slice(&digest(blocks).to_le_bytes());
-        self.put_new(&name, blocks.iter().cloned().chain([checksum]).collect())?;
+        self.put_sealed(&name, blocks)?;
         Ok(name)
     }
 
     /// Reads the inputs of a tick by their name.
     ///
     /// # Errors
-    /// If the object can't be read or is damaged.
+    /// If the object can't be read, is damaged or is missing.
     pub fn read_inputs(&self, name: &str) -> Result<Vec<u8>, StoreError> {
-        let mut bytes = self.get(name)?;
-        let checksum = bytes.split_off(bytes.len().saturating_sub(16));
-        if checksum != xxh3_128(&bytes).to_le_bytes() {
-            let reason = "has another checksum than it was written with".to_owned();
-            return Err(StoreError::Damaged { object: name.to_owned(), folder: INPUTS.to_owned(), reason });
-        }
-        Ok(bytes)
+        let missing = || {
+            let reason = "is missing".to_owned();
+            StoreError::Damaged { object: name.to_owned(), folder: self.place.clone(), reason }
+        };
+        self.get_sealed(name)?.ok_or_else(missing)
     }
 
     /// Stores a copy of a geo database under a name that its content has, unless it is there and sound.
@@ -422,15 +428,15 @@ impl Store {
     /// # Errors
     /// If the object can't be written.
     pub fn write_start(&self, bytes: Vec<u8>) -> Result<(), StoreError> {
-        self.put_new(START, bytes.into()).map(drop)
+        self.put_sealed(START, &[bytes.into()]).map(drop)
     }
 
     /// Reads what the job began with, if it was written.
     ///
     /// # Errors
-    /// If the object can't be read.
+    /// If the object can't be read or is damaged.
     pub fn read_start(&self) -> Result<Option<Vec<u8>>, StoreError> {
-        self.get_if_present(START)
+        self.get_sealed(START)
     }
 
     fn delete(&self, object: &Path) -> Result<(), StoreError> {

@@ -170,10 +170,10 @@ fn a_manifest_of_another_format_is_refused_with_what_to_do() {
     let store = Store::open(folder.path()).unwrap();
     store.write(small(1_000), 1).unwrap();
     let manifest = files(folder.path()).into_iter().find(|file| file.ends_with(MANIFEST)).unwrap();
-    let text = read_text(&manifest).replace("\"format\": 2", "\"format\": 9");
+    let text = read_text(&manifest).replace("\"format\": 3", "\"format\": 9");
     fs::write(&manifest, text).unwrap();
     let error = newest(&store).unwrap_err().to_string();
-    assert!(error.contains("has format 9, and this version reads format 2"), "{error}");
+    assert!(error.contains("has format 9, and this version reads format 3"), "{error}");
 }
 
 #[test]

@@ -26,48 +26,53 @@ fn now_ms() -> u64 {
 }
 
 /// A topic of a mock broker, and a job that reads it.
-struct Restarted {
+pub(crate) struct Restarted {
     _cluster: MockCluster<'static, DefaultProducerContext>,
     producer: BaseProducer,
-    job: Job,
+    pub(crate) job: Job,
     brokers: String,
+    /// The place of the state, as state.url names it.
+    pub(crate) place: String,
+    /// The folder of the sink.
+    pub(crate) out: String,
     /// The time of the first call, in ms since the epoch.
     start: u64,
     sent: u64,
 }
 
 impl Restarted {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let cluster = MockCluster::new(1).unwrap();
         let brokers = cluster.bootstrap_servers();
         cluster.create_topic("calls", PARTITIONS, 1).unwrap();
         let producer = ClientConfig::new().set("bootstrap.servers", &brokers).create().unwrap();
         let start = now_ms() - 120_000;
         let job = Job::with_config("");
-        Self { _cluster: cluster, producer, job, brokers, start, sent: 0 }
+        let (place, out) = ("state".to_owned(), "out".to_owned());
+        Self { _cluster: cluster, producer, job, brokers, place, out, start, sent: 0 }
     }
 
     /// Writes the configuration for a life of the job.
-    fn configure(&mut self, workers: usize, more: &str) {
-        let brokers = &self.brokers;
+    pub(crate) fn configure(&mut self, workers: usize, more: &str) {
+        let Self { brokers, place, out, .. } = self;
         let config = format!(
             "[job]\nname = \"restarted\"\ntick = \"50ms\"\nworkers = {workers}\n\
              [keys]\nfrom = [\"key\"]\nhash = \"none\"\n\
              [[source]]\nname = \"calls\"\nkind = \"kafka\"\nbrokers = \"{brokers}\"\ntopic = \"calls\"\nformat = \"json\"\n\
              {FIELDS}\n[tables.keys]\nkind = \"file\"\npath = \"keys.csv\"\nformat = \"csv\"\n\
              [tables.subscriptions]\nkind = \"file\"\npath = \"subscriptions.csv\"\nformat = \"csv\"\n\
-             [sink.files]\ndir = \"out\"\n[log]\nlevel = \"debug\"\n[state]\nurl = \"state\"\n{more}"
+             [sink.files]\ndir = \"{out}\"\n[log]\nlevel = \"debug\"\n[state]\nurl = \"{place}\"\n{more}"
         );
         fs::write(self.job.path("keytide.toml"), config).unwrap();
     }
 
-    fn tables(&self, keys: &str) {
+    pub(crate) fn tables(&self, keys: &str) {
         fs::write(self.job.path("keys.csv"), format!("key_id,subscription\n{keys}")).unwrap();
         let subscriptions = "id,customer\nsub-a,Acme\nsub-b,Bolt\n";
         fs::write(self.job.path("subscriptions.csv"), subscriptions).unwrap();
     }
 
-    fn send(&mut self, calls: u64) {
+    pub(crate) fn send(&mut self, calls: u64) {
         for _ in 0..calls {
             let at = self.start + self.sent * 20;
             let line = format!(
@@ -87,18 +92,18 @@ impl Restarted {
         self.producer.send(record).map_err(|(error, _)| error).unwrap();
     }
 
-    fn start(&self) -> LiveProcess {
+    pub(crate) fn start(&self) -> LiveProcess {
         LiveProcess::start(&self.job.path("keytide.toml"), &[])
     }
 
     /// Waits until the job has written that all calls were made.
-    fn wait(&self, live: &LiveProcess) {
+    pub(crate) fn wait(&self, live: &LiveProcess) {
         let is_counted = || (self.calls().values().sum::<u64>() == self.sent).then_some(());
         live.find(&format!("{} calls are counted: {:?}", self.sent, self.calls()), is_counted).unwrap();
     }
 
     /// Starts the job, waits until all calls are counted, and stops it.
-    fn live_once(&self) {
+    pub(crate) fn live_once(&self) {
         let live = self.start();
         self.wait(&live);
         live.stop();
@@ -119,7 +124,12 @@ impl Restarted {
     /// Checks that the files are as if the job had never been interrupted: versions without a gap, ticks that don't go
     /// back.
     fn check_files(&self) {
-        for view in ["usage", "usage_by_route", "latency", "geo", "callers", "dead_letters"] {
+        self.check_files_of(&["usage", "usage_by_route", "latency", "geo", "callers", "dead_letters"]);
+    }
+
+    /// The same of some views.
+    pub(crate) fn check_files_of(&self, views: &[&str]) {
+        for &view in views {
             let rows = self.rows(view);
             let number = |row: &Value, column: &str| row[column].as_u64().unwrap();
             let versions: Vec<u64> = rows.iter().map(|row| number(row, "version")).collect();
@@ -130,7 +140,7 @@ impl Restarted {
     }
 
     /// Returns the calls of each key in all hours, by the newest rows.
-    fn calls(&self) -> BTreeMap<String, u64> {
+    pub(crate) fn calls(&self) -> BTreeMap<String, u64> {
         let mut newest: BTreeMap<(String, String), u64> = BTreeMap::new();
         for row in self.rows("usage").iter().filter(|row| row["window"] == "1m") {
             let text = |column: &str| row[column].as_str().unwrap().to_owned();
@@ -144,7 +154,7 @@ impl Restarted {
     }
 
     /// Returns how many calls were sent with each key.
-    fn expected(&self) -> BTreeMap<String, u64> {
+    pub(crate) fn expected(&self) -> BTreeMap<String, u64> {
         let of_key = |key| (0..self.sent).filter(|number| number % KEYS == key).count() as u64;
         (0..KEYS).map(|key| (format!("key-{key}"), of_key(key))).collect()
     }
@@ -371,6 +381,83 @@ fn ticks_are_made_again_with_the_geo_databases_that_they_had() {
 }
 
 #[test]
+fn a_job_goes_on_while_its_state_can_not_be_stored_and_makes_up_for_it_afterwards() {
+    let mut this = Restarted::new();
+    this.tables("key-0,sub-a\n");
+    this.configure(2, "checkpoint_every = \"1s\"\n[geo]\ncountry = \"world.mmdb\"\n");
+    let config = read_text(&this.job.path("keytide.toml"));
+    fs::write(this.job.path("keytide.toml"), config.replace("[job]\n", "[job]\nreload = \"1s\"\n")).unwrap();
+    fs::write(this.job.path("world.mmdb"), world("IS")).unwrap();
+    let live = this.start();
+    live.find("the first checkpoint", || live.log().contains("a checkpoint is written").then_some(()))
+        .unwrap();
+    // Files in place of the folders let every write fail, for root too.
+    let folders = ["state/checkpoints", "state/geo"].map(|folder| this.job.path(folder));
+    let aside = ["checkpoints-aside", "geo-aside"].map(|folder| this.job.path(folder));
+    for (folder, aside) in folders.iter().zip(&aside) {
+        fs::rename(folder, aside).unwrap();
+        fs::write(folder, "").unwrap();
+    }
+    fs::write(this.job.path("world.mmdb"), world("NO")).unwrap();
+    this.send(70);
+    this.wait(&live);
+    for expected in ["a checkpoint failed: state.url: can't", "the old ones stay until this works"] {
+        live.find(expected, || live.log().contains(expected).then_some(())).unwrap();
+    }
+    let since = live.log().len();
+    for (folder, aside) in folders.iter().zip(&aside) {
+        fs::remove_file(folder).unwrap();
+        fs::rename(aside, folder).unwrap();
+    }
+    for expected in ["the next tick uses the new ones", "a checkpoint is written"] {
+        live.find(expected, || live.log()[since..].contains(expected).then_some(())).unwrap();
+    }
+    this.send(70);
+    this.wait(&live);
+    live.signal("KILL");
+    live.end();
+    this.send(7);
+    this.live_once();
+    assert_eq!(this.calls(), this.expected());
+    this.check_files_of(&["usage", "usage_by_route"]);
+}
+
+#[test]
+fn a_checkpoint_that_does_not_fit_fails_in_the_middle_and_the_next_one_works() {
+    let mut this = Restarted::new();
+    // Megabytes of a part, beside outputs of some kilobytes.
+    let rows: String =
+        (0..40_000).map(|key| format!("key-{key},subscription-of-the-key-{key:030}\n")).collect();
+    this.tables(&rows);
+    this.configure(2, "checkpoint_every = \"1s\"");
+    // A write beyond the limit is then an error, and no signal.
+    let live = LiveProcess::start_after("trap '' XFSZ", &this.job.path("keytide.toml"));
+    live.find("the first checkpoint", || live.log().contains("a checkpoint is written").then_some(()))
+        .unwrap();
+    live.limit_files("1000000");
+    this.send(70);
+    this.wait(&live);
+    let failed = || {
+        let log = live.log();
+        let (_, since) = log.split_once("a checkpoint failed: state.url: can't write checkpoints/")?;
+        since.contains("File too large").then_some(())
+    };
+    live.find("a checkpoint fails", failed).unwrap();
+    let since = live.log().len();
+    live.limit_files("unlimited");
+    let written = || live.log()[since..].contains("a checkpoint is written").then_some(());
+    live.find("the next checkpoint", written).unwrap();
+    this.send(70);
+    this.wait(&live);
+    live.signal("KILL");
+    live.end();
+    this.send(7);
+    this.live_once();
+    assert_eq!(this.calls(), this.expected());
+    this.check_files_of(&["usage", "usage_by_route"]);
+}
+
+#[test]
 fn a_source_is_needed_as_long_as_ticks_are_to_be_made_again_from_it() {
     let mut this = Restarted::new();
     this.tables("key-0,sub-a\n");
@@ -380,6 +467,9 @@ fn a_source_is_needed_as_long_as_ticks_are_to_be_made_again_from_it() {
         .unwrap();
     this.send(70);
     this.wait(&live);
+    // Rows are in files before their tick is in the ledger.
+    let since = live.log().len();
+    live.find("a commit", || live.log()[since..].contains("answer=Committed").then_some(())).unwrap();
     live.signal("KILL");
     live.end();
     let config = read_text(&this.job.path("keytide.toml"));

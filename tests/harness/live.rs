@@ -25,8 +25,18 @@ pub(crate) struct LiveProcess {
 impl LiveProcess {
     /// Starts `keytide run` with a configuration, and with no other environment than `env`.
     pub(crate) fn start(config: &Path, env: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_keytide"))
-            .args(["run", path(config)])
+        Self::spawn(Command::new(env!("CARGO_BIN_EXE_keytide")).args(["run", path(config)]), env)
+    }
+
+    /// The same, with the settings of a process that a line of shell makes before.
+    pub(crate) fn start_after(line: &str, config: &Path) -> Self {
+        let script = format!("{line}; exec \"$@\"");
+        let program = env!("CARGO_BIN_EXE_keytide");
+        Self::spawn(Command::new("/bin/sh").args(["-c", &script, "sh", program, "run", path(config)]), &[])
+    }
+
+    fn spawn(command: &mut Command, env: &[(&str, &str)]) -> Self {
+        let mut child = command
             .env_clear()
             .envs(env.iter().copied())
             .current_dir(repository())
@@ -89,6 +99,13 @@ impl LiveProcess {
     pub(crate) fn signal(&self, name: &str) {
         let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
         assert!(status.success(), "{name}");
+    }
+
+    /// Limits the size of the files that it may write, in bytes, or as `unlimited`.
+    pub(crate) fn limit_files(&self, limit: &str) {
+        let arguments = [format!("--pid={}", self.child.id()), format!("--fsize={limit}:unlimited")];
+        let status = Command::new("prlimit").args(arguments).status().expect("util-linux has prlimit");
+        assert!(status.success(), "{limit}");
     }
 
     /// Waits until it ended; returns its exit code (none after a signal) and its log.

@@ -306,6 +306,12 @@ impl WatchedGeo {
         self.watches.iter().map(FileWatch::path)
     }
 
+    /// Returns whether all files are those that were read last.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        self.watches.iter().all(FileWatch::is_read)
+    }
+
     /// Checks the files. If one changed and then all stayed the same since the last call, they are read, with warnings
     /// about their content beside. Returns `None` if there is nothing new.
     ///

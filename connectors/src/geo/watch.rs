@@ -67,6 +67,11 @@ impl FileWatch {
         state(&self.path) == self.last
     }
 
+    /// Returns whether the file is the same as when it was read last, at the last poll and now.
+    pub(crate) fn is_read(&self) -> bool {
+        self.last == self.read && self.is_still()
+    }
+
     /// Notes that the file was read, or judged, in its state at the last poll.
     pub(crate) fn mark_read(&mut self) {
         self.read = self.last.clone();

@@ -41,7 +41,8 @@ impl JobGeo {
         let Some(copies) = copies else {
             return Ok(Self { databases, name: String::new(), copies: None });
         };
-        let taken = copies.take(config, databases.unreadable()).map_err(refused_geo);
+        let taken = copies.take(config, databases.unreadable());
+        let taken = taken.map_err(|error| refused_geo(error, Exit::Usage));
         let (name, databases) = taken.context("geo databases can't be copied")?;
         Ok(Self { databases, name, copies: Some(copies) })
     }
@@ -55,7 +56,7 @@ impl JobGeo {
         match &self.copies {
             Some(copies) if name != self.name => copies
                 .open(name, config, self.databases.unreadable())
-                .map_err(refused_geo)
+                .map_err(|error| refused_geo(error, Exit::Fatal))
                 .context("the geo databases of ticks that are to be made again can't be read"),
             _ => Ok(Arc::clone(&self.databases)),
         }
@@ -63,11 +64,11 @@ impl JobGeo {
 }
 
 /// Gives an error of geo databases its exit code. A copy that can't be used is a matter of the state.
-fn refused_geo(error: GeoError) -> anyhow::Error {
+fn refused_geo(error: GeoError, otherwise: Exit) -> anyhow::Error {
     let exit = match &error {
         GeoError::Copy(error) => exit_of(error),
-        GeoError::Invalid { .. } => Exit::Fatal,
-        _ => Exit::Usage,
+        GeoError::Read { .. } => Exit::Transient,
+        _ => otherwise,
     };
     failure(exit, error)
 }
@@ -119,6 +120,8 @@ pub(super) struct GeoFeed {
     live: Arc<Live>,
     looked: Instant,
     damage: DamageReport,
+    /// Databases that were read, and whose copies couldn't be stored yet.
+    unstored: Option<Arc<GeoDatabases>>,
 }
 
 impl GeoFeed {
@@ -129,7 +132,23 @@ impl GeoFeed {
         live: &Arc<Live>,
     ) -> Self {
         let (config, live) = (config.clone(), Arc::clone(live));
-        Self { watched, copies, config, live, looked: Instant::now(), damage: DamageReport::default() }
+        let (looked, damage, unstored) = (Instant::now(), DamageReport::default(), None);
+        Self { watched, copies, config, live, looked, damage, unstored }
+    }
+
+    /// Lets the next tick use new databases, once their copies are stored. Until then the old ones stay.
+    fn replace(&mut self, geo: Arc<GeoDatabases>, count: u64) {
+        match JobGeo::new(Arc::clone(&geo), self.copies.clone(), &self.config.geo) {
+            Ok(JobGeo { databases, name, .. }) => {
+                tracing::info!("geo databases changed: the next tick uses the new ones");
+                self.damage.restart(count);
+                self.live.replace_decoders(named_decoders(&self.config, databases, name));
+            }
+            Err(error) => {
+                tracing::warn!("geo databases changed, the old ones stay until this works: {error:#}");
+                self.unstored = Some(geo);
+            }
+        }
     }
 }
 
@@ -171,19 +190,20 @@ impl TableFeed for GeoFeed {
             tracing::warn!("{warning}");
         }
         match self.watched.poll() {
-            None => {}
-            Some(Ok((geo, warnings))) => {
-                warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-                match JobGeo::new(geo, self.copies.clone(), &self.config.geo) {
-                    Ok(JobGeo { databases, name, .. }) => {
-                        tracing::info!("geo databases changed: the next tick uses the new ones");
-                        self.damage.restart(count);
-                        self.live.replace_decoders(named_decoders(&self.config, databases, name));
-                    }
-                    Err(error) => tracing::warn!("geo databases changed, and the old ones stay: {error:#}"),
+            // A file that is being written must not be copied.
+            None if !self.watched.is_current() => {}
+            None => {
+                if let Some(geo) = self.unstored.take() {
+                    self.replace(geo, count);
                 }
             }
+            Some(Ok((geo, warnings))) => {
+                warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+                self.unstored = None;
+                self.replace(geo, count);
+            }
             Some(Err(error)) => {
+                self.unstored = None;
                 tracing::warn!("geo databases changed and can't be used, the old ones stay: {error}")
             }
         }

@@ -33,8 +33,8 @@ const LAYERS: [(&str, &[&str]); 7] = [
 const OUTSIDE: [&str; 5] = ["rdkafka", "lettre", "tokio", "maxminddb", "object_store"];
 
 /// Crates that only the commands `demo` and `generate` need.
-const OF_TRAFFIC: [&str; 7] =
-    ["keytide-generator", "mmdb-writer", "rand", "rand_chacha", "rand_distr", "ratatui", "crossterm"];
+const OF_TRAFFIC: [&str; 6] =
+    ["keytide-generator", "mmdb-writer", "rand_chacha", "rand_distr", "ratatui", "crossterm"];
 
 /// Licences that a crate may have, by their SPDX names. All may be given on with a binary that names their authors.
 /// CC0 asks for nothing.

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod backtest;
+#[cfg(feature = "real-store")]
+mod bucket;
 mod canary;
 mod circles;
 #[cfg(feature = "demo")]

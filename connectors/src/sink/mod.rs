@@ -14,7 +14,7 @@
 //! are the same for any number of workers.
 //!
 //! **A ledger** ([`crate::ledger`]) makes each tick visible as a whole. With [`Promise::Ledger`] a tick's rows are counted
-//! and their ids summed, and with [`Promise::Transactions`] records for topics aren't sent: they are [kept](Publisher::kept)
+//! and their ids summed, and with [`Promise::Transactions`] records for topics aren't sent: they are [kept](Publisher::take_kept)
 //! for the ledger, which sends them in one transaction. A tick that an earlier life committed is published with
 //! [`replay`](Publisher::replay): files get its rows, topics don't.
 //!
@@ -37,6 +37,7 @@ mod tests;
 mod topics;
 
 use std::collections::BTreeMap;
+use std::mem;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -438,7 +439,7 @@ impl Publisher {
 
     /// Adds the strings that outputs define, and takes them out. [`publish`](Self::publish) does so, too.
     pub fn define(&mut self, outputs: &mut [TickOutput]) {
-        let definitions = outputs.iter_mut().flat_map(|output| std::mem::take(&mut output.definitions));
+        let definitions = outputs.iter_mut().flat_map(|output| mem::take(&mut output.definitions));
         definitions.for_each(|definition| self.names.define(definition));
     }
 
@@ -459,7 +460,7 @@ impl Publisher {
     /// are published again with the next tick that is no replay.
     pub fn replayed(&mut self, is_equal: bool) {
         let changed = &mut self.writers.changed;
-        let of_tick = std::mem::take(&mut changed.of_tick);
+        let of_tick = mem::take(&mut changed.of_tick);
         if is_equal {
             // What was published then is newer than what turned out otherwise before.
             changed.found.retain(|key, _| !of_tick.contains_key(key));
@@ -483,14 +484,21 @@ impl Publisher {
         }
     }
 
-    /// Notes that the ledger has committed all ticks up to this one, with the rows that were kept.
-    pub fn committed(&mut self, tick: Tick, rejected: u64) {
-        if let TopicWriter::Kept(rows) = &mut self.writers.topics {
-            rows.clear();
+    /// Takes the rows of topics that the ledger has to send. Those of later ticks are kept in `spare`, which is empty.
+    pub fn take_kept(&mut self, spare: KeptRows) -> KeptRows {
+        match &mut self.writers.topics {
+            TopicWriter::Kept(rows) => mem::replace(rows, spare),
+            TopicWriter::None | TopicWriter::Sent(_) => spare,
+        }
+    }
+
+    /// Notes that the ledger has committed all ticks up to this one, with `rows` that were [taken](Self::take_kept).
+    pub fn committed(&mut self, tick: Tick, rows: &KeptRows, rejected: u64) {
+        if let TopicWriter::Kept(_) = &self.writers.topics {
             let counters = &self.writers.counters;
             counters.rejected.fetch_add(rejected, Ordering::Relaxed);
-            counters.queued_records.store(0, Ordering::Relaxed);
-            counters.queued_bytes.store(0, Ordering::Relaxed);
+            counters.queued_records.fetch_sub(rows.len() as u64, Ordering::Relaxed);
+            counters.queued_bytes.fetch_sub(rows.bytes() as u64, Ordering::Relaxed);
             counters.acknowledged.store(tick, Ordering::Release);
         }
     }
@@ -650,7 +658,7 @@ impl SinkWriters {
             return Ok(());
         }
         // The first tick of this program and configuration has them, also if an earlier life made it.
-        for ((view, key), value) in std::mem::take(&mut self.changed.found) {
+        for ((view, key), value) in mem::take(&mut self.changed.found) {
             self.send(view, &key, value.as_deref(), None)?;
         }
         Ok(())
@@ -715,7 +723,7 @@ impl SinkWriters {
         labels: &mut Labels<'_>,
         headers: Option<&DeadHeaders<'_>>,
     ) -> Result<(), SinkError> {
-        let mut line = std::mem::take(&mut self.line);
+        let mut line = mem::take(&mut self.line);
         line.clear();
         row.key_columns(labels, &mut line);
         let key_length = line.len();
@@ -757,9 +765,10 @@ impl SinkWriters {
             TopicWriter::None => Ok(()),
             TopicWriter::Sent(topics) => topics.send(&record),
             TopicWriter::Kept(rows) => {
+                let before = rows.bytes();
                 record.keep(rows);
-                self.counters.queued_records.store(rows.len() as u64, Ordering::Relaxed);
-                self.counters.queued_bytes.store(rows.bytes() as u64, Ordering::Relaxed);
+                self.counters.queued_records.fetch_add(1, Ordering::Relaxed);
+                self.counters.queued_bytes.fetch_add((rows.bytes() - before) as u64, Ordering::Relaxed);
                 Ok(())
             }
         }

@@ -1036,12 +1036,21 @@ fn a_ledger_gets_the_records_that_a_producer_would_send_with_their_tally() {
     // The tally is that of the last tick alone.
     let last = rows.iter().filter(|row| row.tick == TICK + 1);
     let digest = last.clone().fold(0_u128, |sum, row| sum.wrapping_add(row.id));
-    assert_eq!(kept.tally(), RowTally { count: last.count() as u64, digest });
+    let count = last.count() as u64;
+    assert_eq!(kept.tally(), RowTally { count, digest });
     // What is kept isn't published before the ledger says so, and is forgotten then.
     assert_eq!(kept.published(), 0);
-    kept.committed(TICK + 1, 2);
-    assert_eq!((kept.published(), kept.kept().unwrap().len()), (TICK + 1, 0));
-    assert_eq!(kept.monitor().stats().rejected, 2);
+    let rows = rows.len();
+    let taken = kept.take_kept(KeptRows::default());
+    assert_eq!((taken.len(), kept.kept().unwrap().len(), kept.published()), (rows, 0, 0));
+    // Rows of the next tick come meanwhile.
+    publish_tick(&mut kept, tick(TICK + 2, 3));
+    assert_eq!(kept.monitor().stats().queued_records, rows as u64 + count);
+    kept.committed(TICK + 1, &taken, 2);
+    let SinkStats { rejected, queued_records, queued_bytes, .. } = kept.monitor().stats();
+    let left = kept.kept().unwrap();
+    assert_eq!((kept.published(), rejected), (TICK + 1, 2));
+    assert_eq!((queued_records, queued_bytes), (left.len() as u64, left.bytes() as u64));
 }
 
 #[test]
@@ -1096,7 +1105,8 @@ fn rows_that_another_program_makes_otherwise_are_published_again_once_and_logs_a
     assert_eq!(calls, [TICK + 2, TICK + 1, TICK + 4], "the first key's row of the last tick is the newest");
     // The next tick has its own rows alone.
     let tally = publisher.tally();
-    publisher.committed(TICK + 4, 0);
+    let taken = publisher.take_kept(KeptRows::default());
+    publisher.committed(TICK + 4, &taken, 0);
     publish_tick(&mut publisher, tick(TICK + 5, 1));
     assert_eq!(rows(&publisher).len(), 1);
 

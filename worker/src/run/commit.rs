@@ -1,11 +1,18 @@
 //! Commits the ticks of a live job to its ledger, and compares those that are made again with what was committed.
+//!
+//! The ledger has a thread of its own and one batch of ticks at a time. Those that are published meanwhile are the next
+//! batch. Their rows are in a second buffer.
 
+use std::io;
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use keytide_connectors::fail_point::fail_point;
-use keytide_connectors::ledger::{KeptRows, Ledger, LedgerError, MadeBy, TickRecord};
+use keytide_connectors::ledger::{Committed, KeptRows, Ledger, LedgerError, MadeBy, TickRecord};
 use keytide_connectors::live::{Cut, Live, TICKS_PUBLISHED};
 use keytide_connectors::sink::encode::time;
 use keytide_connectors::sink::{Promise, Publisher, SinkError};
@@ -14,12 +21,13 @@ use keytide_dataflow::model::Tick;
 
 use super::checkpoint::CheckpointStats;
 use super::patience::Patience;
+use super::publish::PublishEvent;
 use crate::exit::Exit;
 
 /// How long to wait before inputs that can't be stored are tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// The bytes of rows from which ticks that wait are committed without another one.
-const KEPT_BYTES: usize = 64 << 20;
+/// The bytes of rows that wait for the ledger, from which the next tick isn't published.
+const KEPT_BYTES: usize = 32 << 20;
 /// How long results that aren't acknowledged are waited for before new ones are looked at.
 const ACKNOWLEDGED_AFTER: Duration = Duration::from_millis(5);
 
@@ -72,49 +80,83 @@ pub struct LedgerStats {
     pub to_replay: AtomicU64,
 }
 
+/// Ticks that are committed together, and their rows if the ledger sends them.
+#[derive(Default)]
+pub(super) struct Batch {
+    ticks: Vec<TickRecord>,
+    rows: KeptRows,
+    outcome: Committed,
+}
+
 /// Commits the ticks of a job.
 pub(super) struct Committer {
-    ledger: Ledger,
-    patience: Arc<Patience>,
+    /// The way to the ledger's thread, as long as there is one.
+    batches: Option<Sender<Batch>>,
+    thread: Option<JoinHandle<()>>,
+    /// True while the ledger has a batch.
+    is_busy: bool,
+    /// The memory of the rows of the batch before.
+    spare: KeptRows,
     store: Arc<Store>,
     made_by: MadeBy,
+    /// The generation and the nonce of this life of the job.
+    life: (u64, u64),
     /// True if the ledger sends the rows of topics.
     pub(super) is_transactional: bool,
     stats: Arc<LedgerStats>,
-    checkpoints: Arc<CheckpointStats>,
-    /// Ticks that are published and not committed.
+    /// Ticks that are published and not committed, without those of the batch.
     waiting: Vec<TickRecord>,
     /// True once a replayed tick turned out otherwise.
     has_warned: bool,
-    /// The number of the first tick that the ledger wasn't told to forget.
-    forgotten: u64,
+}
+
+impl Drop for Committer {
+    /// Waits for the ledger's thread. It gives up in time, see `patience.rs`.
+    fn drop(&mut self) {
+        self.batches = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
 }
 
 impl Committer {
-    /// Makes the committer of a ledger that is claimed, of a job that makes `to_replay` ticks again.
-    pub(super) fn new(
+    /// Makes the committer of a ledger that is claimed, of a job that makes `to_replay` ticks again. `events` gets the
+    /// batches that are committed.
+    ///
+    /// # Errors
+    /// If the thread can't be started.
+    pub(super) fn start(
         (ledger, patience): (Ledger, Arc<Patience>),
         store: Arc<Store>,
         made_by: MadeBy,
         promise: Promise,
         to_replay: u64,
         (stats, checkpoints): (&Arc<LedgerStats>, &Arc<CheckpointStats>),
-    ) -> Self {
+        events: Sender<PublishEvent>,
+    ) -> io::Result<Self> {
+        let claim = ledger.claimed().expect("a ledger is claimed before the first tick");
+        let life = (claim.generation, claim.nonce);
         stats.to_replay.store(to_replay, Ordering::Relaxed);
-        stats.generation.store(ledger.claimed().map_or(0, |claim| claim.generation), Ordering::Relaxed);
+        stats.generation.store(claim.generation, Ordering::Relaxed);
         let (stats, checkpoints) = (Arc::clone(stats), Arc::clone(checkpoints));
-        Self {
-            ledger,
-            patience,
+        let (batches, received) = mpsc::channel();
+        let thread = LedgerThread { ledger, patience, stats: Arc::clone(&stats), checkpoints, forgotten: 0 };
+        let thread =
+            thread::Builder::new().name("ledger".to_owned()).spawn(move || thread.run(&received, &events))?;
+        Ok(Self {
+            batches: Some(batches),
+            thread: Some(thread),
+            is_busy: false,
+            spare: KeptRows::default(),
             store,
             made_by,
+            life,
             is_transactional: promise == Promise::Transactions,
             stats,
-            checkpoints,
             waiting: Vec::new(),
             has_warned: false,
-            forgotten: 0,
-        }
+        })
     }
 
     /// Prepares the publisher for a tick, which may be one that is made again.
@@ -140,8 +182,7 @@ impl Committer {
         if let Some(earlier) = earlier {
             return self.compare(publisher, &record, &earlier);
         }
-        let claim = self.ledger.claimed().expect("a ledger is claimed before the first tick");
-        (record.generation, record.nonce) = (claim.generation, claim.nonce);
+        (record.generation, record.nonce) = self.life;
         record.made_by = self.made_by.clone();
         if !inputs.is_empty() {
             let id = CheckpointId { tick: record.tick, nonce: record.nonce };
@@ -196,45 +237,102 @@ impl Committer {
         Ok(())
     }
 
-    /// Returns how long to wait for the next results; `None` if there is nothing to commit before them.
+    /// Returns how long to wait for the next event; `None` if nothing else can happen before it.
     pub(super) fn wait(&self) -> Option<Duration> {
-        let wait = if self.is_transactional { Duration::ZERO } else { ACKNOWLEDGED_AFTER };
-        (!self.waiting.is_empty()).then_some(wait)
+        (!self.is_busy && !self.waiting.is_empty()).then_some(ACKNOWLEDGED_AFTER)
     }
 
-    /// Returns whether so many ticks wait that the next one can't be closed, or so many bytes that a transaction of
-    /// more would take long.
+    /// Returns whether so many ticks or bytes wait for the ledger that the next tick has to wait, too.
     pub(super) fn is_full(&self, publisher: &Publisher) -> bool {
         let bytes = publisher.kept().map_or(0, KeptRows::bytes);
-        self.waiting.len() as u64 >= TICKS_PUBLISHED || bytes >= KEPT_BYTES
+        self.is_busy
+            && self.is_transactional
+            && (self.waiting.len() as u64 >= TICKS_PUBLISHED || bytes >= KEPT_BYTES)
     }
 
-    /// Commits the ticks that the sinks have, and returns them. A ledger that sends rows itself commits all.
+    /// Returns whether the ledger has a batch.
+    pub(super) fn is_committing(&self) -> bool {
+        self.is_busy
+    }
+
+    /// Gives the ledger the ticks that the sinks have, unless it is busy. A ledger that sends rows itself gets all.
+    pub(super) fn commit(&mut self, publisher: &mut Publisher) {
+        if self.is_busy {
+            return;
+        }
+        let published = if self.is_transactional { Tick::MAX } else { publisher.published() };
+        let ready = self.waiting.partition_point(|record| record.tick <= published);
+        if ready == 0 {
+            return;
+        }
+        let batch = Batch {
+            ticks: self.waiting.drain(..ready).collect(),
+            rows: publisher.take_kept(mem::take(&mut self.spare)),
+            outcome: Committed::default(),
+        };
+        if let Some(batches) = &self.batches {
+            // A thread that ended has sent its error.
+            self.is_busy = batches.send(batch).is_ok();
+        }
+    }
+
+    /// Takes a batch that is committed, and returns its ticks.
+    pub(super) fn committed(&mut self, publisher: &mut Publisher, batch: Batch) -> Vec<Tick> {
+        let Batch { ticks, mut rows, outcome } = batch;
+        self.is_busy = false;
+        if let Some(last) = ticks.last() {
+            publisher.committed(last.tick, &rows, outcome.rejected);
+        }
+        rows.clear();
+        self.spare = rows;
+        ticks.into_iter().map(|record| record.tick).collect()
+    }
+}
+
+/// The thread that commits.
+struct LedgerThread {
+    ledger: Ledger,
+    patience: Arc<Patience>,
+    stats: Arc<LedgerStats>,
+    checkpoints: Arc<CheckpointStats>,
+    /// The number of the first tick that the ledger wasn't told to forget.
+    forgotten: u64,
+}
+
+impl LedgerThread {
+    /// Commits until no more batches can come, or one can't be committed.
+    fn run(mut self, batches: &Receiver<Batch>, events: &Sender<PublishEvent>) {
+        for batch in batches {
+            let outcome = self.commit(batch);
+            let is_over = outcome.is_err();
+            // The publisher is gone if the sinks failed.
+            let _ = events.send(PublishEvent::Committed(outcome));
+            if is_over {
+                return;
+            }
+            self.forget();
+        }
+    }
+
+    /// Commits a batch.
     ///
     /// # Errors
     /// If another life of the job took over, if rows are refused for good, or if the job has to end during an outage.
-    pub(super) fn commit(&mut self, publisher: &mut Publisher) -> Result<Vec<Tick>, LedgerError> {
-        let published = if self.is_transactional { Tick::MAX } else { publisher.published() };
-        let ready = self.waiting.partition_point(|record| record.tick <= published);
-        let Some(last) = ready.checked_sub(1) else { return Ok(Vec::new()) };
-        let (tick, number) = (self.waiting[last].tick, self.waiting[last].number);
+    fn commit(&mut self, mut batch: Batch) -> Result<Batch, LedgerError> {
         let started = Instant::now();
-        let none = KeptRows::default();
-        let rows = publisher.kept().unwrap_or(&none);
         self.patience.begin();
         fail_point("commit-before");
-        let outcome = self.ledger.commit(rows, &self.waiting[..ready])?;
+        batch.outcome = self.ledger.commit(&batch.rows, &batch.ticks)?;
         fail_point("commit-after");
         let took = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        let committed = self.waiting.drain(..ready).map(|record| record.tick).collect();
-        publisher.committed(tick, outcome.rejected);
         let stats = &self.stats;
-        stats.number.store(number, Ordering::Relaxed);
+        if let Some(last) = batch.ticks.last() {
+            stats.number.store(last.number, Ordering::Relaxed);
+        }
         stats.commits.fetch_add(1, Ordering::Relaxed);
-        stats.repeated.fetch_add(u64::from(outcome.attempts.saturating_sub(1)), Ordering::Relaxed);
+        stats.repeated.fetch_add(u64::from(batch.outcome.attempts.saturating_sub(1)), Ordering::Relaxed);
         stats.commit_us.fetch_add(took, Ordering::Relaxed);
-        self.forget();
-        Ok(committed)
+        Ok(batch)
     }
 
     /// Lets the ledger forget the ticks that no start needs any more.

@@ -29,6 +29,7 @@ use keytide_dataflow::{Level, Options, Publish, Rows};
 
 use super::checkpoint::Pieces;
 use super::observe::WorkerStats;
+use super::publish::{PublishEvent, Results};
 use super::work::work;
 
 /// The clock at a job's start, far from the end of a day and of a month.
@@ -104,7 +105,8 @@ impl Gateways {
         }
         let tables = TableReader::new(&live, TablesRead::default(), Vec::new(), BTreeMap::new());
         let clock = Arc::new(AtomicU64::new(NOW));
-        let (results, collected) = mpsc::channel::<TickOutput>();
+        let (results, collected) = mpsc::channel();
+        let results = Results::new(results);
         let (of_coordinator, of_worker) = (Arc::clone(&live), Arc::clone(&live));
         let of_clock = Arc::clone(&clock);
         let threads = vec![
@@ -131,7 +133,13 @@ impl Gateways {
                 });
             }),
         ];
-        let outputs = thread::spawn(move || collected.into_iter().collect());
+        let outputs = thread::spawn(move || {
+            let of_event = |event| match event {
+                PublishEvent::Output(output) => Some(output),
+                PublishEvent::Committed(_) | PublishEvent::Ended => None,
+            };
+            collected.into_iter().filter_map(of_event).collect()
+        });
         let job = Self { live, topic, clock, threads, outputs, sent: 0, ticks: TICKS_PUBLISHED };
         // The job closes empty ticks until `TICKS_PUBLISHED` wait to be published.
         job.wait("ticks", || job.live.counters.ticks.load(Ordering::Relaxed) >= job.ticks);

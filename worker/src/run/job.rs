@@ -4,6 +4,7 @@
 //! reader-0..  tables  watch  coordinator      connectors::live
 //! timely workers                              work.rs
 //! publisher                                   publish.rs, notify.rs, connectors::sink
+//! ledger                                      commit.rs, connectors::ledger
 //! alerts-*                                    alerts::outbox
 //! checkpoints                                 checkpoint.rs
 //! ```
@@ -34,7 +35,7 @@ use keytide_connectors::live::{
     self, Decoders, InputMemory, Live, LiveError, NamedDecoders, PartitionMemory, PartitionReader,
     SourceFeed, TableReader, coordinate, watch_partitions,
 };
-use keytide_connectors::sink::{self, FilesMemory, Promise, Publisher, PublisherMonitor, TickOutput};
+use keytide_connectors::sink::{self, FilesMemory, Promise, Publisher, PublisherMonitor};
 use keytide_connectors::store::{Store, StoreError};
 use keytide_dataflow::model::Tick;
 use keytide_dataflow::state::Snapshot;
@@ -47,7 +48,7 @@ use super::commit::{Committer, LedgerStats, PublishError};
 use super::notify::Notifier;
 use super::observe::WorkerStats;
 use super::patience::Patience;
-use super::publish::{Outlets, ResultCounters, Subscriber, Watchers, publish};
+use super::publish::{Outlets, PublishEvent, ResultCounters, Results, Subscriber, Watchers, publish};
 use super::restore::{self, Beginning, Restored};
 use super::tables::{GeoFeed, JobGeo, ReferenceData, named_decoders};
 use super::top::LiveTop;
@@ -269,6 +270,7 @@ impl LiveJob {
         threads.push(watch(&live, sources, known)?);
 
         let (counts, counted) = mpsc::channel();
+        let (events, published) = mpsc::channel();
         let (pieces, checkpoints, committer) = match durable {
             None => (Pieces::default(), None, None),
             Some(Durable { store, ledger, promise, checkpoints, nonce, patience }) => {
@@ -294,16 +296,17 @@ impl LiveJob {
                     config: format!("{fingerprint} {prefix}"),
                 };
                 let stats = (&handle.ledger, &handle.checkpoints);
-                let committer = Committer::new((ledger, patience), store, made_by, promise, to_replay, stats);
+                let ledger = (ledger, patience);
+                let events = events.clone();
+                let committer = Committer::start(ledger, store, made_by, promise, to_replay, stats, events)?;
                 (Pieces::new(sender), Some(thread), Some(committer))
             }
         };
-        let (results, collected) = mpsc::channel();
         let publisher = {
             let (handle, pieces) = (handle.clone(), pieces.clone());
             spawn("publisher".to_owned(), move || {
                 let writers = (publisher, notifier, committer);
-                handle.publish(writers, &collected, workers.get(), (&pieces, &counted), subscriber);
+                handle.publish(writers, &published, workers.get(), (&pieces, &counted), subscriber);
             })?
         };
         let dataflow = Options {
@@ -312,7 +315,7 @@ impl LiveJob {
             publish: Publish::Changes { bulk_rows: BULK_ROWS },
             detection: (&config.detection).into(),
         };
-        let guards = start_workers(&handle, workers.get(), dataflow, results, pieces, snapshot)?;
+        let guards = start_workers(&handle, workers.get(), dataflow, Results::new(events), pieces, snapshot)?;
         {
             let live = Arc::clone(&live);
             threads.push(spawn("coordinator".to_owned(), move || coordinate(&live, clock))?);
@@ -363,7 +366,7 @@ impl Handle {
     fn publish(
         &self,
         (mut publisher, mut notifier, mut committer): (Publisher, Notifier, Option<Committer>),
-        results: &mpsc::Receiver<TickOutput>,
+        events: &mpsc::Receiver<PublishEvent>,
         workers: usize,
         (pieces, counted): (&Pieces, &mpsc::Receiver<FilesMemory>),
         subscriber: Option<Subscriber>,
@@ -376,7 +379,7 @@ impl Handle {
             counted,
             committer: committer.as_mut(),
         };
-        let published = publish(outlets, results, workers, &self.live, &self.results, watchers);
+        let published = publish(outlets, events, workers, &self.live, &self.results, watchers);
         if let Err(error) = published {
             tracing::error!("{error}");
             *self.publish_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
@@ -578,17 +581,18 @@ fn start_workers(
     job: &Handle,
     workers: usize,
     options: Options,
-    results: mpsc::Sender<TickOutput>,
+    results: Results,
     pieces: Pieces,
     restored: Option<Arc<Snapshot>>,
 ) -> anyhow::Result<WorkerGuards<()>> {
     let (live, observed) = (Arc::clone(&job.live), Arc::clone(&job.observed));
-    // Each worker clones the sender, so the channel closes with the last worker.
+    // The last worker drops the results, and so ends the publisher.
     // The snapshot is gone once each worker has taken it.
     let snapshots = Mutex::new(vec![restored; workers]);
-    let results = Mutex::new((results, pieces));
+    let results = Mutex::new(vec![(Arc::new(results), pieces); workers]);
     timely::execute(timely::Config::process(workers), move |worker| {
-        let (results, pieces) = results.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let taken = results.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let (results, pieces) = taken.expect("there is one for each worker");
         let restored = snapshots.lock().unwrap_or_else(PoisonError::into_inner).pop().flatten();
         work(worker, &live, options, &observed, &results, &pieces, restored);
     })

@@ -161,6 +161,7 @@ mod tests {
     use timely::logging::{OperatesEvent, ScheduleEvent};
 
     use super::super::checkpoint::Pieces;
+    use super::super::publish::{PublishEvent, Results};
     use super::super::work::work;
     use super::*;
 
@@ -259,6 +260,7 @@ mod tests {
         let tables = TableReader::new(&live, tables, Vec::new(), BTreeMap::new());
         let observed = Arc::new(WorkerStats::default());
         let (results, collected) = mpsc::channel();
+        let results = Results::new(results);
         let (working, watched) = (Arc::clone(&live), Arc::clone(&observed));
         thread::scope(|scope| {
             scope.spawn(|| reader.run());
@@ -281,9 +283,11 @@ mod tests {
             let works = |_| live.wait_for_stop(ms(10)) || !observed.busy().is_empty();
             assert!((0..6_000).any(works), "the worker tells nothing");
             scope.spawn(|| tables.run());
-            for output in collected {
-                live.published(output.tick);
-                live.stop();
+            for event in collected {
+                if let PublishEvent::Output(output) = event {
+                    live.published(output.tick);
+                    live.stop();
+                }
             }
         });
         let states = observed.states();

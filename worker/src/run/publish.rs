@@ -1,10 +1,19 @@
 //! The publisher's thread: collects the workers' output of each tick, hands it to the sinks, and notifies of incidents.
+//!
+//! ```text
+//! workers ── TickOutput ──► publisher ── rows + TickRecord ──► ledger (commit.rs)
+//!                               ▲                                 │ committed
+//!                               └─────────────────────────────────┘
+//! ```
+//! With a ledger the rows of ticks are encoded while those before them are sent and committed.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, Sender};
+use std::time::Duration;
 
 use keytide_connectors::fail_point::fail_point;
+use keytide_connectors::ledger::LedgerError;
 use keytide_connectors::live::Live;
 use keytide_connectors::sink::{FilesMemory, Publisher, TickOutput};
 use keytide_dataflow::Notice;
@@ -12,7 +21,7 @@ use keytide_dataflow::model::Tick;
 use keytide_dataflow::{Admitted, Counts, Transition};
 
 use super::checkpoint::{Piece, Pieces};
-use super::commit::{Committer, PublishError};
+use super::commit::{Batch, Committer, PublishError};
 use super::first::FirstMinute;
 use super::notify::Notifier;
 use super::patience::FLUSH;
@@ -82,6 +91,35 @@ pub(super) struct Watchers {
     pub(super) top: Option<LiveTop>,
 }
 
+/// What wakes the publisher.
+pub(super) enum PublishEvent {
+    Output(TickOutput),
+    /// The ledger is done with its batch.
+    Committed(Result<Batch, LedgerError>),
+    /// No worker is left.
+    Ended,
+}
+
+/// The way of the workers' results to the publisher, which learns when the last worker is gone.
+pub(super) struct Results(Sender<PublishEvent>);
+
+impl Results {
+    pub(super) fn new(events: Sender<PublishEvent>) -> Self {
+        Self(events)
+    }
+
+    pub(super) fn send(&self, output: TickOutput) {
+        // The publisher is gone if the sinks failed, which it has reported.
+        let _ = self.0.send(PublishEvent::Output(output));
+    }
+}
+
+impl Drop for Results {
+    fn drop(&mut self) {
+        let _ = self.0.send(PublishEvent::Ended);
+    }
+}
+
 /// The places where results go.
 pub(super) struct Outlets<'a> {
     pub(super) publisher: &'a mut Publisher,
@@ -94,10 +132,17 @@ pub(super) struct Outlets<'a> {
 }
 
 impl Outlets<'_> {
-    /// Commits what is published, and lets the others go on with it.
-    fn commit(&mut self, live: &Live) -> Result<(), PublishError> {
+    /// Gives the ledger what is published, unless it has a batch.
+    fn commit(&mut self) {
+        if let Some(committer) = &mut self.committer {
+            committer.commit(self.publisher);
+        }
+    }
+
+    /// Lets the others go on with the ticks of a batch that is committed.
+    fn committed(&mut self, batch: Result<Batch, LedgerError>, live: &Live) -> Result<(), PublishError> {
         let Some(committer) = &mut self.committer else { return Ok(()) };
-        let ticks = committer.commit(self.publisher)?;
+        let ticks = committer.committed(self.publisher, batch?);
         if let Some(&last) = ticks.last() {
             self.notifier.published(last);
             self.pieces.send(Piece::Committed(last));
@@ -107,58 +152,112 @@ impl Outlets<'_> {
         }
         Ok(())
     }
+
+    /// Returns whether the next tick has to wait for the ledger.
+    fn is_full(&self) -> bool {
+        self.committer.as_ref().is_some_and(|committer| committer.is_full(self.publisher))
+    }
+
+    /// Returns how long to wait for the next event; `None` if nothing else can happen before it.
+    fn wait(&self) -> Option<Duration> {
+        self.committer.as_ref().and_then(|committer| committer.wait())
+    }
+
+    /// Returns whether ticks aren't committed that were published.
+    fn is_committing(&self) -> bool {
+        self.committer.as_ref().is_some_and(|committer| committer.is_committing())
+    }
+}
+
+/// Those that get each tick beside the outlets.
+struct TickWatch<'a> {
+    live: &'a Live,
+    counters: &'a ResultCounters,
+    watchers: Watchers,
+    minute: FirstMinute,
 }
 
 /// Publishes until the workers are gone.
 ///
-/// A tick is published when every worker has handed over its output, so ticks come in order:
-/// 1. count it, and give it to the watchers;
-/// 2. publish it, asking the policy for actions, and give the notices to the watchers;
-/// 3. keep the notices, give a checkpoint its part, and notify of the ticks that the sinks have acknowledged; with a
-///    ledger, of those that are committed, which is done when no more results are there;
-/// 4. let the next tick close, and warn in the first minute.
+/// A tick is published when every worker has handed over its output, so ticks come in order. With a ledger, ticks that
+/// are published go to it together as soon as it has committed those before.
 ///
 /// # Errors
 /// If the sinks or the ledger can't go on.
 pub(super) fn publish(
     mut outlets: Outlets<'_>,
-    results: &Receiver<TickOutput>,
+    events: &Receiver<PublishEvent>,
     workers: usize,
     live: &Live,
     counters: &ResultCounters,
     watchers: Watchers,
 ) -> Result<(), PublishError> {
-    let Watchers { mut subscriber, top } = watchers;
+    let mut watch = TickWatch { live, counters, watchers, minute: FirstMinute::default() };
     let mut waiting: BTreeMap<Tick, Vec<TickOutput>> = BTreeMap::new();
-    let mut minute = FirstMinute::default();
+    let mut has_ended = false;
     loop {
-        let wait = outlets.committer.as_ref().and_then(|committer| committer.wait());
-        let output = match wait {
-            None => results.recv().ok(),
-            Some(wait) => match results.recv_timeout(wait) {
-                Ok(output) => Some(output),
-                Err(RecvTimeoutError::Timeout) => {
-                    outlets.commit(live)?;
-                    continue;
-                }
-                Err(RecvTimeoutError::Disconnected) => None,
-            },
-        };
-        let Some(output) = output else { break };
-        let Outlets { publisher, notifier, pieces, counted, committer } = &mut outlets;
-        let tick = output.tick;
-        let of_tick = waiting.entry(tick).or_default();
-        of_tick.push(output);
-        if of_tick.len() < workers {
+        outlets.commit();
+        if !outlets.is_full()
+            && let Some(entry) = waiting.first_entry().filter(|entry| entry.get().len() == workers)
+        {
+            let (tick, outputs) = entry.remove_entry();
+            watch.publish(&mut outlets, tick, outputs)?;
             continue;
         }
-        let mut outputs = waiting.remove(&tick).unwrap_or_default();
+        let is_whole = waiting.first_key_value().is_some_and(|(_, outputs)| outputs.len() == workers);
+        if has_ended && !is_whole {
+            break;
+        }
+        match next_event(events, outlets.wait()) {
+            Some(PublishEvent::Output(output)) => waiting.entry(output.tick).or_default().push(output),
+            Some(PublishEvent::Committed(batch)) => outlets.committed(batch, live)?,
+            Some(PublishEvent::Ended) => has_ended = true,
+            None => {}
+        }
+    }
+    let flushed = outlets.publisher.flush(FLUSH);
+    outlets.commit();
+    while outlets.is_committing()
+        && let Some(PublishEvent::Committed(batch)) = next_event(events, None)
+    {
+        outlets.committed(batch, live)?;
+        outlets.commit();
+    }
+    if outlets.committer.is_none() {
+        outlets.notifier.published(outlets.publisher.published());
+    }
+    Ok(flushed?)
+}
+
+/// Waits for an event, for ever or as long as that. Returns `None` if none comes.
+fn next_event(events: &Receiver<PublishEvent>, wait: Option<Duration>) -> Option<PublishEvent> {
+    match wait {
+        None => events.recv().ok(),
+        Some(wait) => events.recv_timeout(wait).ok(),
+    }
+}
+
+impl TickWatch<'_> {
+    /// Publishes a tick:
+    /// 1. count it, and give it to the watchers;
+    /// 2. publish it, asking the policy for actions, and give the notices to the watchers;
+    /// 3. keep the notices, give a checkpoint its part, and notify of the ticks that the sinks have acknowledged, if
+    ///    there is no ledger;
+    /// 4. let the next tick close, and warn in the first minute.
+    fn publish(
+        &mut self,
+        outlets: &mut Outlets<'_>,
+        tick: Tick,
+        mut outputs: Vec<TickOutput>,
+    ) -> Result<(), PublishError> {
+        let Self { live, counters, watchers: Watchers { subscriber, top }, minute } = self;
+        let Outlets { publisher, notifier, pieces, counted, committer } = outlets;
         // STEP 1
         counters.add(&outputs);
-        if let Some(subscriber) = &mut subscriber {
+        if let Some(subscriber) = subscriber {
             subscriber(SubscriberEvent::Results(tick, &outputs));
         }
-        if let Some(top) = &top {
+        if let Some(top) = top {
             publisher.define(&mut outputs);
             top.take(&outputs, publisher.names());
         }
@@ -201,19 +300,10 @@ pub(super) fn publish(
         if is_replay || !committer.as_ref().is_some_and(|committer| committer.is_transactional) {
             live.published(tick);
         }
-        let is_full = committer.as_ref().is_some_and(|committer| committer.is_full(publisher));
-        if is_full {
-            outlets.commit(live)?;
-        }
         for warning in minute.tick(tick, || RecordCounts::so_far(&live.counters)) {
             tracing::warn!("{warning}");
         }
         counters.ticks.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
-    let flushed = outlets.publisher.flush(FLUSH);
-    outlets.commit(live)?;
-    if outlets.committer.is_none() {
-        outlets.notifier.published(outlets.publisher.published());
-    }
-    Ok(flushed?)
 }

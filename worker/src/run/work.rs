@@ -4,12 +4,10 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use keytide_connectors::input::Message;
 use keytide_connectors::live::Live;
-use keytide_connectors::sink::TickOutput;
 use keytide_dataflow::model::Tick;
 use keytide_dataflow::state::Snapshot;
 use keytide_dataflow::{Dataflow, Options, render};
@@ -18,6 +16,7 @@ use timely::worker::Worker;
 use super::checkpoint::{Piece, Pieces};
 use super::gather::Gather;
 use super::observe::{FOOTPRINTS_MS, WorkerStats, watch_operators};
+use super::publish::Results;
 
 /// How long a worker sleeps at most. A message for it wakes it earlier.
 const PARK: Duration = Duration::from_millis(100);
@@ -30,7 +29,7 @@ pub(super) fn work(
     live: &Live,
     options: Options,
     observed: &Arc<WorkerStats>,
-    results: &Sender<TickOutput>,
+    results: &Results,
     pieces: &Pieces,
     restored: Option<Arc<Snapshot>>,
 ) {
@@ -97,7 +96,7 @@ struct LiveWorker<'a> {
     index: usize,
     live: &'a Live,
     observed: &'a WorkerStats,
-    results: &'a Sender<TickOutput>,
+    results: &'a Results,
     pieces: &'a Pieces,
     gather: Rc<RefCell<Gather>>,
     probe: timely::dataflow::ProbeHandle<Tick>,
@@ -194,8 +193,7 @@ impl LiveWorker<'_> {
                 self.observed.report_states(self.index, dataflow.states().footprints());
             }
             self.live.computed(self.index, tick);
-            // The channel is closed if the sinks failed, which the publisher has reported.
-            let _ = self.results.send(output);
+            self.results.send(output);
         }
     }
 }

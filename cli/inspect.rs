@@ -34,13 +34,22 @@ pub(crate) struct InspectArgs {
 #[derive(Serialize)]
 struct Inspection {
     /// The checkpoints, the newest last.
-    checkpoints: Vec<Manifest>,
+    checkpoints: Vec<ListedCheckpoint>,
     /// From where the job would go on; absent without a checkpoint.
     resume: Option<ResumePoint>,
     /// The last tick that was committed; absent if the ledger is a topic.
     committed: Option<TickRecord>,
     /// The last life of the job; absent if the ledger is a topic.
     life: Option<Claim>,
+}
+
+/// A checkpoint by its manifest.
+#[derive(Serialize)]
+struct ListedCheckpoint {
+    #[serde(flatten)]
+    manifest: Manifest,
+    /// The bytes of the parts that changed since the checkpoint before, and were written for this one.
+    written_bytes: u64,
 }
 
 pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<ExitCode> {
@@ -58,7 +67,8 @@ pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<ExitCode> {
     for id in store.folders().map_err(refused)? {
         if let Some(manifest) = store.manifest(id).map_err(refused)? {
             newest = Some((id, manifest.clone()));
-            checkpoints.push(manifest);
+            let written_bytes = manifest.bytes_of(id);
+            checkpoints.push(ListedCheckpoint { manifest, written_bytes });
         }
     }
     let history = match &newest {
@@ -85,22 +95,22 @@ impl Inspection {
         };
         let checkpoints = counted(self.checkpoints.len() as u64, "checkpoint", "checkpoints");
         line(format_args!("{}: {checkpoints}, all bytes of the newest are sound", state));
-        for manifest in &self.checkpoints {
-            let bytes = manifest.parts.values().map(|part| part.bytes).sum();
+        for ListedCheckpoint { manifest, written_bytes } in &self.checkpoints {
             let (at, job) = (&manifest.info.at, harmless(&manifest.info.job));
             line(format_args!(
-                "{at}  {:>16} bytes  job {job}, keytide {}",
-                grouped(bytes),
+                "{at}  {:>16} bytes, {:>16} of them written for it  job {job}, keytide {}",
+                grouped(manifest.bytes()),
+                grouped(*written_bytes),
                 manifest.info.program
             ));
         }
         line(format_args!(
             "\nThe newest, of {} workers, configuration {}",
-            newest.info.workers, newest.info.config
+            newest.manifest.info.workers, newest.manifest.info.config
         ));
-        line(format_args!("{:<28}{:>16}{:>20}", "part", "rows", "bytes"));
-        for (name, part) in &newest.parts {
-            line(format_args!("{name:<28}{:>16}{:>20}", grouped(part.rows), grouped(part.bytes)));
+        line(format_args!("{:<28}{:>8}{:>16}{:>20}", "object", "parts", "rows", "bytes"));
+        for (name, (parts, rows, bytes)) in by_object(&newest.manifest) {
+            line(format_args!("{name:<28}{parts:>8}{:>16}{:>20}", grouped(rows), grouped(bytes)));
         }
         match (&self.committed, &self.life) {
             (Some(tick), Some(Claim { generation, host, pid, .. })) => line(format_args!(
@@ -124,4 +134,17 @@ impl Inspection {
         }
         page
     }
+}
+
+/// Sums up parts, their rows and their bytes by the name of their object, over the checkpoints in which that is.
+fn by_object(manifest: &Manifest) -> BTreeMap<&str, (u64, u64, u64)> {
+    let mut sums = BTreeMap::new();
+    for (name, part) in &manifest.parts {
+        let object = part.object.rsplit_once('/').map_or(&**name, |(_, object)| object);
+        let (parts, rows, bytes) = sums.entry(object).or_insert((0, 0, 0));
+        *parts += 1;
+        *rows += part.rows;
+        *bytes += part.bytes;
+    }
+    sums
 }

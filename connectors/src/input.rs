@@ -13,6 +13,7 @@ use std::thread::Thread;
 use keytide_dataflow::model::{
     AccessEvent, Definition, EventTime, LATENCY_UNKNOWN, Position, TableChange, Tick, TickInfo,
 };
+use keytide_dataflow::state::SnapshotRequest;
 use sha2::{Digest, Sha256};
 
 use crate::decode::{DeadLetter, Decoded};
@@ -54,8 +55,8 @@ pub enum Message {
     Close {
         info: TickInfo,
         next: Tick,
-        /// True if the state after the tick is to be stored.
-        checkpoint: bool,
+        /// The snapshot of the states after the tick, if they are to be stored.
+        checkpoint: Option<SnapshotRequest>,
     },
 }
 
@@ -141,7 +142,7 @@ impl Queues {
     }
 
     /// Ends a tick for every worker.
-    pub(crate) fn close(&mut self, info: TickInfo, next: Tick, checkpoint: bool) {
+    pub(crate) fn close(&mut self, info: TickInfo, next: Tick, checkpoint: Option<SnapshotRequest>) {
         for worker in 0..self.queues.len() {
             self.push(worker, Message::Close { info, next, checkpoint });
         }

@@ -302,7 +302,7 @@ fn a_snapshot_of_a_busy_run_has_rows_of_every_state() {
     let ticks: Vec<TickInput> = scenario::ticks(3, 60, true).into_iter().take(59).collect();
     let outcome = run(&ticks, Windows::default(), LIVE, ONE, None);
     for state in StateId::ALL {
-        assert!(!outcome.snapshot.rows[state].is_empty(), "no rows of `{}`", state.name());
+        assert!(outcome.snapshot.rows(*state) > 0, "no rows of `{}`", state.name());
     }
 }
 
@@ -310,10 +310,12 @@ fn a_snapshot_of_a_busy_run_has_rows_of_every_state() {
 fn a_damaged_snapshot_is_refused_with_the_place() {
     let ticks = scenario::ticks(3, 20, false);
     let mut snapshot = run(&ticks[..19], Windows::default(), Publish::Last, ONE, None).snapshot;
-    let geo = snapshot.rows.get_mut(&StateId::Geo).unwrap();
-    let mut blocks = std::mem::take(geo).into_blocks();
+    let mut of_geo = snapshot.parts.iter_mut().filter(|(key, _)| key.state == StateId::Geo);
+    let (key, rows) = of_geo.next().unwrap();
+    let name = key.name();
+    let mut blocks = rows.take().unwrap().into_blocks();
     blocks[0].truncate(1);
-    *geo = StateRows::from_blocks(blocks, 1);
+    *rows = Some(StateRows::from_blocks(blocks, 1));
     let error = timely::execute_directly(move |worker| {
         let output = std::rc::Rc::new(std::cell::RefCell::new(Nothing));
         let options = Options {
@@ -324,7 +326,7 @@ fn a_damaged_snapshot_is_refused_with_the_place() {
         };
         worker.dataflow(|scope| render(scope, options, &output, Some(&snapshot))).unwrap_err()
     });
-    assert!(error.to_string().starts_with("row 0 of state `geo` can't be read"), "{error}");
+    assert!(error.to_string().starts_with(&format!("row 0 of state `{name}` can't be read")), "{error}");
 }
 
 struct Nothing;

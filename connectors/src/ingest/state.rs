@@ -274,7 +274,7 @@ impl IngestState {
         for message in output.outgoing {
             match message {
                 Outgoing::To(worker, message) => self.queues.push(worker, message),
-                Outgoing::Close(info, next) => self.queues.close(info, next, false),
+                Outgoing::Close(info, next) => self.queues.close(info, next, None),
             }
         }
     }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use keytide_config::duration_text;
 use keytide_dataflow::model::Tick;
+use keytide_dataflow::state::SnapshotRequest;
 
 use super::ticker::{Ticker, TickerRules};
 use super::{
@@ -151,14 +152,14 @@ impl LiveState {
 
     /// Keeps the input of the tick that is closed, if its cut was one of a checkpoint. Returns whether the workers are
     /// to store their states.
-    fn remember(&mut self, tick: Tick, ticker: &Ticker) -> bool {
+    fn remember(&mut self, tick: Tick, ticker: &Ticker) -> Option<SnapshotRequest> {
         if !mem::take(&mut self.checkpoint.is_asked) {
-            return false;
+            return None;
         }
         // A job that is stopped before its tables are read has nothing to go on from.
         let Some(tables) = self.checkpoint.tables.take().filter(|_| self.tables_read) else {
             self.checkpoint.is_busy = false;
-            return false;
+            return None;
         };
         let mut lanes = mem::take(&mut self.checkpoint.lanes).into_iter();
         let memory = |(info, reached): (&PartitionInfo, &PartitionProgress)| PartitionMemory {
@@ -172,7 +173,8 @@ impl LiveState {
         let input =
             InputMemory { tick, number: self.number, ticker: ticker.memory().clone(), partitions, decoders };
         self.checkpoint.input = Some((input, tables));
-        true
+        self.checkpoint.snapshots += 1;
+        Some(SnapshotRequest { number: self.checkpoint.snapshots, since: self.checkpoint.since })
     }
 }
 

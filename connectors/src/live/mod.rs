@@ -112,6 +112,9 @@ pub struct LiveOptions {
 pub struct CheckpointRules {
     /// The time from the end of one checkpoint to the beginning of the next, in ms.
     pub every_ms: u64,
+    /// True if the parts of the states that were restored are stored as they are, so that a checkpoint needs only those that
+    /// changed.
+    pub has_parts: bool,
 }
 
 /// The share of a job's time that checkpoints may take is one to this.
@@ -331,6 +334,9 @@ struct CheckpointState {
     tables: Option<TablesMemory>,
     /// The ticks that were closed since the last one was begun.
     ticks: u64,
+    /// The number of snapshots that were asked for, and the last of them that was stored; see [`keytide_dataflow::state::SnapshotRequest`].
+    snapshots: u64,
+    since: Option<u64>,
     /// The number of the tick of the last one that was stored; 0 before the first.
     stored: u64,
     /// True if the log says that the job waits for one.
@@ -391,6 +397,7 @@ impl Live {
     #[must_use]
     pub fn new(open: Tick, options: LiveOptions) -> Arc<Self> {
         let workers = options.workers.get();
+        let has_parts = options.checkpoints.is_some_and(|rules| rules.has_parts);
         let state = LiveState {
             first: open,
             open,
@@ -399,6 +406,7 @@ impl Live {
             additions: vec![Vec::new(); workers],
             queues: Queues::new(workers),
             computed: vec![(0, 0); workers],
+            checkpoint: CheckpointState { since: has_parts.then_some(0), ..CheckpointState::default() },
             ..LiveState::default()
         };
         Arc::new(Self {
@@ -475,6 +483,7 @@ impl Live {
         state.checkpoint.is_busy = false;
         if let Some(number) = stored {
             state.checkpoint.stored = number;
+            state.checkpoint.since = Some(state.checkpoint.snapshots);
             if mem::take(&mut state.checkpoint.is_waited_for) {
                 tracing::info!("a checkpoint is stored: the job goes on");
                 self.changed.notify_all();

@@ -194,7 +194,7 @@ fn run_worker(
         while let Some(message) = live.next(worker) {
             if let Message::Close { info, checkpoint, .. } = &message {
                 closed.push_back(info.tick);
-                if *checkpoint && worker == 0 {
+                if checkpoint.is_some() && worker == 0 {
                     let number = live.state().number;
                     live.end_checkpoint(Duration::ZERO, stores.load(Ordering::Relaxed).then_some(number));
                 }
@@ -577,7 +577,7 @@ fn contents(workers: &[Vec<Message>]) -> Ticks {
 
 #[test]
 fn recorded_ticks_are_made_again_from_the_same_records_with_any_number_of_workers() {
-    let checkpoints = Some(CheckpointRules { every_ms: 3_600_000 });
+    let checkpoints = Some(CheckpointRules { every_ms: 3_600_000, has_parts: false });
     let tables: Vec<Box<dyn TableFeed>> = vec![Box::new(Changing { polls: 0, changes: 0 })];
     let job = Job::start(Setup { workers: 2, checkpoints, tables, ..Setup::default() });
     (0..3).for_each(|partition| job.add_partition(partition));
@@ -642,7 +642,7 @@ fn recorded_ticks_are_made_again_from_the_same_records_with_any_number_of_worker
 fn a_job_whose_checkpoints_fail_waits_before_its_ledger_forgets_and_goes_on_once_one_is_stored() {
     let stores = Arc::new(AtomicBool::new(false));
     // A tick is due at once, and a checkpoint each hundredth of a second.
-    let checkpoints = Some(CheckpointRules { every_ms: 10 });
+    let checkpoints = Some(CheckpointRules { every_ms: 10, has_parts: false });
     let setup =
         Setup { workers: 1, tick_ms: 0, checkpoints, stores: Arc::clone(&stores), ..Setup::default() };
     let job = Job::start(setup);
@@ -659,7 +659,7 @@ fn a_job_whose_checkpoints_fail_waits_before_its_ledger_forgets_and_goes_on_once
     job.wait("it goes on", |status| !status.is_held_up);
     let stored = number();
     job.wait("ticks are cut", |_| number() > stored + 100);
-    let is_attempt = |message: &&Message| matches!(message, Message::Close { checkpoint: true, .. });
+    let is_attempt = |message: &&Message| matches!(message, Message::Close { checkpoint: Some(_), .. });
     assert!(job.end().iter().flatten().filter(is_attempt).count() > 4);
 }
 
@@ -669,7 +669,7 @@ fn a_replay_without_its_records_ends_the_job_and_a_stop_ends_it_before_its_end()
     let added = vec![AddedPartition { source: "gateway".to_owned(), number: 0, offset: 0 }];
     let record = TickRecord { number: 1, tick: NOW, reached, added, ..TickRecord::default() };
     let earlier = vec![Cut { record, ..Cut::default() }];
-    let checkpoints = Some(CheckpointRules { every_ms: 3_600_000 });
+    let checkpoints = Some(CheckpointRules { every_ms: 3_600_000, has_parts: false });
     // Retention took the first records.
     let job = Job::start(Setup { low: 20, checkpoints, earlier: earlier.clone(), ..Setup::default() });
     job.topic.append(0, times(NOW, 60, 1));

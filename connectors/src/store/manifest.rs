@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use keytide_dataflow::model::Tick;
 use serde::{Deserialize, Serialize};
 
+use super::CheckpointId;
 use super::seal::checksum;
 
 /// The content of a manifest.
@@ -26,6 +27,22 @@ impl Manifest {
         let unsealed = Self { checksum: String::new(), ..self.clone() };
         let json = serde_json::to_vec(&unsealed).expect("plain data can be written to memory");
         format!("{:032x}", checksum(folder, &[json]))
+    }
+}
+
+impl Manifest {
+    /// Returns the bytes of all parts.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.parts.values().map(|part| part.bytes).sum()
+    }
+
+    /// Returns the bytes of the parts that were written for this checkpoint, which is in the folder `id`.
+    #[must_use]
+    pub fn bytes_of(&self, id: CheckpointId) -> u64 {
+        let folder = format!("{}/", id.name());
+        let own = self.parts.values().filter(|part| part.object.starts_with(&folder));
+        own.map(|part| part.bytes).sum()
     }
 }
 
@@ -55,6 +72,10 @@ pub struct CheckpointInfo {
 /// The facts about a part.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartInfo {
+    /// The object that has it, maybe one of an earlier checkpoint: its name below `checkpoints/`.
+    pub object: String,
+    /// Where it begins in the object.
+    pub offset: u64,
     pub bytes: u64,
     pub rows: u64,
     /// The XXH3 (128 bits) of the bytes, in hexadecimal digits.

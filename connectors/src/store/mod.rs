@@ -4,8 +4,8 @@
 //!
 //! ```text
 //! DIR/lock                                    held by the process that uses the folder; a bucket has none
-//! DIR/checkpoints/TICK-NONCE/PART             bytes as they were encoded: rows of a state, or one record
-//! DIR/checkpoints/TICK-NONCE/manifest.json    names every part with its length and checksum
+//! DIR/checkpoints/TICK-NONCE/OBJECT           parts, one behind the other: rows of a state, or one record
+//! DIR/checkpoints/TICK-NONCE/manifest.json    names every part with its object, place, length and checksum
 //! DIR/start                                   what the job began with, before its first checkpoint
 //! DIR/geo/                                    the geo databases of ticks that may be made again
 //! DIR/inputs/TICK-NONCE                       the inputs of a tick that offsets can't bring back
@@ -14,6 +14,10 @@
 //! **A checkpoint exists once its manifest does.** The manifest is written last, after all parts are on disk, and never
 //! changes. So a crash at any instant leaves whole checkpoints and, at most, parts without a manifest. Those are deleted
 //! later.
+//!
+//! **Only what changed is written.** A part that is the same as in the checkpoint before stays where it is, and the manifest
+//! names the older object. An object stays as long as a checkpoint that is kept has a part in it. So parts that change and
+//! go together are best in one object.
 //!
 //! **It counts if the job's ledger has the tick**, committed by the life with the checkpoint's nonce. Each object is
 //! compared with the manifest when it is read. A byte that changed, a part that is shorter or missing, or a manifest of
@@ -38,18 +42,19 @@ mod seal;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Write as _};
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::TryStreamExt as _;
 use keytide_config::{Secret, StatePlace};
 use keytide_dataflow::model::Tick;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutPayload};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutPayload};
 use tokio::runtime::Runtime;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
@@ -73,6 +78,8 @@ const MANIFEST: &str = "manifest.json";
 pub struct Checkpoint {
     pub info: CheckpointInfo,
     pub parts: BTreeMap<String, CheckpointPart>,
+    /// The names of parts that are those of the checkpoint before. A checkpoint that was read has none.
+    pub unchanged: Vec<String>,
 }
 
 /// The tick and the life of the job that an object is of. Its name has 16 digits, a dash, and 16 hexadecimal digits.
@@ -100,6 +107,8 @@ impl CheckpointId {
 /// A part of a checkpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CheckpointPart {
+    /// The name of its object, in which other parts may be as well.
+    pub object: String,
     /// The bytes, which may come in several pieces when they are written, and are one when they were read.
     pub blocks: Vec<Vec<u8>>,
     /// The number of rows in them.
@@ -239,32 +248,49 @@ impl Store {
         self.is_shared
     }
 
-    /// Writes a checkpoint. `nonce` tells apart what several lives of a job wrote for one tick. Returns its folder, and
-    /// its bytes.
+    /// Writes a checkpoint, of which `before` has the parts that are unchanged. `nonce` tells apart what several lives of a
+    /// job wrote for one tick. Returns its folder and its manifest.
     ///
     /// # Errors
     /// If an object can't be written; then the checkpoint doesn't exist.
-    pub fn write(&self, checkpoint: Checkpoint, nonce: u64) -> Result<(CheckpointId, u64), StoreError> {
-        let Checkpoint { info, parts } = checkpoint;
+    ///
+    /// # Panics
+    /// If `before` lacks a part that is unchanged.
+    pub fn write(
+        &self,
+        checkpoint: Checkpoint,
+        nonce: u64,
+        before: Option<&Manifest>,
+    ) -> Result<(CheckpointId, Manifest), StoreError> {
+        let Checkpoint { info, parts, unchanged } = checkpoint;
         let written = CheckpointId { tick: info.tick, nonce };
         let folder = written.name();
         let mut manifest = Manifest { format: FORMAT, info, parts: BTreeMap::new(), checksum: String::new() };
-        let mut bytes = 0;
-        fail_point("checkpoint-before");
+        for name in unchanged {
+            let part = before.and_then(|before| before.parts.get(&name)).cloned();
+            let part = part.unwrap_or_else(|| panic!("part {name} isn't in the checkpoint before"));
+            manifest.parts.insert(name, part);
+        }
+        let mut objects: BTreeMap<String, Vec<Bytes>> = BTreeMap::new();
         for (name, part) in parts {
-            let info = PartInfo { bytes: part.bytes(), rows: part.rows, checksum: part.checksum() };
-            bytes += info.bytes;
-            let payload: PutPayload = part.blocks.into_iter().map(Bytes::from).collect();
-            self.put(&format!("{FOLDER}/{folder}/{name}"), payload)?;
+            let object = format!("{folder}/{}", part.object);
+            let content = objects.entry(object.clone()).or_default();
+            let offset = content.iter().map(|block| block.len() as u64).sum();
+            let (bytes, rows, checksum) = (part.bytes(), part.rows, part.checksum());
+            manifest.parts.insert(name, PartInfo { object, offset, bytes, rows, checksum });
+            content.extend(part.blocks.into_iter().map(Bytes::from));
+        }
+        fail_point("checkpoint-before");
+        for (object, content) in objects {
+            self.put(&format!("{FOLDER}/{object}"), content.into_iter().collect())?;
             fail_point("part-after");
-            manifest.parts.insert(name, info);
         }
         manifest.checksum = manifest.sum(&folder);
         let json = serde_json::to_vec_pretty(&manifest).expect("plain data can be written to memory");
         fail_point("manifest-before");
         self.put(&format!("{FOLDER}/{folder}/{MANIFEST}"), json.into())?;
         fail_point("manifest-after");
-        Ok((written, bytes))
+        Ok((written, manifest))
     }
 
     /// Reads the checkpoint of a folder, as its manifest says.
@@ -272,22 +298,36 @@ impl Store {
     /// # Errors
     /// If it is damaged or can't be read.
     pub fn read(&self, folder: CheckpointId, manifest: Manifest) -> Result<Checkpoint, StoreError> {
-        let folder = &folder.name();
-        let mut parts = BTreeMap::new();
+        let folder = folder.name();
+        let mut by_object: BTreeMap<String, Vec<(String, PartInfo)>> = BTreeMap::new();
         for (name, info) in manifest.parts {
-            let damaged = |reason: &str| self.damaged(folder, &name, reason.to_owned());
-            let found = self.get_if_present(&format!("{FOLDER}/{folder}/{name}"))?;
-            let bytes = found.ok_or_else(|| damaged("is missing"))?;
-            let part = CheckpointPart { blocks: vec![bytes], rows: info.rows };
-            if part.bytes() != info.bytes {
-                return Err(damaged(&format!("has {} bytes instead of {}", part.bytes(), info.bytes)));
-            }
-            if part.checksum() != info.checksum {
-                return Err(damaged("has another checksum than its manifest says"));
-            }
-            parts.insert(name, part);
+            let object =
+                if info.object.is_empty() { format!("{folder}/{name}") } else { info.object.clone() };
+            by_object.entry(object).or_default().push((name, info));
         }
-        Ok(Checkpoint { info: manifest.info, parts })
+        let mut parts = BTreeMap::new();
+        for (object, of_object) in by_object {
+            let found = self.get_if_present(&format!("{FOLDER}/{object}"))?;
+            let content = found.ok_or_else(|| self.damaged(&folder, &object, "is missing".to_owned()))?;
+            let object_name = object.rsplit_once('/').map_or(&*object, |(_, name)| name);
+            for (name, info) in of_object {
+                let damaged =
+                    |reason: &str| self.damaged(&folder, &object, format!("{reason}, at part {name}"));
+                let start = usize::try_from(info.offset).ok();
+                let end = usize::try_from(info.bytes).ok().zip(start);
+                let end = end.and_then(|(bytes, start)| start.checked_add(bytes));
+                let bytes = start.zip(end).and_then(|(start, end)| content.get(start..end));
+                let bytes =
+                    bytes.ok_or_else(|| damaged(&format!("has only {} bytes", content.len())))?.to_vec();
+                let part =
+                    CheckpointPart { object: object_name.to_owned(), blocks: vec![bytes], rows: info.rows };
+                if part.checksum() != info.checksum {
+                    return Err(damaged("has another checksum than its manifest says"));
+                }
+                parts.insert(name, part);
+            }
+        }
+        Ok(Checkpoint { info: manifest.info, parts, unchanged: Vec::new() })
     }
 
     /// Returns the manifest in a folder; `None` if a crash came before it was written.
@@ -299,7 +339,9 @@ impl Store {
         let Some(json) = self.get_if_present(&format!("{FOLDER}/{folder}/{MANIFEST}"))? else {
             return Ok(None);
         };
-        let damaged = |error| self.damaged(&folder, MANIFEST, format!("can't be read ({error})"));
+        let damaged = |error| {
+            self.damaged(&folder, &format!("{folder}/{MANIFEST}"), format!("can't be read ({error})"))
+        };
         let value: serde_json::Value = serde_json::from_slice(&json).map_err(damaged)?;
         let format = value.get("format").and_then(serde_json::Value::as_u64).unwrap_or(0);
         if format != u64::from(FORMAT) {
@@ -314,28 +356,35 @@ impl Store {
         Ok(Some(manifest))
     }
 
-    /// Deletes all checkpoints but those that are `kept`, and the inputs of ticks up to the oldest of these.
+    /// Deletes all checkpoints but those that are `kept`, the objects that only others have parts in, and the inputs of
+    /// ticks up to the oldest of these.
     ///
     /// # Errors
     /// If an object can't be deleted.
-    pub fn retain(&self, kept: &[CheckpointId]) -> Result<(), StoreError> {
-        let newest = kept.iter().map(|id| id.tick).max();
-        for folder in self.folders()? {
+    pub fn retain(&self, kept: &[(CheckpointId, Arc<Manifest>)]) -> Result<(), StoreError> {
+        let newest = kept.iter().map(|(id, _)| id.tick).max();
+        let manifests = kept.iter().map(|(_, manifest)| manifest);
+        let needed: HashSet<&str> =
+            manifests.flat_map(|manifest| manifest.parts.values().map(|part| &*part.object)).collect();
+        // Manifests go first, so that no half of a checkpoint passes for a whole one.
+        let (manifests, others): (Vec<_>, Vec<_>) = self
+            .checkpoint_objects()?
+            .into_iter()
+            .partition(|(_, object)| object.filename() == Some(MANIFEST));
+        for (folder, object) in manifests.into_iter().chain(others) {
             // What is newer belongs to a younger life, if this one was superseded and doesn't know it yet.
-            if kept.contains(&folder) || newest.is_some_and(|newest| folder.tick > newest) {
+            let is_kept = kept.iter().any(|(id, _)| *id == folder);
+            let name = object.filename().unwrap_or_default();
+            if is_kept
+                || newest.is_some_and(|newest| folder.tick > newest)
+                || needed.contains(&*format!("{}/{name}", folder.name()))
+            {
                 continue;
             }
-            let folder = folder.name();
-            // The manifest goes first, so that no half of a checkpoint passes for a whole one.
-            let of_folder = self.list(&format!("{FOLDER}/{folder}"))?;
-            let (manifests, parts): (Vec<Path>, Vec<Path>) =
-                of_folder.into_iter().partition(|object| object.filename() == Some(MANIFEST));
-            for object in manifests.into_iter().chain(parts) {
-                fail_point("delete-before");
-                self.delete(&object)?;
-            }
+            fail_point("delete-before");
+            self.delete(&object)?;
         }
-        let Some(oldest) = kept.iter().map(|folder| folder.tick).min() else { return Ok(()) };
+        let Some(oldest) = kept.iter().map(|(id, _)| id.tick).min() else { return Ok(()) };
         for object in self.list(INPUTS)? {
             let folder = object.filename().and_then(CheckpointId::named);
             if folder.is_some_and(|of| of.tick <= oldest) {
@@ -345,18 +394,29 @@ impl Store {
         Ok(())
     }
 
-    /// Returns the checkpoints' folders in the order of their ticks, also those without a manifest.
+    /// Returns the folders of checkpoints that have a manifest, in the order of their ticks.
     ///
     /// # Errors
     /// If they can't be listed.
     pub fn folders(&self) -> Result<Vec<CheckpointId>, StoreError> {
-        let prefix = Path::from(FOLDER);
-        let listed = self.runtime.block_on(self.objects.list_with_delimiter(Some(&prefix)));
-        let listed = listed.map_err(|error| failed("list", FOLDER, error))?;
-        let names = listed.common_prefixes.iter().filter_map(|path| path.filename());
-        let mut folders: Vec<CheckpointId> = names.filter_map(CheckpointId::named).collect();
+        let objects = self.checkpoint_objects()?.into_iter();
+        let manifests = objects.filter(|(_, object)| object.filename() == Some(MANIFEST));
+        let mut folders: Vec<CheckpointId> = manifests.map(|(folder, _)| folder).collect();
         folders.sort_unstable();
         Ok(folders)
+    }
+
+    /// Returns the objects of all checkpoints' folders.
+    fn checkpoint_objects(&self) -> Result<Vec<(CheckpointId, Path)>, StoreError> {
+        let prefix = Path::from(FOLDER);
+        let listed = self.objects.list(Some(&prefix)).try_collect::<Vec<_>>();
+        let listed = self.runtime.block_on(listed).map_err(|error| failed("list", FOLDER, error))?;
+        let of_folder = |object: ObjectMeta| {
+            let mut names = object.location.prefix_match(&prefix)?;
+            let folder = CheckpointId::named(names.next()?.as_ref())?;
+            (names.count() == 1).then_some((folder, object.location))
+        };
+        Ok(listed.into_iter().filter_map(of_folder).collect())
     }
 
     /// Writes the inputs of a tick that offsets can't bring back, and returns their name. A life that writes them again
@@ -444,8 +504,9 @@ impl Store {
         deleted.map_err(|error| failed("delete", object.as_ref(), error))
     }
 
-    fn damaged(&self, folder: &str, name: &str, reason: String) -> StoreError {
-        let object = format!("{FOLDER}/{folder}/{name}");
+    /// Returns the error of an object below `checkpoints/` that the checkpoint in `folder` needs.
+    fn damaged(&self, folder: &str, object: &str, reason: String) -> StoreError {
+        let object = format!("{FOLDER}/{object}");
         let folder = format!("{}/{FOLDER}/{folder}", self.place);
         StoreError::Damaged { object, folder, reason }
     }

@@ -53,7 +53,7 @@ use super::parts::texts::{AdmissionStatus, StoredText, Texts};
 use super::routes::{ObservedRoute, RouteDecision};
 use crate::model::{AccessEvent, Country, Definition, EventTime, Forgotten, KeyId, RouteId, Tick};
 use crate::row::{Admitted, Counts, Output};
-use crate::state::{Durable, Footprint, Shard, StateId, spilled};
+use crate::state::{Durable, Footprint, RowsOut, Shard, StateId, spilled};
 use crate::window::Level;
 
 /// An input of the operator beside events.
@@ -578,13 +578,13 @@ impl Durable for Admission {
     const ID: StateId = StateId::Admission;
     type Row = AdmissionRow;
 
-    fn rows_out(&self, out: &mut dyn FnMut(AdmissionRow)) {
+    fn rows_out(&mut self, out: &mut dyn RowsOut<AdmissionRow>) {
         for (key, of_key) in &self.keys {
             let days = of_key
                 .days
                 .iter()
                 .map(|of_day| (of_day.day, of_day.routes.to_vec(), of_day.countries.to_vec()));
-            out(AdmissionRow::Key(*key, of_key.months.to_vec(), days.collect()));
+            out.row(AdmissionRow::Key(*key, of_key.months.to_vec(), days.collect()));
         }
         let counted = [
             (CapKind::Keys, &self.counted_keys),
@@ -593,11 +593,11 @@ impl Durable for Admission {
         ];
         for (kind, counted) in counted {
             for (period, bucket, count) in counted.entries() {
-                out(AdmissionRow::Counted(StoredCount { kind, period, bucket, count }));
+                out.row(AdmissionRow::Counted(StoredCount { kind, period, bucket, count }));
             }
         }
-        self.names.rows().for_each(|(key, text)| out(AdmissionRow::Name(*key, text.clone())));
-        out(AdmissionRow::Clock(self.names.ticks()));
+        self.names.rows().for_each(|(key, text)| out.row(AdmissionRow::Name(*key, text.clone())));
+        out.row(AdmissionRow::Clock(self.names.ticks()));
     }
 
     fn row_in(&mut self, row: AdmissionRow) {

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use super::parts::by_tick::Closing;
 use super::parts::cap::CapCounts;
 use crate::model::{Definition, EventTime, Forgotten, NameId};
-use crate::state::{Durable, Footprint, Shard, StateId};
+use crate::state::{Durable, Footprint, RowsOut, Shard, StateId};
 use crate::window::Level;
 
 /// The number of strings of a bucket that may wait, beyond the room of the bucket.
@@ -229,12 +229,12 @@ impl Durable for AdmittedAgents {
     const ID: StateId = StateId::Agents;
     type Row = AgentsRow;
 
-    fn rows_out(&self, out: &mut dyn FnMut(AgentsRow)) {
+    fn rows_out(&mut self, out: &mut dyn RowsOut<AgentsRow>) {
         for (id, agent) in &self.known {
-            out(AgentsRow::Known(*id, agent.clone()));
+            out.row(AgentsRow::Known(*id, agent.clone()));
         }
         for (id, agent) in self.waiting.values().flatten() {
-            out(AgentsRow::Waiting(*id, agent.clone()));
+            out.row(AgentsRow::Waiting(*id, agent.clone()));
         }
     }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::parts::by_tick::Closing;
 use crate::model::{EventTime, KeyId, KeyRow, NameId, TableChange, TableRow, Tick};
 use crate::ownership::Ownership;
-use crate::state::{Durable, Footprint, Shard, StateId};
+use crate::state::{Durable, Footprint, RowsOut, Shard, StateId};
 use crate::window::Level;
 
 /// A fact of the history, as an update of a collection by subscription.
@@ -72,10 +72,10 @@ impl Durable for Assignments {
     const ID: StateId = StateId::Assignments;
     type Row = AssignmentRow;
 
-    fn rows_out(&self, out: &mut dyn FnMut(AssignmentRow)) {
+    fn rows_out(&mut self, out: &mut dyn RowsOut<AssignmentRow>) {
         for (key, history) in &self.histories {
             for (from, subscription) in &history.0 {
-                out(AssignmentRow(*key, *from, *subscription));
+                out.row(AssignmentRow(*key, *from, *subscription));
             }
         }
     }

@@ -24,7 +24,7 @@ use super::usage::{ByKey, CompactTotals, Totals, UsageMetric};
 use super::windowed::{Metric, MetricSettings, Windowed, WindowedRow};
 use crate::model::{AccessEvent, EventTime, KeyId, NameId, Owner, Tick};
 use crate::row::OwnedUsage;
-use crate::state::{Durable, Footprint, Shard, StateId};
+use crate::state::{Durable, Footprint, MappedRows, RowsOut, Shard, StateId};
 use crate::window::Level;
 
 type ByKeyMetric = UsageMetric<ByKey>;
@@ -328,11 +328,11 @@ impl Durable for Bookings {
     const ID: StateId = StateId::Usage;
     type Row = BookingsRow;
 
-    fn rows_out(&self, out: &mut dyn FnMut(BookingsRow)) {
-        self.windowed.rows_out(&mut |row| out(BookingsRow::Window(row)));
+    fn rows_out(&mut self, out: &mut dyn RowsOut<BookingsRow>) {
+        self.windowed.rows_out(&mut MappedRows { out, map: BookingsRow::Window });
         for ((level, start), keys) in &self.booked_to {
             for (key, subscription) in keys {
-                out(BookingsRow::BookedTo {
+                out.row(BookingsRow::BookedTo {
                     level: *level,
                     start: *start,
                     key: *key,
@@ -343,7 +343,7 @@ impl Durable for Bookings {
         for (window, booked) in
             self.pending.iter().map(|(window, booked)| (*window, *booked)).chain(self.hour_cache.bookings())
         {
-            out(BookingsRow::Pending { window, booked });
+            out.row(BookingsRow::Pending { window, booked });
         }
     }
 

@@ -19,6 +19,10 @@
 //!
 //! An id takes 24 bytes plus the table's slack. An id has no effect from the moment it is forgotten. Forgotten ids
 //! are swept when the watermark moved by an eighth of the horizon.
+//!
+//! **Parts.** Ids are stored by the time from which they are remembered, in spans of 1/[`SPANS`] of the horizon. That time
+//! is never before the watermark, so a span that the watermark passed doesn't change any more. The ids of younger spans
+//! are listed beside the table, so that a snapshot finds them without walking it.
 
 use hashbrown::{HashMap, HashTable};
 use keytide_config::{Unproven, Windows};
@@ -27,11 +31,19 @@ use serde::{Deserialize, Serialize};
 use super::parts::by_tick::Closing;
 use crate::model::{AccessEvent, EventTime, RequestId};
 use crate::row::{Counts, Late};
-use crate::state::{Durable, Footprint, Shard, StateId};
+use crate::state::{Durable, Footprint, PartId, RowsOut, Shard, StateId};
 use crate::window::Level;
 
 /// The number of bits of an entry that hold a time: enough for the year 2248.
 const TIME_BITS: u32 = 43;
+
+/// The number of spans that a horizon has.
+const SPANS: u64 = 64;
+/// The shortest span, in ms.
+const MIN_SPAN_MS: u64 = 1_000;
+/// The number of spans behind the watermark's whose ids are still listed, so that a checkpoint of the usual interval
+/// finds them.
+const LISTED_SPANS: u64 = 1;
 
 /// The highest tag of a tick. Tags run from 1; restored ids have 0.
 const TAGS: u64 = (1 << (64 - TIME_BITS)) - 1;
@@ -55,6 +67,10 @@ impl SeenRequest {
     fn tag(&self) -> u64 {
         self.since_and_tag >> TIME_BITS
     }
+    fn row(&self) -> SeenRow {
+        let id = RequestId::from_bits(u128::from(self.id[0]) << 32 | u128::from(self.id[1]));
+        SeenRow(id, self.since())
+    }
 }
 
 /// Returns the upper 64 bits of an id, which choose its worker, and the lower 64, by which the worker finds it.
@@ -72,14 +88,49 @@ pub(crate) struct SeenRequests {
     horizon_ms: u64,
     unproven: Unproven,
     seen: HashTable<SeenRequest>,
+    /// The spans that have ids, by their number, in ascending order.
+    spans: Vec<(u64, Span)>,
+    span_ms: u64,
     swept_at: EventTime,
     tag: u64,
+    /// The number of the next snapshot.
+    snapshot: u64,
+}
+
+/// The ids that are remembered from a time within a span on.
+#[derive(Default)]
+struct Span {
+    /// The number of the first snapshot since ids were added; 0 if all were restored.
+    changed: u64,
+    /// All of the ids, unless some were restored or the span is old. Some may belong to a later span now.
+    listed: Option<Vec<[u64; 2]>>,
 }
 
 impl SeenRequests {
     pub(crate) fn new(windows: &Windows) -> Self {
         let Windows { dedupe_horizon_ms: horizon_ms, unproven, .. } = *windows;
-        Self { horizon_ms, unproven, seen: HashTable::new(), swept_at: 0, tag: 1 }
+        Self {
+            horizon_ms,
+            unproven,
+            seen: HashTable::new(),
+            spans: Vec::new(),
+            span_ms: (horizon_ms / SPANS).max(MIN_SPAN_MS),
+            swept_at: 0,
+            tag: 1,
+            snapshot: 1,
+        }
+    }
+
+    /// Returns the span of a time. A new one has listed all of its ids.
+    fn span(&mut self, since: EventTime) -> &mut Span {
+        let number = since / self.span_ms;
+        // Nearly all are in one of the last few.
+        let after = self.spans.iter().rposition(|(of, _)| *of <= number).map_or(0, |at| at + 1);
+        if after == 0 || self.spans[after - 1].0 != number {
+            self.spans.insert(after, (number, Span { changed: 0, listed: Some(Vec::new()) }));
+            return &mut self.spans[after].1;
+        }
+        &mut self.spans[after - 1].1
     }
 
     /// Judges a tick's events, and passes on those that count.
@@ -171,6 +222,14 @@ impl SeenRequests {
         // STEP 3: list late and unproven records among those that count, and pass all of them on.
         for event in batches.iter().flatten() {
             counts.events += 1;
+            if event.request.is_some() {
+                let snapshot = state.snapshot;
+                let span = state.span(event.time.max(watermark));
+                span.changed = snapshot;
+                if let Some(listed) = &mut span.listed {
+                    listed.push(halves(event.request));
+                }
+            }
             let proven = proven(event);
             if event.late_ms > 0 || !proven {
                 late.push(listed(event, watermark, true, proven));
@@ -191,6 +250,12 @@ impl SeenRequests {
             let horizon_ms = self.horizon_ms;
             self.seen.retain(|seen| seen.since() + horizon_ms >= watermark);
             self.swept_at = watermark;
+        }
+        let (horizon_ms, span_ms) = (self.horizon_ms, self.span_ms);
+        self.spans.retain(|(number, _)| (number + 1) * span_ms + horizon_ms >= watermark);
+        let listed_from = (watermark / span_ms).saturating_sub(LISTED_SPANS);
+        for (_, span) in self.spans.iter_mut().take_while(|(number, _)| *number < listed_from) {
+            span.listed = None;
         }
     }
 }
@@ -235,18 +300,56 @@ impl Durable for SeenRequests {
     const ID: StateId = StateId::Dedupe;
     type Row = SeenRow;
 
-    fn rows_out(&self, out: &mut dyn FnMut(SeenRow)) {
-        for seen in &self.seen {
-            out(SeenRow(
-                RequestId::from_bits(u128::from(seen.id[0]) << 32 | u128::from(seen.id[1])),
-                seen.since(),
-            ));
+    fn rows_out(&mut self, out: &mut dyn RowsOut<SeenRow>) {
+        let part = |number| PartId::Span { level: 0, start: number * self.span_ms };
+        // 1. The spans that are listed, and those that are stored.
+        let mut unlisted = Vec::new();
+        for (number, span) in &self.spans {
+            if !out.part(part(*number), span.changed) {
+                continue;
+            }
+            let Some(listed) = &span.listed else {
+                unlisted.push(*number);
+                continue;
+            };
+            for id in listed {
+                let seen = self.seen.find(id[1], |seen| seen.id == *id);
+                let of_span = seen.filter(|seen| seen.since() / self.span_ms == *number);
+                of_span.into_iter().for_each(|seen| out.row(seen.row()));
+            }
         }
+        // 2. The others are among all ids.
+        if !unlisted.is_empty() {
+            let mut current = None;
+            for seen in &self.seen {
+                let number = seen.since() / self.span_ms;
+                if unlisted.binary_search(&number).is_err() {
+                    continue;
+                }
+                if current != Some(number) {
+                    current = Some(number);
+                    out.part(part(number), self.snapshot);
+                }
+                out.row(seen.row());
+            }
+        }
+        self.snapshot = out.request().number + 1;
     }
 
     fn row_in(&mut self, SeenRow(id, since): SeenRow) {
         let seen = SeenRequest::new(id, since, 0);
-        self.seen.insert_unique(seen.id[1], seen, |seen| seen.id[1]);
+        self.span(since).listed = None;
+        let known = self.seen.entry(seen.id[1], |known| known.id == seen.id, |seen| seen.id[1]);
+        match known {
+            hashbrown::hash_table::Entry::Vacant(vacant) => {
+                vacant.insert(seen);
+            }
+            // A part that is older has an id that was forgotten since, and then seen again.
+            hashbrown::hash_table::Entry::Occupied(mut occupied) if occupied.get().since() < since => {
+                *occupied.get_mut() = seen;
+            }
+            hashbrown::hash_table::Entry::Occupied(_) => {}
+        }
     }
 
     fn shard(row: &SeenRow) -> Shard {
@@ -254,6 +357,9 @@ impl Durable for SeenRequests {
     }
 
     fn footprint(&self) -> Footprint {
-        Footprint::of_table(&self.seen)
+        let listed = self.spans.iter().filter_map(|(_, span)| span.listed.as_ref());
+        let listed_bytes: usize = listed.map(|listed| listed.capacity() * size_of::<[u64; 2]>()).sum();
+        let seen = Footprint::of_table(&self.seen);
+        Footprint { bytes: seen.bytes + listed_bytes as u64, ..seen }
     }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::parts::by_tick::Closing;
 use crate::model::{Definition, NameId};
-use crate::state::{Durable, Footprint, Shard, StateId};
+use crate::state::{Durable, Footprint, RowsOut, Shard, StateId};
 
 /// The strings that were published on this worker.
 #[derive(Default)]
@@ -49,9 +49,9 @@ impl Durable for Definitions {
     const ID: StateId = StateId::Definitions;
     type Row = StoredName;
 
-    fn rows_out(&self, out: &mut dyn FnMut(StoredName)) {
+    fn rows_out(&mut self, out: &mut dyn RowsOut<StoredName>) {
         for (id, text) in &self.known {
-            out(StoredName(*id, text.clone()));
+            out.row(StoredName(*id, text.clone()));
         }
     }
 

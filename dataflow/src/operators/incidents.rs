@@ -58,7 +58,7 @@ use crate::incident::{
 use crate::model::time::{DAY_MS, HOUR_MS};
 use crate::model::{EventTime, KeyId, NameId, Policy, TableChange, TableRow, TickInfo};
 use crate::row::Rows;
-use crate::state::{Durable, Footprint, Shard, StateId};
+use crate::state::{Durable, Footprint, RowsOut, Shard, StateId};
 
 /// How long after its last signal an incident ends, by the number of its reopenings within a week.
 const QUIET_MS: [u64; 4] = [HOUR_MS / 2, 2 * HOUR_MS, 8 * HOUR_MS, 24 * HOUR_MS];
@@ -848,25 +848,27 @@ impl Durable for Incidents {
     const ID: StateId = StateId::Incidents;
     type Row = IncidentsStateRow;
 
-    fn rows_out(&self, out: &mut dyn FnMut(IncidentsStateRow)) {
+    fn rows_out(&mut self, out: &mut dyn RowsOut<IncidentsStateRow>) {
         self.incidents
             .values()
-            .for_each(|tracked| out(IncidentsStateRow::TrackedIncident(Box::new(tracked.clone()))));
+            .for_each(|tracked| out.row(IncidentsStateRow::TrackedIncident(Box::new(tracked.clone()))));
         for (due_ms, keys) in &self.due {
-            keys.iter().for_each(|key| out(IncidentsStateRow::Due(*due_ms, *key)));
+            keys.iter().for_each(|key| out.row(IncidentsStateRow::Due(*due_ms, *key)));
         }
         for ((window_ms, plan), guard) in &self.guards {
-            out(IncidentsStateRow::Guard(*window_ms, *plan, *guard));
+            out.row(IncidentsStateRow::Guard(*window_ms, *plan, *guard));
         }
         for (window_ms, by_plan) in &self.fired {
-            by_plan.iter().for_each(|(plan, keys)| out(IncidentsStateRow::Fired(*window_ms, *plan, *keys)));
+            by_plan
+                .iter()
+                .for_each(|(plan, keys)| out.row(IncidentsStateRow::Fired(*window_ms, *plan, *keys)));
         }
-        self.policies.iter().for_each(|(plan, policy)| out(IncidentsStateRow::Policy(*plan, *policy)));
-        self.contacts.iter().for_each(|(id, contacts)| out(IncidentsStateRow::Contacts(*id, *contacts)));
-        out(IncidentsStateRow::Active(self.active));
-        self.earlier.iter().for_each(|(key, all)| out(IncidentsStateRow::Earlier(*key, all.clone())));
-        self.network_keys.pairs(&mut |network, key| out(IncidentsStateRow::NetworkKey(network, key)));
-        self.waiting.values().for_each(|one| out(IncidentsStateRow::Waiting(one.clone())));
+        self.policies.iter().for_each(|(plan, policy)| out.row(IncidentsStateRow::Policy(*plan, *policy)));
+        self.contacts.iter().for_each(|(id, contacts)| out.row(IncidentsStateRow::Contacts(*id, *contacts)));
+        out.row(IncidentsStateRow::Active(self.active));
+        self.earlier.iter().for_each(|(key, all)| out.row(IncidentsStateRow::Earlier(*key, all.clone())));
+        self.network_keys.pairs(&mut |network, key| out.row(IncidentsStateRow::NetworkKey(network, key)));
+        self.waiting.values().for_each(|one| out.row(IncidentsStateRow::Waiting(one.clone())));
     }
 
     fn row_in(&mut self, row: IncidentsStateRow) {

@@ -48,7 +48,7 @@ use crate::model::{
     TickInfo,
 };
 use crate::row::{Counts, Rows, Score};
-use crate::state::{Durable, Footprint, Shard, StateId};
+use crate::state::{Durable, Footprint, RowsOut, Shard, StateId};
 use crate::window::Level;
 
 /// The least calls of a key with a profile.
@@ -729,19 +729,18 @@ impl Durable for Profiles {
     const ID: StateId = StateId::Profiles;
     type Row = ProfilesStateRow;
 
-    fn rows_out(&self, out: &mut dyn FnMut(ProfilesStateRow)) {
-        self.keys.iter().for_each(|(key, known)| out(ProfilesStateRow::Key(*key, known.clone())));
+    fn rows_out(&mut self, out: &mut dyn RowsOut<ProfilesStateRow>) {
+        self.keys.iter().for_each(|(key, known)| out.row(ProfilesStateRow::Key(*key, known.clone())));
         for (start_ms, minute) in &self.open {
-            minute
-                .keys
-                .iter()
-                .for_each(|(key, open)| out(ProfilesStateRow::Open(*start_ms, *key, Box::new(open.clone()))));
+            minute.keys.iter().for_each(|(key, open)| {
+                out.row(ProfilesStateRow::Open(*start_ms, *key, Box::new(open.clone())))
+            });
         }
-        self.facts.iter().for_each(|(key, facts)| out(ProfilesStateRow::Facts(*key, facts.clone())));
+        self.facts.iter().for_each(|(key, facts)| out.row(ProfilesStateRow::Facts(*key, facts.clone())));
         for (end_ms, keys) in &self.due {
-            keys.iter().for_each(|key| out(ProfilesStateRow::Due(*end_ms, *key)));
+            keys.iter().for_each(|key| out.row(ProfilesStateRow::Due(*end_ms, *key)));
         }
-        out(ProfilesStateRow::Times(self.passed_ms, self.swept_ms));
+        out.row(ProfilesStateRow::Times(self.passed_ms, self.swept_ms));
     }
 
     fn row_in(&mut self, row: ProfilesStateRow) {

@@ -29,7 +29,7 @@ use super::parts::cap::CapCounts;
 use super::parts::texts::{AdmissionStatus, StoredText, Texts};
 use crate::model::{AccessEvent, Definition, EventTime, NameId, RouteId, Tick};
 use crate::row::Admitted;
-use crate::state::{Durable, Footprint, Shard, StateId};
+use crate::state::{Durable, Footprint, RowsOut, Shard, StateId};
 use crate::window::Level;
 
 /// The number of routes, and of user agents, that are remembered per batch. One that is observed again is sent again
@@ -210,14 +210,14 @@ impl Durable for AdmittedRoutes {
     const ID: StateId = StateId::Routes;
     type Row = RoutesRow;
 
-    fn rows_out(&self, out: &mut dyn FnMut(RoutesRow)) {
+    fn rows_out(&mut self, out: &mut dyn RowsOut<RoutesRow>) {
         for (day, routes) in &self.days {
             routes
                 .iter()
-                .for_each(|route| out(RoutesRow::Admitted(ObservedRoute { day: *day, route: *route })));
+                .for_each(|route| out.row(RoutesRow::Admitted(ObservedRoute { day: *day, route: *route })));
         }
-        self.texts.rows().for_each(|(route, text)| out(RoutesRow::Text(*route, text.clone())));
-        out(RoutesRow::Clock(self.texts.ticks()));
+        self.texts.rows().for_each(|(route, text)| out.row(RoutesRow::Text(*route, text.clone())));
+        out.row(RoutesRow::Clock(self.texts.ticks()));
     }
 
     fn row_in(&mut self, row: RoutesRow) {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::parts::by_tick::Closing;
 use crate::model::{NameId, TableChange, TableRow, Tick};
-use crate::state::{Durable, Footprint, Shard, StateId};
+use crate::state::{Durable, Footprint, RowsOut, Shard, StateId};
 
 /// A row as an update of a collection.
 pub(crate) type TableRowChange = (TableRow, Tick, isize);
@@ -88,9 +88,9 @@ impl Durable for TableRows {
     const ID: StateId = StateId::TableRows;
     type Row = StoredRow;
 
-    fn rows_out(&self, out: &mut dyn FnMut(StoredRow)) {
+    fn rows_out(&mut self, out: &mut dyn RowsOut<StoredRow>) {
         for row in self.rows.values() {
-            out(StoredRow(row.clone()));
+            out.row(StoredRow(row.clone()));
         }
     }
 

@@ -45,7 +45,7 @@ use super::parts::context::RowContext;
 use super::parts::group::Group;
 use crate::model::{AccessEvent, EventTime, TickInfo};
 use crate::row::{Output, Row, Rows};
-use crate::state::{Durable, Footprint, Shard, StateId};
+use crate::state::{Durable, Footprint, PartId, RowsOut, Shard, StateId};
 use crate::window::Level;
 
 /// Decides when rows are published.
@@ -149,38 +149,61 @@ fn entries<M: Metric>(groups: &Groups<M>) -> impl Iterator<Item = (M::Group, &M:
 /// The largest number of rows that are passed to the output at once.
 const ROWS: usize = 4_096;
 
+/// The groups of a window.
+struct Window<M: Metric> {
+    start: EventTime,
+    groups: Groups<M>,
+    /// The number of the first snapshot since they changed; 0 if they were restored.
+    changed: u64,
+}
+
 /// The windows of a level in the order of their starts. Few are held, so a search finds one.
 struct LevelWindows<M: Metric> {
-    windows: Vec<(EventTime, Groups<M>)>,
+    windows: Vec<Window<M>>,
     /// The index of the window that was used last.
     recent: usize,
+    /// The number of the next snapshot.
+    snapshot: u64,
 }
 
 impl<M: Metric> LevelWindows<M> {
     fn get(&self, start: EventTime) -> Option<&Groups<M>> {
-        let index = self.windows.binary_search_by_key(&start, |window| window.0).ok()?;
-        Some(&self.windows[index].1)
+        let index = self.windows.binary_search_by_key(&start, |window| window.start).ok()?;
+        Some(&self.windows[index].groups)
     }
 
+    /// Returns the groups of a window that is restored.
+    fn restore(&mut self, start: EventTime) -> &mut Groups<M> {
+        let snapshot = std::mem::replace(&mut self.snapshot, 0);
+        self.get_or_open(start);
+        self.snapshot = snapshot;
+        &mut self.windows[self.recent].groups
+    }
+
+    /// Returns the groups of a window, which are about to change.
     fn get_or_open(&mut self, start: EventTime) -> &mut Groups<M> {
-        if self.windows.get(self.recent).is_none_or(|window| window.0 != start) {
+        if self.windows.get(self.recent).is_none_or(|window| window.start != start) {
             self.recent =
-                self.windows.binary_search_by_key(&start, |window| window.0).unwrap_or_else(|index| {
+                self.windows.binary_search_by_key(&start, |window| window.start).unwrap_or_else(|index| {
                     // Room for as many groups as in the window before: growing a map costs more than its room.
                     let newest = self.windows.last().filter(|_| index == self.windows.len());
-                    let groups = newest.map_or(0, |before| before.1.len());
-                    self.windows.insert(index, (start, HashMap::with_capacity(groups)));
+                    let groups = newest.map_or(0, |before| before.groups.len());
+                    let groups = HashMap::with_capacity(groups);
+                    self.windows.insert(index, Window { start, groups, changed: 0 });
                     index
                 });
         }
-        &mut self.windows[self.recent].1
+        let window = &mut self.windows[self.recent];
+        window.changed = self.snapshot;
+        &mut window.groups
     }
 
     /// Takes out the windows that start before `bound`.
-    fn split_before(&mut self, bound: EventTime) -> Vec<(EventTime, Groups<M>)> {
-        let count = self.windows.partition_point(|window| window.0 < bound);
+    fn split_before(&mut self, bound: EventTime) -> impl Iterator<Item = (EventTime, Groups<M>)> + use<M> {
+        let count = self.windows.partition_point(|window| window.start < bound);
         self.recent = 0;
-        self.windows.drain(..count).collect()
+        let taken: Vec<_> = self.windows.drain(..count).collect();
+        taken.into_iter().map(|window| (window.start, window.groups))
     }
 }
 
@@ -231,7 +254,10 @@ impl<M: Metric> Windowed<M> {
     pub(crate) fn new(settings: MetricSettings) -> Self {
         Self {
             settings,
-            levels: M::LEVELS.iter().map(|_| LevelWindows { windows: Vec::new(), recent: 0 }).collect(),
+            levels: M::LEVELS
+                .iter()
+                .map(|_| LevelWindows { windows: Vec::new(), recent: 0, snapshot: 1 })
+                .collect(),
             context: M::Context::default(),
             dirty: M::LEVELS.iter().map(|_| (0..BUCKETS).map(|_| HashSet::new()).collect()).collect(),
             changed: BTreeSet::new(),
@@ -354,12 +380,13 @@ impl<M: Metric> Windowed<M> {
     where
         M::Acc: PartialEq,
     {
-        let own = self.levels[level].get_or_open(start).entry(group.pack()).or_default();
-        if *own != acc {
-            *own = acc;
-            if self.live() {
-                self.mark_dirty(level, start, group);
-            }
+        let known = self.own(level, start, &group);
+        let is_changed = known.map_or_else(|| acc != M::Acc::default(), |known| *known != acc);
+        if is_changed || known.is_none() {
+            self.levels[level].get_or_open(start).insert(group.pack(), acc);
+        }
+        if is_changed && self.live() {
+            self.mark_dirty(level, start, group);
         }
     }
 
@@ -367,15 +394,20 @@ impl<M: Metric> Windowed<M> {
     pub(crate) fn restored_rows(&self) -> BTreeSet<(usize, EventTime, M::Group)> {
         let levels = self.levels.iter().enumerate().filter(|_| self.restored);
         levels
-            .flat_map(|(at, level)| level.windows.iter().map(move |(start, groups)| (at, *start, groups)))
+            .flat_map(|(at, level)| {
+                level.windows.iter().map(move |window| (at, window.start, &window.groups))
+            })
             .flat_map(|(at, start, groups)| entries::<M>(groups).map(move |(group, _)| (at, start, group)))
             .collect()
     }
 
     /// Removes a row, for metrics whose levels don't feed each other.
     pub(crate) fn remove(&mut self, level: usize, start: EventTime, group: M::Group) {
-        if self.levels[level].get_or_open(start).remove(&group.pack()).is_some() && self.live() {
-            self.mark_dirty(level, start, group);
+        if self.own(level, start, &group).is_some() {
+            self.levels[level].get_or_open(start).remove(&group.pack());
+            if self.live() {
+                self.mark_dirty(level, start, group);
+            }
         }
     }
 
@@ -412,7 +444,7 @@ impl<M: Metric> Windowed<M> {
             let closed = if info.last { EventTime::MAX } else { passed };
             let merged = if self.live() { closed } else { passed };
             let (finer, coarser) = self.levels.split_at_mut(at + 1);
-            for (start, groups) in &finer[at].windows {
+            for Window { start, groups, .. } in &finer[at].windows {
                 if *start < from || *start >= closed {
                     continue;
                 }
@@ -517,7 +549,7 @@ impl<M: Metric> Windowed<M> {
         let before = Thresholds::new(M::LEVELS, watermark_before, self.settings.allowed_lateness_ms);
         for at in 0..M::LEVELS.len() {
             let index = index_of(at);
-            for (start, groups) in &self.levels[at].windows {
+            for Window { start, groups, .. } in &self.levels[at].windows {
                 if (before.incomplete[at]..after.incomplete[at]).contains(start) {
                     for (group, _) in entries::<M>(groups) {
                         self.queue.entry(group.bucket()).or_default().insert((*start, index, group), None);
@@ -552,7 +584,7 @@ impl<M: Metric> Windowed<M> {
         }
         for (at, windows) in self.levels.iter().enumerate() {
             let last = if M::FEEDS { M::LEVELS.len() } else { at + 1 };
-            for (start, groups) in &windows.windows {
+            for Window { start, groups, .. } in &windows.windows {
                 let of_changed = entries::<M>(groups).map(|(group, _)| group);
                 for group in of_changed.filter(|group| changed.contains(&M::subject(group))) {
                     for coarser in at..last {
@@ -599,7 +631,7 @@ impl<M: Metric> Windowed<M> {
         self.levels[..=at]
             .iter()
             .filter_map(|windows| windows.windows.last())
-            .map(|window| window.0)
+            .map(|window| window.start)
             .max()
             .unwrap_or(0)
     }
@@ -613,7 +645,7 @@ impl<M: Metric> Windowed<M> {
     pub(crate) fn starts(&self, at: usize, finest: usize) -> BTreeSet<EventTime> {
         self.levels[finest..=at]
             .iter()
-            .flat_map(|windows| windows.windows.iter().map(|window| M::LEVELS[at].start(window.0)))
+            .flat_map(|windows| windows.windows.iter().map(|window| M::LEVELS[at].start(window.start)))
             .collect()
     }
 
@@ -734,35 +766,40 @@ impl<M: Metric> Durable for Windowed<M> {
         <M::Context as RowContext>::Row,
     >;
 
-    fn rows_out(&self, out: &mut dyn FnMut(Self::Row)) {
-        for (level, windows) in (0..).zip(&self.levels) {
-            for (start, groups) in &windows.windows {
+    fn rows_out(&mut self, out: &mut dyn RowsOut<Self::Row>) {
+        for (level, windows) in (0..).zip(&mut self.levels) {
+            for &Window { start, ref groups, changed } in &windows.windows {
+                if !out.part(PartId::Span { level, start }, changed) {
+                    continue;
+                }
                 for (group, acc) in entries::<M>(groups) {
-                    out(WindowedRow::Slot { level, start: *start, group, acc: acc.clone() });
+                    out.row(WindowedRow::Slot { level, start, group, acc: acc.clone() });
                 }
             }
+            windows.snapshot = out.request().number + 1;
         }
+        out.part(PartId::Rest, 0);
         for (level, dirty) in (0..).zip(&self.dirty) {
             for (start, group) in dirty.iter().flatten() {
-                out(WindowedRow::Dirty { level, start: *start, group: *group });
+                out.row(WindowedRow::Dirty { level, start: *start, group: *group });
             }
         }
         for ((start, level, group), last_version) in self.queue.values().flatten() {
             let last_version = last_version.clone();
-            out(WindowedRow::Queued { level: *level, start: *start, group: *group, last_version });
+            out.row(WindowedRow::Queued { level: *level, start: *start, group: *group, last_version });
         }
         for subject in &self.changed {
-            out(WindowedRow::Changed(*subject));
+            out.row(WindowedRow::Changed(*subject));
         }
-        self.context.rows_out(&mut |row| out(WindowedRow::Context(row)));
-        out(WindowedRow::Cadence(self.cadence));
+        self.context.rows_out(&mut |row| out.row(WindowedRow::Context(row)));
+        out.row(WindowedRow::Cadence(self.cadence));
     }
 
     fn row_in(&mut self, row: Self::Row) {
         self.restored = true;
         match row {
             WindowedRow::Slot { level, start, group, acc } => {
-                self.levels[usize::from(level)].get_or_open(start).insert(group.pack(), acc);
+                self.levels[usize::from(level)].restore(start).insert(group.pack(), acc);
             }
             WindowedRow::Dirty { level, start, group } => {
                 self.dirty[usize::from(level)][usize::from(group.bucket())].insert((start, group));
@@ -792,7 +829,7 @@ impl<M: Metric> Durable for Windowed<M> {
     fn footprint(&self) -> Footprint {
         let windows = self.levels.iter().flat_map(|level| &level.windows);
         let mut footprint: Footprint = windows
-            .map(|(_, groups)| Footprint::of_map_with(groups, Accumulator::owned_bytes))
+            .map(|window| Footprint::of_map_with(&window.groups, Accumulator::owned_bytes))
             .chain(self.dirty.iter().flatten().map(Footprint::of_set))
             .chain(self.queue.values().map(Footprint::of_tree))
             .chain([Footprint::of_tree_set(&self.changed)])

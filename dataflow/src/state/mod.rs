@@ -9,11 +9,12 @@
 //! let registered = keytide_dataflow::state::Registered(hidden);
 //! ```
 //!
-//! State is stored and restored as rows. Each row names its worker, so any number of workers can read the rows of any
-//! other number. Arrangements of differential dataflow aren't registered: they are functions of
+//! State is stored and restored as rows in [parts](parts). Each row names its worker, so any number of workers can read
+//! the rows of any other number. Arrangements of differential dataflow aren't registered: they are functions of
 //! the registered states upstream. These states re-issue their rows at the first tick after a restore.
 
 mod footprint;
+mod parts;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +28,9 @@ use serde::de::DeserializeOwned;
 
 pub use self::footprint::Footprint;
 pub(crate) use self::footprint::spilled;
+pub(crate) use self::parts::MappedRows;
+use self::parts::PartsEncoder;
+pub use self::parts::{PartId, PartKey, RowsOut, Snapshot, SnapshotRequest, StateRows};
 
 macro_rules! durable_states {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)+) => {
@@ -91,8 +95,9 @@ pub trait Durable: 'static {
     /// A row as which the state is stored.
     type Row: Serialize + DeserializeOwned;
 
-    /// Passes everything that it remembers to `out`, in any order.
-    fn rows_out(&self, out: &mut dyn FnMut(Self::Row));
+    /// Passes everything that it remembers to `out`, in any order. What changes from then on belongs to the next
+    /// snapshot.
+    fn rows_out(&mut self, out: &mut dyn RowsOut<Self::Row>);
     /// Restores one row. Rows come in any order, before the first tick.
     fn row_in(&mut self, row: Self::Row);
     /// Returns the worker that the row belongs to. It must agree with the exchange of the operator's input.
@@ -121,83 +126,22 @@ impl<S> Registered<S> {
 /// The version of all rows of states. It rises with every change of a row's layout or meaning.
 pub const STATE_VERSION: u32 = 2;
 
-/// The number of bytes from which a block takes no further row. A block with one large row is larger.
-const BLOCK_BYTES: usize = 4 << 20;
-
-/// Encoded rows of one state, one behind the other in blocks. A row says by itself where it ends.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct StateRows {
-    blocks: Vec<Vec<u8>>,
-    count: u64,
-}
-
-impl StateRows {
-    /// Makes the `count` rows of stored blocks.
-    #[must_use]
-    pub fn from_blocks(blocks: Vec<Vec<u8>>, count: u64) -> Self {
-        Self { blocks, count }
-    }
-
-    /// Returns the blocks, to be stored.
-    #[must_use]
-    pub fn into_blocks(self) -> Vec<Vec<u8>> {
-        self.blocks
-    }
-
-    /// Returns the number of rows.
-    #[must_use]
-    pub fn len(&self) -> u64 {
-        self.count
-    }
-
-    /// Returns whether there is no row.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-
-    fn push(&mut self, row: &impl Serialize) {
-        let block = self.blocks.pop_if(|block| block.len() < BLOCK_BYTES).unwrap_or_default();
-        let block =
-            postcard::to_extend(row, block).expect("rows are plain data in memory: encoding can't fail");
-        self.blocks.push(block);
-        self.count += 1;
-    }
-}
-
-/// Encoded rows of every state, of one worker or merged from several.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Snapshot {
-    pub rows: BTreeMap<StateId, StateRows>,
-}
-
-impl Snapshot {
-    /// Adds the rows of another worker.
-    pub fn merge(&mut self, other: Self) {
-        for (state, mut rows) in other.rows {
-            let all = self.rows.entry(state).or_default();
-            all.blocks.append(&mut rows.blocks);
-            all.count += rows.count;
-        }
-    }
-}
-
 /// The error of a stored row that can't be read back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RestoreError {
-    pub state: StateId,
-    /// The index of the row among the state's rows.
+    pub part: PartKey,
+    /// The index of the row among the part's rows.
     pub row: u64,
     pub reason: String,
 }
 
 impl fmt::Display for RestoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { state, row, reason } = self;
+        let Self { part, row, reason } = self;
         write!(
             f,
             "row {row} of state `{}` can't be read: {reason}; it is damaged or of another version",
-            state.name()
+            part.name()
         )
     }
 }
@@ -206,13 +150,14 @@ impl std::error::Error for RestoreError {}
 
 /// A registered state of any type.
 trait AnyState {
-    fn rows_out(&self, rows: &mut StateRows);
+    fn rows_out(&self, encoder: PartsEncoder<'_>);
     fn footprint(&self) -> Footprint;
 }
 
 impl<S: Durable> AnyState for RefCell<S> {
-    fn rows_out(&self, rows: &mut StateRows) {
-        self.borrow().rows_out(&mut |row| rows.push(&row));
+    fn rows_out(&self, mut encoder: PartsEncoder<'_>) {
+        self.borrow_mut().rows_out(&mut encoder);
+        encoder.finish();
     }
 
     fn footprint(&self) -> Footprint {
@@ -222,8 +167,8 @@ impl<S: Durable> AnyState for RefCell<S> {
 
 /// The registry of one worker's states.
 pub struct Registry<'a> {
-    worker: u64,
-    workers: u64,
+    worker: usize,
+    workers: usize,
     restore: Option<&'a Snapshot>,
     states: BTreeMap<StateId, Rc<dyn AnyState>>,
 }
@@ -239,7 +184,7 @@ impl<'a> Registry<'a> {
     /// `restore`.
     #[must_use]
     pub fn new(worker: usize, workers: usize, restore: Option<&'a Snapshot>) -> Self {
-        Self { worker: worker as u64, workers: workers as u64, restore, states: BTreeMap::new() }
+        Self { worker, workers, restore, states: BTreeMap::new() }
     }
 
     /// Registers a state and returns it filled with the rows that belong to this worker.
@@ -250,24 +195,36 @@ impl<'a> Registry<'a> {
     /// # Panics
     /// If the state's name is taken, because each state has one owner.
     pub fn register<S: Durable>(&mut self, mut state: S) -> Result<Registered<S>, RestoreError> {
-        let stored = self.restore.and_then(|snapshot| snapshot.rows.get(&S::ID));
-        let mut row = 0;
-        for mut bytes in stored.into_iter().flat_map(|stored| stored.blocks.iter().map(Vec::as_slice)) {
-            while !bytes.is_empty() {
-                let refused =
-                    |error: postcard::Error| RestoreError { state: S::ID, row, reason: error.to_string() };
-                let (decoded, rest) = postcard::take_from_bytes::<S::Row>(bytes).map_err(refused)?;
-                match S::shard(&decoded) {
-                    Shard::Of(shard) if shard % self.workers != self.worker => {}
-                    Shard::Of(_) | Shard::All => state.row_in(decoded),
+        let (worker, workers) = (self.worker as u64, self.workers as u64);
+        for (part, rows) in self.stored(S::ID) {
+            let mut row = 0;
+            for mut bytes in rows.blocks() {
+                while !bytes.is_empty() {
+                    let refused =
+                        |error: postcard::Error| RestoreError { part, row, reason: error.to_string() };
+                    let (decoded, rest) = postcard::take_from_bytes::<S::Row>(bytes).map_err(refused)?;
+                    match S::shard(&decoded) {
+                        Shard::Of(shard) if shard % workers != worker => {}
+                        Shard::Of(_) | Shard::All => state.row_in(decoded),
+                    }
+                    (bytes, row) = (rest, row + 1);
                 }
-                (bytes, row) = (rest, row + 1);
             }
         }
         let shared = Rc::new(RefCell::new(state));
         let erased: Rc<dyn AnyState> = Rc::<RefCell<S>>::clone(&shared);
         assert!(self.states.insert(S::ID, erased).is_none(), "state `{}` has two owners", S::ID.name());
         Ok(Registered(shared))
+    }
+
+    /// Returns the stored parts of a state that may have rows of this worker.
+    fn stored(&self, state: StateId) -> impl Iterator<Item = (PartKey, &'a StateRows)> {
+        let (worker, workers) = (self.worker, self.workers);
+        let parts = self.restore.into_iter().flat_map(move |snapshot| {
+            let is_own = move |key: &PartKey| snapshot.workers != workers || key.worker == worker;
+            snapshot.parts.iter().filter(move |(key, _)| key.state == state && is_own(key))
+        });
+        parts.filter_map(|(key, rows)| Some((*key, rows.as_ref()?)))
     }
 
     /// Ends registration and returns all states.
@@ -279,26 +236,31 @@ impl<'a> Registry<'a> {
         for id in StateId::ALL {
             assert!(self.states.contains_key(id), "state `{}` has no owner", id.name());
         }
-        States(self.states)
+        States { worker: self.worker, workers: self.workers, states: self.states }
     }
 }
 
 /// Holds all durable states of a worker.
-pub struct States(BTreeMap<StateId, Rc<dyn AnyState>>);
+pub struct States {
+    worker: usize,
+    workers: usize,
+    states: BTreeMap<StateId, Rc<dyn AnyState>>,
+}
 
 impl fmt::Debug for States {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.0.keys()).finish()
+        f.debug_list().entries(self.states.keys()).finish()
     }
 }
 
 impl States {
-    /// Returns every state as rows. It must be called between ticks: when every tick that was begun is closed.
+    /// Returns the parts of every state that are asked for as rows, and the names of the others. It must be called between
+    /// ticks: when every tick that was begun is closed.
     #[must_use]
-    pub fn snapshot(&self) -> Snapshot {
-        let mut snapshot = Snapshot::default();
-        for (id, state) in &self.0 {
-            state.rows_out(snapshot.rows.entry(*id).or_default());
+    pub fn snapshot(&self, request: SnapshotRequest) -> Snapshot {
+        let mut snapshot = Snapshot { workers: self.workers, parts: BTreeMap::new() };
+        for (id, state) in &self.states {
+            state.rows_out(PartsEncoder::new(*id, self.worker, request, &mut snapshot.parts));
         }
         snapshot
     }
@@ -306,6 +268,6 @@ impl States {
     /// Returns how much each state remembers, in the order of [`StateId::ALL`]. It must be called between rounds of
     /// the operators.
     pub fn footprints(&self) -> impl Iterator<Item = (StateId, Footprint)> {
-        self.0.iter().map(|(id, state)| (*id, state.footprint()))
+        self.states.iter().map(|(id, state)| (*id, state.footprint()))
     }
 }

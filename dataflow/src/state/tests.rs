@@ -90,11 +90,11 @@ fn after_a_tick(
         });
         let probe = dataflow.probe().clone();
         worker.step_while(|| probe.less_than(&(TICK + 1)));
-        let snapshot = dataflow.states().snapshot();
+        let snapshot = dataflow.states().snapshot(SnapshotRequest::ALL);
         dataflow
             .states()
             .footprints()
-            .map(|(id, footprint)| (id.name(), (snapshot.rows[&id].len(), footprint)))
+            .map(|(id, footprint)| (id.name(), (snapshot.rows(id), footprint)))
             .collect()
     })
 }

@@ -405,7 +405,7 @@ fn strings_of_what_is_beyond_a_cap_are_never_handed_out() {
     assert_eq!(all.len(), 2, "{all:?}");
     for (state, least) in [(StateId::Routes, 1), (StateId::Admission, 1)] {
         // The room and 1,024 a bucket bound the strings that wait.
-        let rows = outcome.snapshot.rows[&state].len();
+        let rows = outcome.snapshot.rows(state);
         assert!((least..1_100).contains(&rows), "{}: {rows}", state.name());
     }
 }
@@ -512,7 +512,7 @@ fn user_agents_are_bounded_and_the_same_for_any_workers_and_after_a_restore() {
         .map(|(tick, number)| (ticks.iter().position(|one| one.info.tick == *tick).unwrap() as u64, *number))
         .collect();
     assert_eq!(days, [(32, 1), (34, 2)]);
-    assert_eq!(whole.snapshot.rows[&StateId::Agents].len(), ROOM);
+    assert_eq!(whole.snapshot.rows(StateId::Agents), ROOM);
     for workers in [2, 3] {
         let how = How { workers, batch: 1, shuffle: 9 };
         assert_eq!(agents_given(&run_with(&ticks, options, how, None)), (defined.clone(), forgotten.clone()));

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use keytide_config::{Limits, Windows};
 use keytide_dataflow::model::*;
-use keytide_dataflow::state::Snapshot;
+use keytide_dataflow::state::{Snapshot, SnapshotRequest, States};
 use keytide_dataflow::*;
 use proptest::test_runner::Config as ProptestConfig;
 
@@ -140,6 +140,44 @@ pub fn run(
     )
 }
 
+/// A worker's snapshots, each of the parts that changed since one that was stored. Some get lost.
+struct Snapshots {
+    random: SplitMix,
+    stored: Option<Snapshot>,
+    request: SnapshotRequest,
+}
+
+impl Snapshots {
+    /// Goes on from what was restored, if that has the parts of this worker.
+    fn new(restored: Option<&Snapshot>, (worker, workers): (usize, usize), seed: u64) -> Self {
+        let mut stored = restored.filter(|restored| restored.workers == workers).cloned();
+        if let Some(stored) = &mut stored {
+            stored.parts.retain(|key, _| key.worker == worker);
+        }
+        let since = stored.as_ref().map(|_| 0);
+        Self { random: SplitMix(!seed), stored, request: SnapshotRequest { number: 0, since } }
+    }
+
+    fn is_due(&mut self) -> bool {
+        self.random.below(12) == 0
+    }
+
+    /// Returns the whole state, put together from the snapshots that were stored.
+    fn take(&mut self, states: &States) -> Snapshot {
+        self.request.number += 1;
+        let mut snapshot = states.snapshot(self.request);
+        if let Some(stored) = &self.stored {
+            snapshot = snapshot.over(stored);
+        }
+        assert!(snapshot.parts.values().all(Option::is_some), "a part is missing that was stored");
+        if self.random.below(3) > 0 {
+            self.stored = Some(snapshot.clone());
+            self.request.since = Some(self.request.number);
+        }
+        snapshot
+    }
+}
+
 /// Runs ticks through the dataflow.
 pub fn run_with(ticks: &[TickInput], options: Options, how: How, restore: Option<Snapshot>) -> Outcome {
     let ticks: Arc<Vec<TickInput>> = Arc::new(ticks.to_vec());
@@ -150,6 +188,8 @@ pub fn run_with(ticks: &[TickInput], options: Options, how: How, restore: Option
             .dataflow(|scope| render(scope, options, &output, (*restore).as_ref()))
             .expect("the snapshot is readable");
         let mut random = SplitMix(how.shuffle);
+        let mut snapshots =
+            Snapshots::new((*restore).as_ref(), (worker.index(), worker.peers()), how.shuffle);
         for tick in ticks.iter() {
             dataflow.advance_to(tick.info.tick);
             let mut mine: Vec<AccessEvent> = tick
@@ -171,12 +211,19 @@ pub fn run_with(ticks: &[TickInput], options: Options, how: How, restore: Option
                 dataflow.definitions(&mut tick.definitions.clone());
             }
             dataflow.end_tick(tick.info);
+            if snapshots.is_due() {
+                dataflow.advance_to(tick.info.tick + 1);
+                while dataflow.probe().less_than(&(tick.info.tick + 1)) {
+                    worker.step_or_park(None);
+                }
+                snapshots.take(dataflow.states());
+            }
         }
         let end = ticks.last().map_or(0, |tick| tick.info.tick + 1);
         while dataflow.probe().less_than(&end) {
             worker.step_or_park(None);
         }
-        let snapshot = dataflow.states().snapshot();
+        let snapshot = snapshots.take(dataflow.states());
         drop(dataflow);
         while worker.step() {}
         let collected = output.take();

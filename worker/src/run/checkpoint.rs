@@ -12,7 +12,8 @@
 //! A checkpoint that can't be written leaves the job running. The next one is tried in its time, and the log and
 //! [`CheckpointStats`] show the failure.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
@@ -23,7 +24,7 @@ use keytide_connectors::live::Live;
 use keytide_connectors::sink::FilesMemory;
 use keytide_connectors::sink::encode::time;
 use keytide_connectors::store::{
-    Checkpoint, CheckpointId, CheckpointInfo, CheckpointPart, KEPT, Store, StoreError,
+    Checkpoint, CheckpointId, CheckpointInfo, CheckpointPart, KEPT, Manifest, Store, StoreError,
 };
 use keytide_dataflow::model::Tick;
 use keytide_dataflow::state::{STATE_VERSION, Snapshot};
@@ -38,14 +39,13 @@ pub(super) const FILES: &str = "files";
 pub(super) const STATE: &str = "state-";
 
 /// A checkpoint that is written.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Stored {
     pub(super) id: CheckpointId,
-    /// The number of its tick.
-    pub(super) number: u64,
+    pub(super) manifest: Arc<Manifest>,
 }
 
-/// The counts of a job's checkpoints, which only grow but for the last three.
+/// The counts of a job's checkpoints.
 #[derive(Debug, Default)]
 pub struct CheckpointStats {
     pub written: AtomicU64,
@@ -56,6 +56,8 @@ pub struct CheckpointStats {
     pub tick: AtomicU64,
     /// The bytes of the newest checkpoint.
     pub bytes: AtomicU64,
+    /// The bytes of parts that were written for all of them.
+    pub written_bytes: AtomicU64,
     /// The time that the newest checkpoint took from its cut, in ms.
     pub took_ms: AtomicU64,
 }
@@ -72,9 +74,10 @@ pub(super) enum Piece {
     GivenUp,
 }
 
-fn encode(value: &impl Serialize, rows: u64) -> CheckpointPart {
+/// Encodes a record as a part, which is an object by itself.
+fn record(name: &str, value: &impl Serialize, rows: u64) -> (String, CheckpointPart) {
     let bytes = postcard::to_stdvec(value).expect("plain data can be written to memory");
-    CheckpointPart { blocks: vec![bytes], rows }
+    (name.to_owned(), CheckpointPart { object: name.to_owned(), blocks: vec![bytes], rows })
 }
 
 /// Writes the checkpoints of a job, on a thread of its own.
@@ -84,6 +87,8 @@ pub(super) struct CheckpointWriter {
     pub(super) nonce: u64,
     /// The checkpoints that count already, the oldest first.
     pub(super) kept: Vec<Stored>,
+    /// The checkpoint whose parts those are that didn't change, if there is one; see [`keytide_connectors::live::CheckpointRules`].
+    pub(super) before: Option<Arc<Manifest>>,
     pub(super) live: Arc<Live>,
     pub(super) workers: usize,
     pub(super) job: String,
@@ -106,12 +111,12 @@ struct Gathering {
 
 impl CheckpointWriter {
     /// Writes until all threads that send pieces have ended. Returns the error of the last checkpoint, if it failed.
-    pub(super) fn run(self, pieces: &Receiver<Piece>) -> Option<StoreError> {
+    pub(super) fn run(mut self, pieces: &Receiver<Piece>) -> Option<StoreError> {
         let mut gathering: Option<Gathering> = None;
         let mut committed = 0;
         let mut failed = None;
         // Checkpoints that count, and those that will.
-        let mut kept: VecDeque<Stored> = self.kept.iter().copied().collect();
+        let mut kept: VecDeque<Stored> = mem::take(&mut self.kept).into();
         let mut written: VecDeque<(Stored, Option<FilesMemory>)> = VecDeque::new();
         for piece in pieces {
             match piece {
@@ -156,16 +161,16 @@ impl CheckpointWriter {
     fn clean(&self, kept: &mut VecDeque<Stored>, written: &VecDeque<(Stored, Option<FilesMemory>)>) {
         kept.drain(..kept.len().saturating_sub(KEPT));
         if let Some(oldest) = kept.front() {
-            self.stats.oldest.store(oldest.number, Ordering::Relaxed);
+            self.stats.oldest.store(oldest.manifest.info.number, Ordering::Relaxed);
         }
-        let needed: Vec<CheckpointId> =
-            kept.iter().chain(written.iter().map(|(stored, _)| stored)).map(|stored| stored.id).collect();
+        let needed = kept.iter().chain(written.iter().map(|(stored, _)| stored));
+        let needed: Vec<_> = needed.map(|stored| (stored.id, Arc::clone(&stored.manifest))).collect();
         if let Err(error) = self.store.retain(&needed) {
             tracing::warn!("old checkpoints can't be deleted, it is tried again after the next one: {error}");
         }
     }
 
-    fn write(&self, gathering: Gathering) -> Result<Option<(Stored, Option<FilesMemory>)>, StoreError> {
+    fn write(&mut self, gathering: Gathering) -> Result<Option<(Stored, Option<FilesMemory>)>, StoreError> {
         let Gathering { tick, begun, snapshot, results, .. } = gathering;
         let (policy, files) = results.unwrap_or_default();
         let Some((input, tables)) = self.live.take_checkpoint() else {
@@ -184,29 +189,43 @@ impl CheckpointWriter {
             workers: self.workers,
             decoders: input.decoders.clone(),
         };
-        let states = snapshot.rows.into_iter().map(|(id, rows)| {
-            let count = rows.len();
-            (format!("{STATE}{}", id.name()), CheckpointPart { blocks: rows.into_blocks(), rows: count })
-        });
-        let others = [
-            (INPUT.to_owned(), encode(&input, input.partitions.len() as u64)),
-            (TABLES.to_owned(), encode(&tables, tables.len())),
-            (POLICY.to_owned(), encode(&policy, 1)),
-        ];
-        let of_files = files.as_ref().map(|files| (FILES.to_owned(), encode(files, 1)));
-        let checkpoint = Checkpoint { info, parts: states.chain(others).chain(of_files).collect() };
-        let written = self.store.write(checkpoint, self.nonce);
+        let mut parts = BTreeMap::new();
+        let mut unchanged = Vec::new();
+        for (key, rows) in snapshot.parts {
+            let name = format!("{STATE}{}", key.name());
+            match rows {
+                None => unchanged.push(name),
+                Some(rows) => {
+                    let (object, rows, blocks) =
+                        (format!("{STATE}{}", key.group()), rows.len(), rows.into_blocks());
+                    parts.insert(name, CheckpointPart { object, blocks, rows });
+                }
+            }
+        }
+        parts.extend([
+            record(INPUT, &input, input.partitions.len() as u64),
+            record(TABLES, &tables, tables.len()),
+            record(POLICY, &policy, 1),
+        ]);
+        parts.extend(files.as_ref().map(|files| record(FILES, files, 1)));
+        let checkpoint = Checkpoint { info, parts, unchanged };
+        let written = self.store.write(checkpoint, self.nonce, self.before.as_deref());
         let took = begun.elapsed();
         self.live.end_checkpoint(took, written.is_ok().then_some(number));
-        let stats = &self.stats;
+        let stats = Arc::clone(&self.stats);
         match written {
-            Ok((id, bytes)) => {
+            Ok((id, manifest)) => {
+                let (bytes, new_bytes) = (manifest.bytes(), manifest.bytes_of(id));
+                let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
                 stats.written.fetch_add(1, Ordering::Relaxed);
                 stats.tick.store(tick, Ordering::Relaxed);
                 stats.bytes.store(bytes, Ordering::Relaxed);
-                stats.took_ms.store(u64::try_from(took.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
-                tracing::debug!(tick = time(tick), bytes, ms = took.as_millis(), "a checkpoint is written");
-                Ok(Some((Stored { id, number }, files)))
+                stats.written_bytes.fetch_add(new_bytes, Ordering::Relaxed);
+                stats.took_ms.store(ms, Ordering::Relaxed);
+                tracing::debug!(tick = time(tick), bytes, new_bytes, ms, "a checkpoint is written");
+                let manifest = Arc::new(manifest);
+                self.before = Some(Arc::clone(&manifest));
+                Ok(Some((Stored { id, manifest }, files)))
             }
             Err(error) => {
                 stats.failed.fetch_add(1, Ordering::Relaxed);

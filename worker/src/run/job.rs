@@ -192,6 +192,7 @@ impl LiveJob {
             decoders,
             replaced,
             kept_decoders,
+            before,
             checkpoints: _,
         } = restored;
         let promise = durable.as_ref().map_or(Promise::None, |durable| durable.promise);
@@ -222,10 +223,10 @@ impl LiveJob {
             tick_ms: config.job.tick_ms,
             windows: config.windows,
             workers,
-            checkpoints: config
-                .state
-                .as_ref()
-                .map(|state| live::CheckpointRules { every_ms: state.checkpoint_every_ms }),
+            checkpoints: config.state.as_ref().map(|state| live::CheckpointRules {
+                every_ms: state.checkpoint_every_ms,
+                has_parts: before.is_some(),
+            }),
         };
         // A clock that was set back doesn't lead to ticks that were there already.
         let first = match replay.first() {
@@ -280,6 +281,7 @@ impl LiveJob {
                     store: Arc::clone(&store),
                     nonce,
                     kept: checkpoints,
+                    before,
                     live: Arc::clone(&live),
                     workers: workers.get(),
                     job: config.job.name.clone(),

@@ -254,9 +254,11 @@ impl JobSample {
     }
 
     fn checkpoints(&self, page: &mut Page<'_>) -> fmt::Result {
-        let CheckpointCounts { written, failed, tick, bytes, took_ms } = self.checkpoints;
+        let CheckpointCounts { written, failed, tick, bytes, written_bytes, took_ms } = self.checkpoints;
         page.counter("checkpoints", "Checkpoints that were written", written)?;
         page.counter("checkpoint_failures", "Checkpoints that could not be written", failed)?;
+        let what = "Bytes that were written for checkpoints: parts that changed";
+        page.counter("checkpoint_written_bytes", what, written_bytes)?;
         let newest = |value| (tick > 0).then_some((NONE, value));
         let age = newest(seconds(self.now.saturating_sub(tick)));
         page.gauges("checkpoint_age_seconds", "Age of the newest checkpoint", age)?;
@@ -519,6 +521,7 @@ mod tests {
             failed: 48,
             tick: sample.now - 49_000,
             bytes: 50,
+            written_bytes: 149,
             took_ms: 51_000,
         };
         sample.ledger = LedgerCounts {
@@ -680,6 +683,9 @@ keytide_checkpoints_total 47
 # HELP keytide_checkpoint_failures Checkpoints that could not be written.
 # TYPE keytide_checkpoint_failures counter
 keytide_checkpoint_failures_total 48
+# HELP keytide_checkpoint_written_bytes Bytes that were written for checkpoints: parts that changed.
+# TYPE keytide_checkpoint_written_bytes counter
+keytide_checkpoint_written_bytes_total 149
 # HELP keytide_checkpoint_age_seconds Age of the newest checkpoint.
 # TYPE keytide_checkpoint_age_seconds gauge
 keytide_checkpoint_age_seconds 49.0

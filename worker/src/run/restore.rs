@@ -19,11 +19,11 @@ use keytide_connectors::live::{InputMemory, PartitionMemory, RecordedInputs, TIC
 use keytide_connectors::sink::FilesMemory;
 use keytide_connectors::sink::encode::time;
 use keytide_connectors::store::{
-    Checkpoint, CheckpointId, CheckpointInfo, CheckpointPart, Store, StoreError,
+    Checkpoint, CheckpointId, CheckpointInfo, CheckpointPart, Manifest, Store, StoreError,
 };
 use keytide_connectors::tables::{TablesMemory, TablesRead};
 use keytide_dataflow::model::Tick;
-use keytide_dataflow::state::{STATE_VERSION, Snapshot, StateId, StateRows};
+use keytide_dataflow::state::{PartKey, STATE_VERSION, Snapshot, StateRows};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -80,6 +80,8 @@ pub(super) struct Restored {
     /// Where the sink's files were at the checkpoint, or before the job's first tick.
     pub(super) files: Option<FilesMemory>,
     pub(super) snapshot: Option<Arc<Snapshot>>,
+    /// The manifest of the checkpoint, if the states' parts are those that this life would write.
+    pub(super) before: Option<Arc<Manifest>>,
     /// The ticks that were committed since the checkpoint, in their order.
     pub(super) replay: Vec<TickRecord>,
     /// The changes of tables in those ticks.
@@ -148,12 +150,11 @@ pub(super) fn restore(
     let (mut restored, mut damage) = (None, None);
     let counts = |id: CheckpointId| {
         let of_tick = ticks.binary_search_by_key(&id.tick, |record| record.tick);
-        let record = of_tick.ok().map(|at| &ticks[at]).filter(|record| record.nonce == id.nonce)?;
-        Some(Stored { id, number: record.number })
+        of_tick.is_ok_and(|at| ticks[at].nonce == id.nonce)
     };
-    let mut candidates: Vec<Stored> = folders.into_iter().filter_map(counts).collect();
+    let mut candidates: Vec<CheckpointId> = folders.into_iter().filter(|id| counts(*id)).collect();
     claim()?;
-    while let Some(&Stored { id, .. }) = candidates.last() {
+    while let Some(&id) = candidates.last() {
         match read(store, id, state, config) {
             Ok(Some(found)) => {
                 restored = Some(found);
@@ -182,9 +183,11 @@ pub(super) fn restore(
             )));
         }
     };
-    let decoders = |stored: &Stored| Some(store.manifest(stored.id).ok()??.info.decoders);
-    restored.kept_decoders = candidates.iter().filter_map(decoders).collect();
-    restored.checkpoints = candidates;
+    // Older ones that can't be read help no start.
+    let stored = |id| Some(Stored { id, manifest: Arc::new(store.manifest(id).ok()??) });
+    restored.checkpoints = candidates.into_iter().filter_map(stored).collect();
+    let manifests = restored.checkpoints.iter().map(|stored| &stored.manifest);
+    restored.kept_decoders = manifests.map(|manifest| manifest.info.decoders.clone()).collect();
     // 3. The ticks since, and what tables changed in them.
     restored.replay = ticks.into_iter().filter(|record| record.number > restored.number()).collect();
     for record in &restored.replay {
@@ -208,7 +211,7 @@ pub(super) fn restore(
         rows = restored
             .snapshot
             .iter()
-            .flat_map(|snapshot| snapshot.rows.values())
+            .flat_map(|snapshot| snapshot.parts.values().flatten())
             .map(StateRows::len)
             .sum::<u64>(),
         ticks = restored.replay.len(),
@@ -269,13 +272,19 @@ fn read(
 ) -> Result<Option<Restored>, ReadError> {
     let Some(manifest) = store.manifest(id)? else { return Ok(None) };
     accept(&manifest.info, state, config).map_err(ReadError::Final)?;
-    let mut parts = store.read(id, manifest)?.parts;
-    let mut snapshot = Snapshot::default();
-    for id in StateId::ALL {
-        let CheckpointPart { blocks, rows } =
-            parts.remove(&format!("{STATE}{}", id.name())).unwrap_or_default();
-        snapshot.rows.insert(*id, StateRows::from_blocks(blocks, rows));
+    let mut parts = store.read(id, manifest.clone())?.parts;
+    let of_states = parts.extract_if(.., |name, _| name.starts_with(STATE));
+    let mut snapshot = Snapshot { workers: manifest.info.workers, ..Snapshot::default() };
+    for (name, CheckpointPart { blocks, rows, .. }) in of_states {
+        let Some(key) = PartKey::named(&name[STATE.len()..]) else {
+            return Err(ReadError::Final(fatal(format!(
+                "state.url: the checkpoint has a part {name} that this version doesn't know: another version wrote it"
+            ))));
+        };
+        snapshot.parts.insert(key, Some(StateRows::from_blocks(blocks, rows)));
     }
+    // Parts are of a worker each, so another number of workers deals all rows anew.
+    let before = (snapshot.workers == config.job.workers.get()).then(|| Arc::new(manifest));
     let files = parts.remove(FILES).map(|part| decode(FILES, &part.blocks.concat())).transpose();
     let mut part = |name: &str| parts.remove(name).unwrap_or_default().blocks.concat();
     let input: InputMemory = decode(INPUT, &part(INPUT)).map_err(ReadError::Final)?;
@@ -286,6 +295,7 @@ fn read(
         policy: decode(POLICY, &part(POLICY)).map_err(ReadError::Final)?,
         files: files.map_err(ReadError::Final)?,
         snapshot: Some(Arc::new(snapshot)),
+        before,
         ..Restored::default()
     }))
 }

@@ -70,6 +70,8 @@ pub(super) struct CheckpointCounts {
     pub(super) tick: Tick,
     /// The bytes of the newest one.
     pub(super) bytes: u64,
+    /// The bytes that were written for all of them.
+    pub(super) written_bytes: u64,
     /// How long the newest one took, in ms.
     pub(super) took_ms: u64,
 }
@@ -149,6 +151,7 @@ impl JobSample {
                 failed: load(&job.checkpoints.failed),
                 tick: load(&job.checkpoints.tick),
                 bytes: load(&job.checkpoints.bytes),
+                written_bytes: load(&job.checkpoints.written_bytes),
                 took_ms: load(&job.checkpoints.took_ms),
             },
             ledger: LedgerCounts {

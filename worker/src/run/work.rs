@@ -9,7 +9,7 @@ use std::time::Duration;
 use keytide_connectors::input::Message;
 use keytide_connectors::live::Live;
 use keytide_dataflow::model::Tick;
-use keytide_dataflow::state::Snapshot;
+use keytide_dataflow::state::{Snapshot, SnapshotRequest};
 use keytide_dataflow::{Dataflow, Options, render};
 use timely::worker::Worker;
 
@@ -107,7 +107,7 @@ struct LiveWorker<'a> {
     /// Ticks that were closed and aren't done.
     closed: VecDeque<Tick>,
     /// The tick whose states are to be stored, until they are.
-    checkpoint: Option<Tick>,
+    checkpoint: Option<(Tick, SnapshotRequest)>,
     /// Events since the last round.
     fresh: usize,
     /// The tick after which the worker last reported its states.
@@ -151,10 +151,9 @@ impl LiveWorker<'_> {
                 self.closed.push_back(info.tick);
                 self.begin(next);
                 self.fresh = EVENTS_A_ROUND;
-                if checkpoint {
-                    self.checkpoint = Some(info.tick);
-                } else {
-                    self.take_early();
+                match checkpoint {
+                    Some(request) => self.checkpoint = Some((info.tick, request)),
+                    None => self.take_early(),
                 }
             }
         }
@@ -180,11 +179,10 @@ impl LiveWorker<'_> {
             }
             self.closed.pop_front();
             let mut output = self.gather.borrow_mut().take(tick);
-            if self.checkpoint == Some(tick) {
-                self.checkpoint = None;
+            if let Some((_, request)) = self.checkpoint.take_if(|(of, _)| *of == tick) {
                 output.checkpoint = true;
                 if let Some(dataflow) = &self.dataflow {
-                    self.pieces.send(Piece::States { tick, snapshot: dataflow.states().snapshot() });
+                    self.pieces.send(Piece::States { tick, snapshot: dataflow.states().snapshot(request) });
                 }
                 self.take_early();
             }

@@ -291,7 +291,8 @@ fn what_callers_wrote_acts_in_no_report_and_no_mail() {
     for row in log.lines() {
         let contacts =
             vec!["owner@example.com".to_owned(), "a@example.com\r\nBcc: x@evil.example".to_owned()];
-        alerts.notify(Notice { json: row.as_bytes().to_vec(), contacts, actions: Vec::new() });
+        let notice = Notice { json: row.as_bytes().to_vec(), contacts, actions: Vec::new() };
+        alerts.notify(1_751_328_000_000, vec![notice]);
     }
     // What the limits of an hour hold back doesn't matter here.
     alerts.stop(Duration::from_secs(600));

@@ -206,11 +206,12 @@ fn found(seed: u64, now_ms: u64) -> Found {
 
     let clock = Arc::new(move || until_ms);
     let alerts = keytide_alerts::Outbox::open(&alerts, &[], clock).unwrap();
-    alerts.notify(Notice {
+    let notice = Notice {
         json: log[RAISED].clone().into_bytes(),
         contacts: vec!["ops@owner.example".to_owned()],
         actions: actions.swap_remove(RAISED),
-    });
+    };
+    alerts.notify(until_ms, vec![notice]);
     assert_eq!(alerts.stop(Duration::from_secs(600)), 0);
     let mails = std::fs::read_dir(folder.join("mails")).unwrap();
     let mut mails: Vec<String> =

@@ -4,7 +4,7 @@
 //! a program with the feature `fail-points` has them. Released programs don't.
 
 /// The names of all places, in about the order in which a tick comes to them.
-pub const POINTS: [&str; 16] = [
+pub const POINTS: [&str; 20] = [
     "replay-after",
     // A tick: its rows are made and written to files, its changes of tables are stored.
     "rows-before",
@@ -24,6 +24,11 @@ pub const POINTS: [&str; 16] = [
     "manifest-after",
     "delete-before",
     "counted-after",
+    // A mail or request: its claim is stored, it is tried, its outcome is stored.
+    "claim-before",
+    "claim-after",
+    "outcome-before",
+    "outcome-after",
 ];
 
 /// Ends the process at a place, if the environment names it.

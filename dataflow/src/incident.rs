@@ -350,7 +350,7 @@ impl Revocation {
 }
 
 /// A published transition, with what alerts need beside its row.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notice {
     /// The row of `incident_log`, as it was published.
     pub json: Vec<u8>,

@@ -38,6 +38,7 @@ pub(crate) use self::view::owner_name;
 use keytide_config::Language;
 use keytide_dataflow::incident_row::TransitionJson;
 use keytide_dataflow::{Action, Change};
+use serde::{Deserialize, Serialize};
 
 /// Returns whether an incident is over with a transition, for now or for good.
 pub(crate) fn is_over(transition: &TransitionJson) -> bool {
@@ -45,7 +46,7 @@ pub(crate) fn is_over(transition: &TransitionJson) -> bool {
 }
 
 /// The kind of reader for whom a mail is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Audience {
     Security,
     /// The contacts of the key.
@@ -70,7 +71,7 @@ pub fn severity(level: &str, language: Language) -> String {
 }
 
 /// The action that the policy asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlannedAction {
     pub action: Action,
     /// Says why the action waits for a person; `None` means that it is being done.

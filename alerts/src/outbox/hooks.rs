@@ -4,40 +4,69 @@
 //! A request that was tried stays the same until it is taken or refused. For Slack up to 20 waiting rows become one
 //! message. Slack gets neither notices nor repeats, as they are for programs; other webhooks get every row.
 //!
+//! [`WebhookMemory`] is what a restart needs. A queue that goes on with one is given the claims that were made since (see
+//! `claims.rs`). Their rows are taken out of what waits, and left out when their ticks are pushed again.
+//!
 //! Limits: 10,000 rows and 32 MiB. Beyond them the queue drops ended and withdrawn incidents, notices and repeats first,
 //! oldest first, then the oldest other rows. The next request says how many.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use keytide_config::WebhookFormat;
 use keytide_dataflow::incident_row::TransitionJson;
+use keytide_dataflow::model::Tick;
+use keytide_dataflow::model::time::HOUR_MS;
+use serde::{Deserialize, Serialize};
 
 use super::pace::{Jitter, backoff_ms};
-use super::{NextStep, OutboundQueue, QueueStats, is_notice, is_repeat};
+use super::{NextStep, OutboundQueue, QueueStats, Settled, is_notice, is_repeat};
 use crate::email::is_over;
 use crate::webhook::{ROWS, WebhookBatch, WebhookOutcome};
 
 const MAX_ROWS: usize = 10_000;
 const MAX_BYTES: usize = 32 << 20;
 
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct QueuedRow {
     id: String,
+    tick: Tick,
     json: Arc<[u8]>,
     /// False if the incident is over, a notice or a repeat: such rows are dropped first.
     is_alarm: bool,
+}
+
+/// A request to be sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct QueuedBatch {
+    pub(super) number: u64,
+    /// The ids of all rows, in the form `incident.seq`.
+    pub(super) ids: Vec<String>,
+    /// The tick of the last row.
+    pub(super) tick: Tick,
+    pub(super) batch: WebhookBatch,
+}
+
+/// The part of the queue that outlives the process. Times are milliseconds since 1970.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct WebhookMemory {
+    waiting: VecDeque<QueuedRow>,
+    skipped: u64,
+    tried: Option<QueuedBatch>,
+    failures: u32,
+    due: u64,
+    /// The number of the last request.
+    number: u64,
+    /// The rows that were sent in ticks that are made again, each with the tick of its request.
+    told: BTreeMap<String, Tick>,
 }
 
 /// The rows that wait for one webhook.
 pub(super) struct WebhookQueue {
     format: WebhookFormat,
     rows_per_batch: usize,
-    waiting: VecDeque<QueuedRow>,
+    memory: WebhookMemory,
     bytes: usize,
-    skipped: u64,
-    tried: Option<WebhookBatch>,
-    failures: u32,
-    due: u64,
     jitter: Jitter,
     stats: QueueStats,
 }
@@ -51,93 +80,151 @@ impl WebhookQueue {
         Self {
             format,
             rows_per_batch,
-            waiting: VecDeque::new(),
+            memory: WebhookMemory::default(),
             bytes: 0,
-            skipped: 0,
-            tried: None,
-            failures: 0,
-            due: 0,
             jitter,
             stats: QueueStats::default(),
         }
     }
 
-    pub(super) fn push(&mut self, transition: &TransitionJson, json: Arc<[u8]>) {
+    /// Returns a queue that goes on with the memory of an earlier one.
+    pub(super) fn restore(format: WebhookFormat, memory: WebhookMemory, now: u64, jitter: Jitter) -> Self {
+        let mut queue = Self { memory, ..Self::new(format, jitter) };
+        // A clock that was set back may not have reached the time. No receiver can ask for a longer wait than an hour.
+        queue.memory.due = queue.memory.due.min(now + HOUR_MS);
+        queue.recount();
+        queue
+    }
+
+    pub(super) fn push(&mut self, transition: &TransitionJson, json: Arc<[u8]>, tick: Tick) {
+        let memory = &mut self.memory;
+        memory.told.retain(|_, of| *of >= tick);
+        let id = format!("{}.{}", transition.incident_id, transition.seq);
         let is_quiet = is_notice(transition) || is_repeat(transition);
-        if is_quiet && self.format == WebhookFormat::Slack {
+        if is_quiet && self.format == WebhookFormat::Slack || memory.told.contains_key(&id) {
             return;
         }
         let is_alarm = !is_quiet && !is_over(transition);
         self.bytes += json.len();
-        let id = format!("{}.{}", transition.incident_id, transition.seq);
-        self.waiting.push_back(QueuedRow { id, json, is_alarm });
+        memory.waiting.push_back(QueuedRow { id, tick, json, is_alarm });
         self.stats.queued += 1;
-        while self.waiting.len() > MAX_ROWS || self.bytes > MAX_BYTES {
-            let least = self.waiting.iter().position(|row| !row.is_alarm).unwrap_or(0);
-            let Some(row) = self.waiting.remove(least) else { break };
+        while memory.waiting.len() > MAX_ROWS || self.bytes > MAX_BYTES {
+            let least = memory.waiting.iter().position(|row| !row.is_alarm).unwrap_or(0);
+            let Some(row) = memory.waiting.remove(least) else { break };
             self.bytes -= row.json.len();
-            self.skipped += 1;
+            memory.skipped += 1;
             self.stats.queued -= 1;
             self.stats.condensed += 1;
         }
     }
+
+    /// Notes in the memory that a request was taken or is given up.
+    fn settle(&mut self, batch: &WebhookBatch, settled: Settled, now: u64) {
+        match settled {
+            Settled::Sent => self.memory.failures = 0,
+            // The next request reports the dropped rows that this one should have.
+            Settled::GivenUp => self.memory.skipped += batch.skipped,
+        }
+        (self.memory.tried, self.memory.due) = (None, now);
+    }
 }
 
 impl OutboundQueue for WebhookQueue {
-    type Item = WebhookBatch;
+    type Item = QueuedBatch;
     type Attempt = WebhookOutcome;
+    type Memory = WebhookMemory;
+
+    fn number(batch: &QueuedBatch) -> u64 {
+        batch.number
+    }
+
+    fn memory(&self) -> WebhookMemory {
+        self.memory.clone()
+    }
+
+    fn claimed(&mut self, batch: QueuedBatch, at: u64) {
+        let memory = &mut self.memory;
+        // The memory has a request with a lower number: it is tried still, or was settled.
+        if batch.number <= memory.number {
+            return;
+        }
+        memory.number = batch.number;
+        memory.waiting.retain(|row| !batch.ids.contains(&row.id));
+        memory.told.extend(batch.ids.iter().map(|id| (id.clone(), batch.tick)));
+        // It reports what was dropped before it.
+        memory.skipped = 0;
+        (memory.tried, memory.due) = (Some(batch), at);
+    }
+
+    fn settled(&mut self, number: u64, settled: Settled, at: u64) {
+        if let Some(tried) = self.memory.tried.take_if(|tried| tried.number == number) {
+            self.settle(&tried.batch, settled, at);
+        }
+    }
+
+    fn recount(&mut self) {
+        let WebhookMemory { waiting, tried, .. } = &self.memory;
+        self.bytes = waiting.iter().map(|row| row.json.len()).sum();
+        let queued = waiting.len() + tried.as_ref().map_or(0, |tried| tried.ids.len());
+        self.stats = QueueStats { queued: queued as u64, ..QueueStats::default() };
+    }
 
     fn hurry(&mut self, now: u64) {
-        self.due = now;
+        self.memory.due = now;
     }
 
     fn stats(&self) -> QueueStats {
         self.stats
     }
 
-    fn next(&mut self, now: u64) -> NextStep<WebhookBatch> {
-        if self.tried.is_none() && self.waiting.is_empty() {
+    fn next(&mut self, now: u64) -> NextStep<QueuedBatch> {
+        let memory = &mut self.memory;
+        if memory.tried.is_none() && memory.waiting.is_empty() {
             return NextStep::Wait(None);
         }
-        if self.due > now {
-            return NextStep::Wait(Some(self.due));
+        if memory.due > now {
+            return NextStep::Wait(Some(memory.due));
         }
-        if let Some(batch) = &self.tried {
+        if let Some(batch) = &memory.tried {
             return NextStep::Do(batch.clone());
         }
-        let count = self.rows_per_batch.min(self.waiting.len());
-        let rows: Vec<QueuedRow> = self.waiting.drain(..count).collect();
+        let count = self.rows_per_batch.min(memory.waiting.len());
+        let rows: Vec<QueuedRow> = memory.waiting.drain(..count).collect();
         self.bytes -= rows.iter().map(|row| row.json.len()).sum::<usize>();
-        let Some(first) = rows.first() else { return NextStep::Wait(None) };
-        let id = first.id.clone();
-        let skipped = std::mem::take(&mut self.skipped);
-        let batch = WebhookBatch { id, rows: rows.into_iter().map(|row| row.json).collect(), skipped };
-        self.tried = Some(batch.clone());
+        let Some((first, last)) = rows.first().zip(rows.last()) else { return NextStep::Wait(None) };
+        let (id, tick) = (first.id.clone(), last.tick);
+        let skipped = std::mem::take(&mut memory.skipped);
+        let (ids, rows) = rows.into_iter().map(|row| (row.id, row.json)).unzip();
+        memory.number += 1;
+        let batch = WebhookBatch { id, rows, skipped };
+        let batch = QueuedBatch { number: memory.number, ids, tick, batch };
+        memory.tried = Some(batch.clone());
         NextStep::Do(batch)
     }
 
-    fn done(&mut self, batch: &WebhookBatch, outcome: &WebhookOutcome, now: u64) {
-        let rows = batch.rows.len() as u64;
-        match outcome {
+    fn done(&mut self, batch: &QueuedBatch, outcome: &WebhookOutcome, now: u64) -> Option<Settled> {
+        let rows = batch.ids.len() as u64;
+        let settled = match outcome {
             WebhookOutcome::Retry { after_ms, .. } => {
-                self.failures = self.failures.saturating_add(1);
-                let wait = backoff_ms(self.failures, &mut self.jitter);
-                self.due = now + wait.max(after_ms.unwrap_or(0));
+                let memory = &mut self.memory;
+                memory.failures = memory.failures.saturating_add(1);
+                let wait = backoff_ms(memory.failures, &mut self.jitter);
+                memory.due = now + wait.max(after_ms.unwrap_or(0));
                 self.stats.retried += 1;
-                return;
+                return None;
             }
             WebhookOutcome::Sent => {
-                self.failures = 0;
                 self.stats.sent += 1;
+                Settled::Sent
             }
             WebhookOutcome::Refused(_) => {
-                // The next request reports the dropped rows that this one should have.
-                self.skipped += batch.skipped;
                 self.stats.refused += rows;
+                Settled::GivenUp
             }
-        }
-        (self.tried, self.due) = (None, now);
+        };
+        self.settle(&batch.batch, settled, now);
         self.stats.queued -= rows;
+        Some(settled)
     }
 }
 
@@ -157,18 +244,18 @@ mod tests {
     }
 
     fn push(queue: &mut WebhookQueue, seq: u32, change: Change) {
-        queue.push(&row(seq, change), Arc::from(seq.to_string().into_bytes()));
+        queue.push(&row(seq, change), Arc::from(seq.to_string().into_bytes()), seq.into());
     }
 
     fn handed(queue: &mut WebhookQueue, now: u64) -> WebhookBatch {
         match queue.next(now) {
-            NextStep::Do(batch) => batch,
+            NextStep::Do(batch) => batch.batch,
             NextStep::Wait(until) => panic!("waits until {until:?}"),
         }
     }
 
     fn done(queue: &mut WebhookQueue, outcome: &WebhookOutcome, now: u64) {
-        let batch = queue.tried.clone().unwrap();
+        let batch = queue.memory.tried.clone().unwrap();
         queue.done(&batch, outcome, now);
     }
 
@@ -218,7 +305,7 @@ mod tests {
         for (format, expected) in [(WebhookFormat::Slack, 1), (WebhookFormat::Keytide, 3)] {
             let mut queue = queue(format);
             for row in [&notice, &repeat, &row(4, Change::Opened)] {
-                queue.push(row, Arc::from(&b"{}"[..]));
+                queue.push(row, Arc::from(&b"{}"[..]), 0);
             }
             assert_eq!(queue.stats().queued, expected, "{format:?}");
         }
@@ -243,7 +330,7 @@ mod tests {
     fn rows_are_bounded_by_bytes() {
         let mut queue = queue(WebhookFormat::Keytide);
         let large: Arc<[u8]> = Arc::from(vec![b'x'; 1 << 20]);
-        (0..40).for_each(|seq| queue.push(&row(seq, Change::Opened), large.clone()));
-        assert_eq!((queue.bytes, queue.stats().queued, queue.skipped), (32 << 20, 32, 8));
+        (0..40).for_each(|seq| queue.push(&row(seq, Change::Opened), large.clone(), 0));
+        assert_eq!((queue.bytes, queue.stats().queued, queue.memory.skipped), (32 << 20, 32, 8));
     }
 }

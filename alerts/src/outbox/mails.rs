@@ -27,6 +27,12 @@
 //!   before. At the end of the process it doesn't wait for its day to be over, but keeps that distance.
 //! * A transition that is pushed again is ignored if it is among the last 65,536.
 //!
+//! [`MailMemory`] is what a restart needs. A queue that goes on with one is given the claims that were made since (see
+//! `claims.rs`): mails that were settled are left out, and those that weren't are tried again. The transitions of either
+//! are taken out of what waits, and left out when their ticks are pushed again. A mail lists its transitions by name. Those
+//! that a digest only counts have no names, but a digest takes all that waits for its recipient, and ticks are pushed
+//! whole. So all transitions up to the tick of its last one are in it or in a mail before it.
+//!
 //! Limits: 4,096 waiting transitions, 2,000 in a digest of either kind and 16 tried mails for each recipient; 10,000
 //! recipients and 8,192 buffered transitions in all. Beyond the last, a recipient's digest still takes one. Beyond its
 //! limits a digest keeps the transitions that matter most and counts the others; owners beyond theirs are counted as
@@ -38,10 +44,12 @@ use std::sync::Arc;
 use keytide_config::EmailAlerts;
 use keytide_dataflow::Change;
 use keytide_dataflow::incident_row::TransitionJson;
+use keytide_dataflow::model::Tick;
 use keytide_dataflow::model::time::{DAY_MS, MINUTE_MS};
+use serde::{Deserialize, Serialize};
 
-use super::pace::{Jitter, SlidingHour, backoff_ms};
-use super::{NextStep, OutboundQueue, QueueStats, is_notice, is_repeat};
+use super::pace::{Jitter, LONGEST_MS, SlidingHour, backoff_ms};
+use super::{NextStep, OutboundQueue, QueueStats, Settled, is_notice, is_repeat};
 use crate::email::{Audience, MailOutcome, PlannedAction, is_over};
 
 const MAX_WAITING: usize = 4_096;
@@ -60,14 +68,14 @@ const SET_ASIDE_MS: u64 = 5 * MINUTE_MS;
 const MAX_DIGEST_INTERVAL_MS: u64 = 15 * MINUTE_MS;
 
 /// An address and the role in which it gets mails. Security sorts first.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct Recipient {
     pub(super) audience: Audience,
     pub(super) address: String,
 }
 
 /// The content of a queued mail, before it is composed.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) enum MailContent {
     Single(Arc<TransitionJson>, Option<Arc<PlannedAction>>),
     /// Lists transitions and counts further ones that weren't kept.
@@ -77,7 +85,7 @@ pub(super) enum MailContent {
 }
 
 /// The notices of a day: calls of revoked keys that were refused.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Notices {
     /// The newest transition of each incident, by its identity.
     pub(super) lines: BTreeMap<String, Arc<TransitionJson>>,
@@ -99,54 +107,57 @@ impl MailContent {
 }
 
 /// A mail to be sent.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct QueuedMail {
     pub(super) number: u64,
     pub(super) to: Recipient,
     pub(super) content: MailContent,
-    pub(super) date_ms: u64,
+    /// The tick of its last transition. Message-ID and bytes follow from the content and this date.
+    pub(super) date_ms: Tick,
 }
 
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Tried {
     mail: QueuedMail,
     failures: u32,
     due: u64,
 }
 
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Waiting {
     transition: Arc<TransitionJson>,
     planned: Option<Arc<PlannedAction>>,
-    date_ms: u64,
+    date_ms: Tick,
 }
 
-#[derive(Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Collected {
     transitions: Vec<Arc<TransitionJson>>,
     more: u64,
     since: u64,
-    date_ms: u64,
+    date_ms: Tick,
 }
 
 /// The daily digest of one recipient.
-#[derive(Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Daily {
     notices: Notices,
     since: u64,
-    date_ms: u64,
+    date_ms: Tick,
     /// When the last one was handed out or sent.
     last: Option<u64>,
     /// True while one is tried: the next must not overtake it.
     is_tried: bool,
 }
 
-#[derive(Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct RecipientQueue {
     waiting: VecDeque<Waiting>,
     collected: Collected,
     daily: Daily,
     tried: Vec<Tried>,
-    /// The times of arrivals within the last minute, at most one more than a storm needs.
-    arrivals: VecDeque<u64>,
+    /// The ticks of arrivals within the last minute, at most one more than a storm needs.
+    arrivals: VecDeque<Tick>,
     sent: SlidingHour,
     digests: SlidingHour,
     failures: u32,
@@ -154,13 +165,22 @@ struct RecipientQueue {
     pause: u64,
 }
 
-/// All mails that are to be sent, by recipient.
-pub(super) struct MailQueue {
-    per_recipient: usize,
-    per_hour: usize,
-    storm: usize,
-    security: Vec<String>,
-    owners: bool,
+/// The transitions that were told to one recipient in ticks that are made again.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Told {
+    /// The transitions that mails list, each with the date of its mail.
+    transitions: BTreeMap<(Box<str>, u32), Tick>,
+    /// The newest notice of each incident in daily digests, with the date of the digest.
+    notices: BTreeMap<Box<str>, (u32, Tick)>,
+    /// A digest that counts more than it lists has all transitions up to this tick.
+    until: Tick,
+    /// The same for notices.
+    notices_until: Tick,
+}
+
+/// The part of the queue that outlives the process. Times are milliseconds since 1970.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct MailMemory {
     queues: BTreeMap<Recipient, RecipientQueue>,
     sent: SlidingHour,
     sent_to_owners: SlidingHour,
@@ -171,9 +191,21 @@ pub(super) struct MailQueue {
     seen: Recent<(Box<str>, u32)>,
     /// Incidents of which owners were told.
     told_owners: Recent<Box<str>>,
+    /// The number of the last mail.
+    number: u64,
+    told: BTreeMap<Recipient, Told>,
+}
+
+/// All mails that are to be sent, by recipient.
+pub(super) struct MailQueue {
+    per_recipient: usize,
+    per_hour: usize,
+    storm: usize,
+    security: Vec<String>,
+    owners: bool,
+    memory: MailMemory,
     /// Transitions that are waiting, collected or in tried digests.
     buffered: usize,
-    number: u64,
     /// True once the process ends: digests no longer wait for more transitions.
     ending: bool,
     jitter: Jitter,
@@ -215,32 +247,49 @@ impl MailQueue {
             storm: (email.digest_after as usize).min(MAX_WAITING),
             security: email.to.clone(),
             owners: email.owners,
-            queues: BTreeMap::new(),
-            sent: SlidingHour::default(),
-            sent_to_owners: SlidingHour::default(),
-            owner_failures: 0,
-            owners_paused_until: 0,
-            seen: Recent::default(),
-            told_owners: Recent::default(),
+            memory: MailMemory::default(),
             buffered: 0,
-            number: 0,
             ending: false,
             jitter,
             stats: QueueStats::default(),
         }
     }
 
-    /// Queues a transition for all of its recipients. `now` is in milliseconds of any clock; mails bear `date_ms`.
+    /// Returns a queue that goes on with the memory of an earlier one. Mails to addresses that the configuration no longer
+    /// names are dropped; the number of their transitions is returned.
+    pub(super) fn restore(email: &EmailAlerts, memory: MailMemory, now: u64, jitter: Jitter) -> (Self, u64) {
+        let mut queue = Self { memory, ..Self::new(email, jitter) };
+        let before = queue.memory.count();
+        let mut queues = std::mem::take(&mut queue.memory.queues);
+        queues.retain(|to, _| queue.serves(to));
+        queue.memory.queues = queues;
+        queue.memory.not_after(now);
+        queue.recount();
+        let dropped = before - queue.stats.queued;
+        (queue, dropped)
+    }
+
+    /// Returns whether the configuration names a recipient.
+    fn serves(&self, to: &Recipient) -> bool {
+        match to.audience {
+            Audience::Security => self.security.contains(&to.address),
+            Audience::Owner => self.owners,
+        }
+    }
+
+    /// Queues the transitions of the tick `date_ms`, one by one, for all of their recipients. `now` is in milliseconds of
+    /// any clock; mails have the date of the tick.
     pub(super) fn push(
         &mut self,
         transition: TransitionJson,
         planned: Option<PlannedAction>,
         contacts: &[String],
         now: u64,
-        date_ms: u64,
+        date_ms: Tick,
     ) {
+        self.memory.told.retain(|_, told| told.forget(date_ms));
         // STEP 1: ignore a transition that was pushed before, or of which people know.
-        if !self.seen.insert((transition.incident_id.as_str().into(), transition.seq)) {
+        if !self.memory.seen.insert((transition.incident_id.as_str().into(), transition.seq)) {
             return;
         }
         if is_notice(&transition) {
@@ -260,9 +309,12 @@ impl MailQueue {
                     addresses.iter().map(move |address| Recipient { audience, address: address.clone() })
                 })
                 .collect();
-        // STEP 3: queue it for each, unless there are too many of them.
+        // STEP 3: queue it for each, unless an earlier life told of it, or there are too many of them.
         for recipient in recipients {
-            let Some(queue) = queue_of(&mut self.queues, recipient, &mut self.stats) else { continue };
+            if self.memory.told.get(&recipient).is_some_and(|told| told.has(&transition, date_ms)) {
+                continue;
+            }
+            let Some(queue) = queue_of(&mut self.memory.queues, recipient, &mut self.stats) else { continue };
             let waiting = Waiting { transition: transition.clone(), planned: planned.clone(), date_ms };
             self.stats.condensed += queue.push(waiting, self.storm, &mut self.buffered, now);
         }
@@ -270,7 +322,7 @@ impl MailQueue {
 
     /// Returns whether owners are told of a transition: of the first that is more than a notice, and of the end.
     fn concerns_owners(&mut self, transition: &TransitionJson) -> bool {
-        let is_first = self.told_owners.insert(transition.incident_id.as_str().into());
+        let is_first = self.memory.told_owners.insert(transition.incident_id.as_str().into());
         match transition.transition {
             Change::Opened | Change::Ended | Change::Withdrawn => true,
             Change::Raised => is_first,
@@ -279,13 +331,16 @@ impl MailQueue {
     }
 
     /// Adds a notice to security's daily digests.
-    fn collect_notice(&mut self, mut transition: TransitionJson, now: u64, date_ms: u64) {
+    fn collect_notice(&mut self, mut transition: TransitionJson, now: u64, date_ms: Tick) {
         // The samples stay, as they say who calls.
         transition.evidence.traffic = Vec::new();
         let transition = Arc::new(transition);
         for address in &self.security {
             let recipient = Recipient { audience: Audience::Security, address: address.clone() };
-            let Some(queue) = queue_of(&mut self.queues, recipient, &mut self.stats) else { continue };
+            if self.memory.told.get(&recipient).is_some_and(|told| told.has_notice(&transition, date_ms)) {
+                continue;
+            }
+            let Some(queue) = queue_of(&mut self.memory.queues, recipient, &mut self.stats) else { continue };
             let daily = &mut queue.daily;
             if daily.notices.count == 0 {
                 daily.since = now;
@@ -295,17 +350,137 @@ impl MailQueue {
             self.stats.condensed += 1;
         }
     }
+
+    /// Puts off a mail whose attempt failed, and others that would probably fail, too.
+    fn failed(&mut self, mail: &QueuedMail, now: u64) {
+        let memory = &mut self.memory;
+        let queue = memory.queues.get_mut(&mail.to).expect("a mail that was tried keeps its queue");
+        let tried = queue.tried.iter_mut().find(|tried| tried.mail.number == mail.number);
+        let tried = tried.expect("a mail that was handed out was tried");
+        tried.failures = tried.failures.saturating_add(1);
+        queue.failures = queue.failures.saturating_add(1);
+        queue.pause = now + backoff_ms(queue.failures, &mut self.jitter);
+        let stubborn = tried.failures.is_multiple_of(MAX_BLOCKING_FAILURES);
+        tried.due = queue.pause + if stubborn { SET_ASIDE_MS } else { 0 };
+        self.stats.retried += 1;
+        if mail.to.audience == Audience::Owner {
+            memory.owner_failures = memory.owner_failures.saturating_add(1);
+            let failures = memory.owner_failures.saturating_sub(MAX_OWNER_FAILURES);
+            let wait = if failures > 0 { backoff_ms(failures, &mut self.jitter) } else { 0 };
+            memory.owners_paused_until = now + wait;
+        }
+    }
+
+    /// Notes in the memory that a mail went out or was given up.
+    fn settle(&mut self, mail: &QueuedMail, settled: Settled, now: u64) {
+        let memory = &mut self.memory;
+        let queue = memory.queues.get_mut(&mail.to).expect("a mail that was tried keeps its queue");
+        queue.tried.retain(|tried| tried.mail.number != mail.number);
+        if settled == Settled::Sent {
+            (queue.failures, queue.pause) = (0, now);
+            (memory.owner_failures, memory.owners_paused_until) = (0, now);
+            queue.sent.add(now);
+            memory.sent.add(now);
+            if mail.to.audience == Audience::Owner {
+                memory.sent_to_owners.add(now);
+            }
+        }
+        if let MailContent::Daily(_) = &mail.content {
+            (queue.daily.last, queue.daily.is_tried) = (Some(now), false);
+        }
+    }
+}
+
+impl MailMemory {
+    /// Returns the number of transitions that wait, those that are only counted included.
+    fn count(&self) -> u64 {
+        self.queues.values().map(RecipientQueue::count).sum()
+    }
+
+    /// Moves times that a clock which was set back has not reached. Nothing waits longer than it would have.
+    fn not_after(&mut self, now: u64) {
+        let latest = now + LONGEST_MS + SET_ASIDE_MS;
+        for hour in [&mut self.sent, &mut self.sent_to_owners] {
+            hour.not_after(now);
+        }
+        self.owners_paused_until = self.owners_paused_until.min(latest);
+        for queue in self.queues.values_mut() {
+            queue.sent.not_after(now);
+            queue.digests.not_after(now);
+            queue.pause = queue.pause.min(latest);
+            queue.tried.iter_mut().for_each(|tried| tried.due = tried.due.min(latest));
+            queue.collected.since = queue.collected.since.min(now);
+            queue.daily.since = queue.daily.since.min(now);
+            queue.daily.last = queue.daily.last.map(|last| last.min(now));
+        }
+    }
+}
+
+impl Told {
+    fn add(&mut self, QueuedMail { content, date_ms, .. }: &QueuedMail) {
+        let name = |transition: &TransitionJson| (transition.incident_id.as_str().into(), transition.seq);
+        match content {
+            MailContent::Single(transition, _) => {
+                self.transitions.insert(name(transition), *date_ms);
+            }
+            MailContent::Digest(transitions, more) => {
+                self.transitions.extend(transitions.iter().map(|each| (name(each), *date_ms)));
+                self.until = if *more > 0 { *date_ms } else { self.until };
+            }
+            MailContent::Daily(notices) => {
+                let lines = notices.lines.values().map(|line| name(line));
+                self.notices.extend(lines.map(|(incident, seq)| (incident, (seq, *date_ms))));
+                self.notices_until = if notices.more > 0 { *date_ms } else { self.notices_until };
+            }
+        }
+    }
+
+    fn has(&self, transition: &TransitionJson, tick: Tick) -> bool {
+        let name = (transition.incident_id.as_str().into(), transition.seq);
+        tick <= self.until || self.transitions.contains_key(&name)
+    }
+
+    fn has_notice(&self, notice: &TransitionJson, tick: Tick) -> bool {
+        let newest = self.notices.get(notice.incident_id.as_str());
+        tick <= self.notices_until || newest.is_some_and(|(seq, _)| notice.seq <= *seq)
+    }
+
+    /// Forgets mails all of whose ticks come before `tick`. Returns whether something is left.
+    fn forget(&mut self, tick: Tick) -> bool {
+        self.transitions.retain(|_, date| *date >= tick);
+        self.notices.retain(|_, (_, date)| *date >= tick);
+        let until = self.until.max(self.notices_until);
+        !self.transitions.is_empty() || !self.notices.is_empty() || until >= tick
+    }
 }
 
 /// The last [`MAX_SEEN`] values, each of them once.
-struct Recent<T> {
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "VecDeque<T>", into = "VecDeque<T>")]
+#[serde(bound(
+    serialize = "T: Clone + Serialize",
+    deserialize = "T: Clone + Eq + std::hash::Hash + Deserialize<'de>"
+))]
+struct Recent<T: Clone + Eq + std::hash::Hash> {
     values: HashSet<T>,
     order: VecDeque<T>,
 }
 
-impl<T> Default for Recent<T> {
+impl<T: Clone + Eq + std::hash::Hash> Default for Recent<T> {
     fn default() -> Self {
         Self { values: HashSet::new(), order: VecDeque::new() }
+    }
+}
+
+impl<T: Clone + Eq + std::hash::Hash> From<VecDeque<T>> for Recent<T> {
+    fn from(order: VecDeque<T>) -> Self {
+        Self { values: order.iter().cloned().collect(), order }
+    }
+}
+
+impl<T: Clone + Eq + std::hash::Hash> From<Recent<T>> for VecDeque<T> {
+    fn from(recent: Recent<T>) -> Self {
+        recent.order
     }
 }
 
@@ -353,11 +528,64 @@ impl Daily {
 impl OutboundQueue for MailQueue {
     type Item = QueuedMail;
     type Attempt = MailOutcome;
+    type Memory = MailMemory;
+
+    fn number(mail: &QueuedMail) -> u64 {
+        mail.number
+    }
+
+    fn memory(&self) -> MailMemory {
+        self.memory.clone()
+    }
+
+    fn claimed(&mut self, mail: QueuedMail, at: u64) {
+        // The memory has a mail with a lower number: it is tried still, or was settled.
+        if mail.number <= self.memory.number {
+            return;
+        }
+        self.memory.number = mail.number;
+        if !self.serves(&mail.to) {
+            return;
+        }
+        self.memory.told.entry(mail.to.clone()).or_default().add(&mail);
+        let queue = self.memory.queues.entry(mail.to.clone()).or_default();
+        match &mail.content {
+            MailContent::Single(transition, _) => queue.waiting.retain(|waiting| {
+                let Waiting { transition: other, .. } = waiting;
+                (&other.incident_id, other.seq) != (&transition.incident_id, transition.seq)
+            }),
+            // A digest takes everything that waits.
+            MailContent::Digest(..) => {
+                queue.waiting.clear();
+                queue.collected = Collected::default();
+                queue.digests.add(at);
+            }
+            MailContent::Daily(_) => {
+                queue.daily.notices = Notices::default();
+                (queue.daily.last, queue.daily.is_tried) = (Some(at), true);
+            }
+        }
+        queue.tried.push(Tried { mail, failures: 0, due: at });
+    }
+
+    fn settled(&mut self, number: u64, settled: Settled, at: u64) {
+        let mut tried = self.memory.queues.values().flat_map(|queue| &queue.tried);
+        let Some(mail) = tried.find(|tried| tried.mail.number == number).map(|tried| tried.mail.clone())
+        else {
+            return;
+        };
+        self.settle(&mail, settled, at);
+    }
+
+    fn recount(&mut self) {
+        self.buffered = self.memory.queues.values().map(RecipientQueue::buffered).sum();
+        self.stats = QueueStats { queued: self.memory.count(), ..QueueStats::default() };
+    }
 
     /// Ends all pauses and the intervals of digests. The hourly limits stay.
     fn hurry(&mut self, now: u64) {
-        (self.ending, self.owners_paused_until) = (true, now);
-        for queue in self.queues.values_mut() {
+        (self.ending, self.memory.owners_paused_until) = (true, now);
+        for queue in self.memory.queues.values_mut() {
             queue.pause = now;
             queue.tried.iter_mut().for_each(|tried| tried.due = now);
         }
@@ -369,14 +597,15 @@ impl OutboundQueue for MailQueue {
 
     fn next(&mut self, now: u64) -> NextStep<QueuedMail> {
         // STEP 1: find the first recipient with a due mail and room within all limits, or the earliest time for one.
-        let all = self.sent.room(self.per_hour, now);
+        let all = self.memory.sent.room(self.per_hour, now);
         let owners = (self.per_hour * 3 / 4).max(1);
-        let owners = self.sent_to_owners.room(owners, now).max(all).max(self.owners_paused_until);
+        let owners =
+            self.memory.sent_to_owners.room(owners, now).max(all).max(self.memory.owners_paused_until);
         let mut earliest = u64::MAX;
         let mut chosen = None;
         let mut limited = 0;
-        self.queues.retain(|_, queue| !queue.is_idle(now));
-        for (recipient, queue) in &mut self.queues {
+        self.memory.queues.retain(|_, queue| !queue.is_idle(now));
+        for (recipient, queue) in &mut self.memory.queues {
             let Some(ready) = queue.ready(self.ending) else { continue };
             let room = match recipient.audience {
                 Audience::Security => all,
@@ -394,7 +623,7 @@ impl OutboundQueue for MailQueue {
         self.stats.limited = limited;
         let Some(to) = chosen else { return NextStep::Wait((earliest < u64::MAX).then_some(earliest)) };
         // STEP 2: a mail that was tried before comes first.
-        let queue = self.queues.get_mut(&to).expect("it was chosen among them");
+        let queue = self.memory.queues.get_mut(&to).expect("it was chosen among them");
         if let Some(tried) = queue.tried.iter().filter(|tried| tried.due <= now).min_by_key(|tried| tried.due)
         {
             return NextStep::Do(tried.mail.clone());
@@ -417,65 +646,48 @@ impl OutboundQueue for MailQueue {
                 (MailContent::Digest(transitions.into(), more), date_ms)
             }
         };
-        self.number += 1;
-        let mail = QueuedMail { number: self.number, to, content, date_ms };
+        self.memory.number += 1;
+        let mail = QueuedMail { number: self.memory.number, to, content, date_ms };
         queue.tried.push(Tried { mail: mail.clone(), failures: 0, due: now });
         NextStep::Do(mail)
     }
 
-    fn done(&mut self, mail: &QueuedMail, outcome: &MailOutcome, now: u64) {
-        let queue = self.queues.get_mut(&mail.to).expect("a mail that was tried keeps its queue");
-        let index = queue.tried.iter().position(|tried| tried.mail.number == mail.number);
-        let index = index.expect("a mail that was handed out was tried");
-        match outcome {
+    fn done(&mut self, mail: &QueuedMail, outcome: &MailOutcome, now: u64) -> Option<Settled> {
+        let settled = match outcome {
             MailOutcome::Retry(_) | MailOutcome::Misconfigured(_) => {
-                let tried = &mut queue.tried[index];
-                tried.failures = tried.failures.saturating_add(1);
-                queue.failures = queue.failures.saturating_add(1);
-                queue.pause = now + backoff_ms(queue.failures, &mut self.jitter);
-                let stubborn = tried.failures.is_multiple_of(MAX_BLOCKING_FAILURES);
-                tried.due = queue.pause + if stubborn { SET_ASIDE_MS } else { 0 };
-                self.stats.retried += 1;
+                self.failed(mail, now);
                 self.stats.misconfigured = matches!(outcome, MailOutcome::Misconfigured(_));
-                if mail.to.audience == Audience::Owner {
-                    self.owner_failures = self.owner_failures.saturating_add(1);
-                    let failures = self.owner_failures.saturating_sub(MAX_OWNER_FAILURES);
-                    let wait = if failures > 0 { backoff_ms(failures, &mut self.jitter) } else { 0 };
-                    self.owners_paused_until = now + wait;
-                }
-                return;
+                return None;
             }
             MailOutcome::Sent { .. } => {
-                (queue.failures, queue.pause) = (0, now);
-                (self.owner_failures, self.owners_paused_until) = (0, now);
-                queue.sent.add(now);
-                self.sent.add(now);
-                if mail.to.audience == Audience::Owner {
-                    self.sent_to_owners.add(now);
-                }
                 self.stats.misconfigured = false;
                 self.stats.sent += 1;
                 self.stats.digests += u64::from(!matches!(mail.content, MailContent::Single(..)));
+                Settled::Sent
             }
-            MailOutcome::Refused(_) => self.stats.refused += 1,
-        }
-        queue.tried.swap_remove(index);
+            MailOutcome::Refused(_) => {
+                self.stats.refused += 1;
+                Settled::GivenUp
+            }
+        };
+        self.settle(mail, settled, now);
         self.stats.queued -= mail.content.count();
-        match &mail.content {
-            MailContent::Single(..) => {}
-            MailContent::Digest(transitions, _) => self.buffered -= transitions.len(),
-            MailContent::Daily(_) => (queue.daily.last, queue.daily.is_tried) = (Some(now), false),
+        if let MailContent::Digest(transitions, _) = &mail.content {
+            self.buffered -= transitions.len();
         }
+        Some(settled)
     }
 }
 
 impl RecipientQueue {
     /// Queues a transition. Returns how many transitions lose their own mail to a digest by it.
     fn push(&mut self, waiting: Waiting, storm: usize, buffered: &mut usize, now: u64) -> u64 {
-        while self.arrivals.front().is_some_and(|time| time + MINUTE_MS <= now) {
+        // By their ticks, since ticks that are made again come faster.
+        let tick = waiting.date_ms;
+        while self.arrivals.front().is_some_and(|time| time + MINUTE_MS <= tick) {
             self.arrivals.pop_front();
         }
-        self.arrivals.push_back(now);
+        self.arrivals.push_back(tick);
         if self.arrivals.len() > storm + 1 {
             self.arrivals.pop_front();
         }
@@ -525,6 +737,22 @@ impl RecipientQueue {
     /// Returns whether a single mail or the digest of a storm is due.
     fn has_new(&mut self, ending: bool, now: u64) -> bool {
         self.ready_new(ending).is_some_and(|due| due <= now)
+    }
+
+    /// Returns the number of transitions that wait, those that are only counted included.
+    fn count(&self) -> u64 {
+        let tried: u64 = self.tried.iter().map(|tried| tried.mail.content.count()).sum();
+        self.waiting.len() as u64 + self.collected.count() + self.daily.notices.count + tried
+    }
+
+    /// Returns the number of transitions that are held for single mails and digests that aren't daily.
+    fn buffered(&self) -> usize {
+        let of_tried = |tried: &Tried| match &tried.mail.content {
+            MailContent::Digest(transitions, _) => transitions.len(),
+            MailContent::Single(..) | MailContent::Daily(_) => 0,
+        };
+        let tried: usize = self.tried.iter().map(of_tried).sum();
+        self.waiting.len() + self.collected.transitions.len() + tried
     }
 
     fn is_idle(&mut self, now: u64) -> bool {

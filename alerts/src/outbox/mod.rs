@@ -9,31 +9,50 @@
 //! of its own, so a slow receiver delays no other. The queues (`mails.rs`, `hooks.rs`) decide which item goes out when.
 //! They are pure states without clock, network or chance; the threads here only carry out their decisions.
 //!
-//! The queues live in memory. Items that are unsent when the process ends are lost; the view `incident_log` has them.
+//! Without a store the queues live in memory. Items that are unsent when the process ends are lost; the view
+//! `incident_log` has them.
+//!
+//! With a store an outbox goes on where an earlier life of the job was, see [`Outbox::resume`]. Checkpoints hold its
+//! [`OutboxMemory`], and `claims.rs` what went out since. Each transition is told once to each recipient. Only a mail or
+//! request that was under way at a crash may come twice, with the same id and date. Alerts wait while the store is away.
 
+mod claims;
 mod hooks;
+#[cfg(test)]
+mod lives;
 mod mailer;
 mod mails;
 mod pace;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use keytide_config::{DefaultPolicy, Source};
+use keytide_config::{DefaultPolicy, EmailAlerts, Source, Webhook};
 use keytide_dataflow::incident_row::TransitionJson;
+use keytide_dataflow::model::Tick;
 use keytide_dataflow::{ActionState, Change, Notice, Revocation};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
-use self::hooks::WebhookQueue;
+use self::claims::{AppendError, Channel, Entry, Event, FORMAT, Settled};
+pub use self::claims::{ClaimStore, Claims, ClaimsError, EntryKind, StoreFault};
+use self::hooks::{QueuedBatch, WebhookMemory, WebhookQueue};
 pub use self::mailer::{MailError, Mailer};
-use self::mails::{MailQueue, QueuedMail};
+use self::mails::{MailMemory, MailQueue, QueuedMail};
 use crate::email::{Guide, MailOutcome, PlannedAction};
 use crate::policy;
-use crate::webhook::{Client, ClientError, WebhookBatch, WebhookOutcome};
+use crate::webhook::{Client, ClientError, WebhookOutcome};
+
+/// The waits between attempts to write a claim double from the first to the second.
+const WRITTEN_AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
+/// The wait between these attempts once the process ends.
+const WRITTEN_AT_LAST: Duration = Duration::from_millis(250);
 
 /// Returns whether a transition is a notice: calls with a revoked key that are all refused. They do no harm, so a
 /// notice gets no mail of its own.
@@ -55,6 +74,8 @@ pub enum OutboxError {
     Webhook { name: String, error: ClientError },
     #[error("alerts: {0}")]
     Thread(#[from] io::Error),
+    #[error("state.url: {0}")]
+    Claims(#[from] ClaimsError),
 }
 
 /// The counters of one queue, and its present backlog.
@@ -77,6 +98,8 @@ pub struct QueueStats {
     pub limited: u64,
     /// True while the last failure needs a person to mend the configuration or the server.
     pub misconfigured: bool,
+    /// True while nothing goes out since the store doesn't take claims.
+    pub blocked: bool,
 }
 
 /// The next step of a queue's thread.
@@ -87,44 +110,64 @@ enum NextStep<T> {
     Wait(Option<u64>),
 }
 
+/// The claims of one queue.
+type QueueClaims = (Arc<Claims>, Channel);
+
 /// A queue that its thread and the publisher share.
 struct SharedQueue<Q> {
     state: Mutex<QueueState<Q>>,
     wake: Condvar,
-    started: Instant,
+    /// The time in milliseconds since 1970 at which it began, and that time by the monotonic clock.
+    began: (u64, Instant),
 }
 
 struct QueueState<Q> {
     queue: Q,
     ending: Option<Instant>,
+    /// True while a claim can't be stored.
+    blocked: bool,
 }
 
 /// The part of a queue that [`SharedQueue`] drives. Times are milliseconds of [`SharedQueue::now`].
 trait OutboundQueue {
-    type Item;
+    type Item: Serialize + DeserializeOwned;
     type Attempt;
+    /// The part of the queue that outlives the process.
+    type Memory;
 
-    /// Each item that is handed out must be followed by one call of [`done`](Self::done).
+    /// Each item that is handed out must be followed by one call of [`done`](Self::done). It is handed out again until
+    /// that one says that it is settled.
     fn next(&mut self, now: u64) -> NextStep<Self::Item>;
-    fn done(&mut self, item: &Self::Item, attempt: &Self::Attempt, now: u64);
+    fn done(&mut self, item: &Self::Item, attempt: &Self::Attempt, now: u64) -> Option<Settled>;
     /// Makes everything due that waits for a time, because the process ends.
     fn hurry(&mut self, now: u64);
     fn stats(&self) -> QueueStats;
+
+    /// Returns the number of an item. The numbers of a queue ascend through all lives of the job.
+    fn number(item: &Self::Item) -> u64;
+    fn memory(&self) -> Self::Memory;
+    /// Takes an item that an earlier life claimed after it made the memory. Its attempts may have succeeded.
+    fn claimed(&mut self, item: Self::Item, at: u64);
+    /// Takes that an earlier life settled an item, which is unknown if the memory is younger than that.
+    fn settled(&mut self, number: u64, settled: Settled, at: u64);
+    /// Counts what waits anew, after the last call of these two.
+    fn recount(&mut self);
 }
 
 impl<Q: OutboundQueue> SharedQueue<Q> {
-    fn new(queue: Q) -> Arc<Self> {
-        let state = Mutex::new(QueueState { queue, ending: None });
-        Arc::new(Self { state, wake: Condvar::new(), started: Instant::now() })
+    fn new(queue: Q, now: u64) -> Arc<Self> {
+        let state = Mutex::new(QueueState { queue, ending: None, blocked: false });
+        Arc::new(Self { state, wake: Condvar::new(), began: (now, Instant::now()) })
     }
 
     fn lock(&self) -> MutexGuard<'_, QueueState<Q>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns milliseconds of a monotonic clock.
+    /// Returns milliseconds since 1970. They never go back while the process runs, whatever happens to the clock.
     fn now(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+        let (at, began) = &self.began;
+        at.saturating_add(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 
     fn put(&self, put: impl FnOnce(&mut Q, u64)) {
@@ -141,16 +184,71 @@ impl<Q: OutboundQueue> SharedQueue<Q> {
     }
 
     fn stats(&self) -> QueueStats {
-        self.lock().queue.stats()
+        let state = self.lock();
+        QueueStats { blocked: state.blocked, ..state.queue.stats() }
+    }
+
+    fn memory(&self) -> Q::Memory {
+        self.lock().queue.memory()
     }
 
     /// Carries out the queue's steps until it is told to end and either is idle or has run out of time.
-    fn run(&self, mut work: impl FnMut(&Q::Item) -> Q::Attempt) {
+    fn run(&self, claims: Option<QueueClaims>, mut work: impl FnMut(&Q::Item) -> Q::Attempt) {
+        // The items that this life claimed and didn't settle.
+        let mut claimed = BTreeSet::new();
         while let Some(item) = self.next() {
-            // The lock is free meanwhile: `work` may take minutes.
+            // STEP 1: claim it. The lock is free meanwhile: the store may be away for long.
+            let number = Q::number(&item);
+            if let Some((claims, channel)) = claims.as_ref().filter(|_| !claimed.contains(&number)) {
+                let bytes = postcard::to_stdvec(&item).expect("plain data can be written to memory");
+                let claim = Event::Claim { channel: channel.clone(), item: bytes };
+                if !self.write(claims, claim) {
+                    return;
+                }
+                claimed.insert(number);
+            }
+            // STEP 2: try it, which may take minutes.
             let attempt = work(&item);
             let now = self.now();
-            self.lock().queue.done(&item, &attempt, now);
+            let settled = self.lock().queue.done(&item, &attempt, now);
+            // STEP 3: write its outcome. If that isn't possible, the next life tries it again.
+            if let (Some(settled), Some((claims, channel))) = (settled, &claims) {
+                claimed.remove(&number);
+                if !self.write(claims, Event::Outcome { channel: channel.clone(), number, settled }) {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Writes an entry, however long that takes. Returns false if the process ends meanwhile, or another one took over.
+    fn write(&self, claims: &Claims, event: Event) -> bool {
+        let entry = claims.entry(event, self.now());
+        let [mut wait, longest] = WRITTEN_AGAIN;
+        loop {
+            let written = claims.append(&entry);
+            let mut state = self.lock();
+            state.blocked = matches!(written, Err(AppendError::Later(_)));
+            match written {
+                Ok(()) => return true,
+                Err(AppendError::Superseded) => {
+                    tracing::error!(
+                        "another process goes on with the job: this one sends no more mails and requests"
+                    );
+                    return false;
+                }
+                Err(AppendError::Later(error)) => {
+                    tracing::error!("mails and requests wait, since their claims can't be stored: {error}");
+                }
+            }
+            let ending = state.ending;
+            let pause = if ending.is_some() { WRITTEN_AT_LAST } else { wait };
+            let waited = self.wake.wait_timeout_while(state, pause, |state| state.ending == ending);
+            let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+            if state.ending.is_some_and(|at| at <= Instant::now()) {
+                return false;
+            }
+            wait = (wait * 2).min(longest);
         }
     }
 
@@ -180,10 +278,37 @@ impl<Q: OutboundQueue> SharedQueue<Q> {
 /// Returns the time in milliseconds since 1970, which mails and requests bear.
 pub type WallClock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
+/// The state of an [`Outbox`], as checkpoints hold it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OutboxMemory {
+    format: u32,
+    /// The number of the first claim or outcome that it may lack.
+    position: u64,
+    mails: Option<MailMemory>,
+    /// Pairs of a webhook's name and the memory of its queue.
+    webhooks: Vec<(String, WebhookMemory)>,
+    /// Notices that were not put into the queues, by their ticks.
+    waiting: Vec<(Tick, Vec<Notice>)>,
+}
+
+impl Default for OutboxMemory {
+    fn default() -> Self {
+        Self { format: FORMAT, position: 0, mails: None, webhooks: Vec::new(), waiting: Vec::new() }
+    }
+}
+
+impl OutboxMemory {
+    /// Returns the number of the first entry in the store of claims that a start with this memory needs.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+}
+
 /// Sends notices of incidents as mails and webhook requests.
 pub struct Outbox {
     default: DefaultPolicy,
-    clock: WallClock,
+    claims: Option<Arc<Claims>>,
     monitor: OutboxMonitor,
     /// Disconnects once all threads have ended, as each drops its sender then.
     threads: Receiver<()>,
@@ -206,66 +331,91 @@ impl Outbox {
         sources: &[Source],
         clock: WallClock,
     ) -> Result<Self, OutboxError> {
-        let (done, threads) = channel();
-        // Configuration errors must surface before the first thread starts.
-        let mailer =
-            config.email.as_ref().map(|email| Ok((email, Mailer::new(email, Guide::new(config, sources))?)));
-        let mailer: Option<(_, Mailer)> = mailer.transpose().map_err(OutboxError::Mail)?;
-        let mut clients = Vec::new();
-        for webhook in &config.webhooks {
-            let name = webhook.name.clone();
-            let client = Client::new(webhook, config.link.as_ref())
-                .map_err(|error| OutboxError::Webhook { name, error })?;
-            clients.push((webhook, client));
-        }
-        let mut monitor = OutboxMonitor { mails: None, webhooks: Vec::new() };
-        if let Some((email, mailer)) = mailer {
-            let queue = SharedQueue::new(MailQueue::new(email, pace::jitter()));
-            monitor.mails = Some(queue.clone());
-            spawn("mails", &done, queue, move |mail: &QueuedMail| {
-                let outcome = mailer.send(mail);
-                log_mail(mail, &outcome);
-                outcome
-            })?;
-        }
-        for (webhook, client) in clients {
-            let (name, clock) = (webhook.name.clone(), clock.clone());
-            let queue = SharedQueue::new(WebhookQueue::new(webhook.format, pace::jitter()));
-            monitor.webhooks.push((name.clone(), queue.clone()));
-            spawn("webhook", &done, queue, move |batch: &WebhookBatch| {
-                let outcome = client.send(batch, clock());
-                log_request(&name, batch, &outcome);
-                outcome
-            })?;
-        }
-        Ok(Self { default: config.policy.default, clock, monitor, threads })
+        let senders = Senders::new(config, sources)?;
+        senders.start(config, clock, None, (OutboxMemory::default(), &[]))
     }
 
-    /// Puts a notice into all queues, except that of a key whose policy is `observe`.
-    pub fn notify(&self, notice: Notice) {
+    /// Sets up the same, and goes on with the memory of an earlier life of the job, and with what it claimed since. `life`
+    /// is a random number that tells this life from all others.
+    ///
+    /// # Errors
+    /// Also if claims can't be read or written, or another version wrote them or the memory.
+    pub fn resume(
+        config: &keytide_config::Alerts,
+        sources: &[Source],
+        clock: WallClock,
+        mut memory: OutboxMemory,
+        (store, life): (Arc<dyn ClaimStore>, u64),
+    ) -> Result<Self, OutboxError> {
+        if memory.format != FORMAT {
+            return Err(ClaimsError::Memory { found: memory.format }.into());
+        }
+        let senders = Senders::new(config, sources)?;
+        let (claims, entries) = Claims::open(store, life, memory.position, clock())?;
+        let waiting = std::mem::take(&mut memory.waiting);
+        let outbox = senders.start(config, clock, Some(Arc::new(claims)), (memory, &entries))?;
+        waiting.into_iter().for_each(|(tick, notices)| outbox.notify(tick, notices));
+        Ok(outbox)
+    }
+
+    /// Returns the claims, if there is a store of them.
+    #[must_use]
+    pub fn claims(&self) -> Option<Arc<Claims>> {
+        self.claims.clone()
+    }
+
+    /// Returns the memory for a checkpoint. `waiting` are notices that belong to it, but aren't to be sent yet. It waits for
+    /// neither mails nor the store.
+    #[must_use]
+    pub fn memory(&self, waiting: Vec<(Tick, Vec<Notice>)>) -> OutboxMemory {
+        // The position must be read before the queues, see `claims.rs`.
+        let position = self.claims.as_ref().map_or(0, |claims| claims.position());
+        let OutboxMonitor { mails, webhooks } = &self.monitor;
+        let webhooks = webhooks.iter().map(|(name, queue)| (name.clone(), queue.memory()));
+        OutboxMemory {
+            format: FORMAT,
+            position,
+            mails: mails.as_ref().map(|queue| queue.memory()),
+            webhooks: webhooks.collect(),
+            waiting,
+        }
+    }
+
+    /// Puts the notices of a tick into all queues, except those of keys whose policy is `observe`.
+    pub fn notify(&self, tick: Tick, notices: Vec<Notice>) {
         let OutboxMonitor { mails, webhooks } = &self.monitor;
         if mails.is_none() && webhooks.is_empty() {
             return;
         }
-        let mut transition: TransitionJson = match serde_json::from_slice(&notice.json) {
-            Ok(transition) => transition,
-            Err(error) => {
-                tracing::error!(%error, "a row of incident_log can't be read back; no notification is sent for it");
-                return;
+        let mut told = Vec::with_capacity(notices.len());
+        for Notice { json, contacts, actions } in notices {
+            let mut transition: TransitionJson = match serde_json::from_slice(&json) {
+                Ok(transition) => transition,
+                Err(error) => {
+                    tracing::error!(
+                        %error,
+                        "a row of incident_log can't be read back; no notification is sent for it"
+                    );
+                    continue;
+                }
+            };
+            let policy = transition.policy.get_or_insert_with(|| self.default.name().to_owned());
+            if policy != DefaultPolicy::Observe.name() {
+                told.push((transition, Arc::<[u8]>::from(json), contacts, planned(&actions)));
             }
-        };
-        let policy = transition.policy.get_or_insert_with(|| self.default.name().to_owned());
-        if policy == DefaultPolicy::Observe.name() {
-            return;
         }
-        let json: Arc<[u8]> = notice.json.into();
         for (_, queue) in webhooks {
-            queue.put(|queue, _| queue.push(&transition, json.clone()));
+            queue.put(|queue, _| {
+                told.iter().for_each(|(transition, json, ..)| queue.push(transition, json.clone(), tick));
+            });
         }
         if let Some(queue) = mails {
-            let planned = planned(&notice.actions);
-            let date_ms = (self.clock)();
-            queue.put(|queue, now| queue.push(transition, planned, &notice.contacts, now, date_ms));
+            // All of a tick at once: a digest in between would not have all of what it counts.
+            queue.put(|queue, now| {
+                for (transition, _, contacts, planned) in told {
+                    queue.push(transition, planned, &contacts, now, tick);
+                }
+            });
         }
     }
 
@@ -292,6 +442,102 @@ impl Drop for Outbox {
     }
 }
 
+/// The parts that send, before their threads are started. Errors of the configuration surface here.
+struct Senders<'a> {
+    mailer: Option<(&'a EmailAlerts, Mailer)>,
+    clients: Vec<(&'a Webhook, Client)>,
+}
+
+impl<'a> Senders<'a> {
+    fn new(config: &'a keytide_config::Alerts, sources: &[Source]) -> Result<Self, OutboxError> {
+        let mailer =
+            config.email.as_ref().map(|email| Ok((email, Mailer::new(email, Guide::new(config, sources))?)));
+        let mailer = mailer.transpose().map_err(OutboxError::Mail)?;
+        let mut clients = Vec::new();
+        for webhook in &config.webhooks {
+            let name = webhook.name.clone();
+            let client = Client::new(webhook, config.link.as_ref())
+                .map_err(|error| OutboxError::Webhook { name, error })?;
+            clients.push((webhook, client));
+        }
+        Ok(Self { mailer, clients })
+    }
+
+    /// Starts the threads of queues that go on with a memory and the entries since.
+    fn start(
+        self,
+        config: &keytide_config::Alerts,
+        clock: WallClock,
+        claims: Option<Arc<Claims>>,
+        (memory, entries): (OutboxMemory, &[Entry]),
+    ) -> Result<Outbox, OutboxError> {
+        let (done, threads) = channel();
+        let now = clock();
+        let OutboxMemory { mails: of_mails, webhooks: mut of_webhooks, .. } = memory;
+        let mut monitor = OutboxMonitor { mails: None, webhooks: Vec::new() };
+        if let Some((email, mailer)) = self.mailer {
+            let of_mails = of_mails.unwrap_or_default();
+            let (mut queue, dropped) = MailQueue::restore(email, of_mails, now, pace::jitter());
+            if dropped > 0 {
+                tracing::warn!(
+                    transitions = dropped,
+                    "mails to addresses that the configuration no longer names are dropped"
+                );
+            }
+            go_on(&mut queue, &Channel::Mails, entries, now)?;
+            let queue = SharedQueue::new(queue, now);
+            monitor.mails = Some(queue.clone());
+            let claims = claims.clone().map(|claims| (claims, Channel::Mails));
+            spawn("mails", &done, (queue, claims), move |mail: &QueuedMail| {
+                let outcome = mailer.send(mail);
+                log_mail(mail, &outcome);
+                outcome
+            })?;
+        }
+        for (webhook, client) in self.clients {
+            let (name, clock) = (webhook.name.clone(), clock.clone());
+            let earlier = of_webhooks.iter().position(|(of, _)| *of == name);
+            let memory = earlier.map(|at| of_webhooks.swap_remove(at).1).unwrap_or_default();
+            let mut queue = WebhookQueue::restore(webhook.format, memory, now, pace::jitter());
+            let channel = Channel::Webhook(name.clone());
+            go_on(&mut queue, &channel, entries, now)?;
+            let queue = SharedQueue::new(queue, now);
+            monitor.webhooks.push((name.clone(), queue.clone()));
+            let claims = claims.clone().map(|claims| (claims, channel));
+            spawn("webhook", &done, (queue, claims), move |batch: &QueuedBatch| {
+                let outcome = client.send(&batch.batch, clock());
+                log_request(&name, batch, &outcome);
+                outcome
+            })?;
+        }
+        Ok(Outbox { default: config.policy.default, claims, monitor, threads })
+    }
+}
+
+/// Lets a queue take what earlier lives claimed and settled since they made its memory.
+fn go_on<Q: OutboundQueue>(
+    queue: &mut Q,
+    channel: &Channel,
+    entries: &[Entry],
+    now: u64,
+) -> Result<(), ClaimsError> {
+    for Entry { at_ms, event, .. } in entries {
+        // A clock may have been set back since.
+        let at = now.min(*at_ms);
+        match event {
+            Event::Claim { channel: of, item } if of == channel => {
+                queue.claimed(postcard::from_bytes(item).map_err(|_| ClaimsError::Item)?, at);
+            }
+            Event::Outcome { channel: of, number, settled } if of == channel => {
+                queue.settled(*number, *settled, at);
+            }
+            Event::Life | Event::Claim { .. } | Event::Outcome { .. } => {}
+        }
+    }
+    queue.recount();
+    Ok(())
+}
+
 /// Returns the held action of a notice, which its mails announce.
 fn planned(actions: &[Revocation]) -> Option<PlannedAction> {
     let action = actions.iter().find(|action| action.state == ActionState::Held)?;
@@ -301,12 +547,12 @@ fn planned(actions: &[Revocation]) -> Option<PlannedAction> {
 fn spawn<Q: OutboundQueue + Send + 'static>(
     name: &str,
     done: &Sender<()>,
-    queue: Arc<SharedQueue<Q>>,
+    (queue, claims): (Arc<SharedQueue<Q>>, Option<QueueClaims>),
     work: impl FnMut(&Q::Item) -> Q::Attempt + Send + 'static,
 ) -> io::Result<()> {
     let done = done.clone();
     thread::Builder::new().name(format!("alerts-{name}")).spawn(move || {
-        queue.run(work);
+        queue.run(claims, work);
         drop(done);
     })?;
     Ok(())
@@ -334,8 +580,8 @@ fn log_mail(mail: &QueuedMail, outcome: &MailOutcome) {
     }
 }
 
-fn log_request(webhook: &str, batch: &WebhookBatch, outcome: &WebhookOutcome) {
-    let id = batch.id.as_str();
+fn log_request(webhook: &str, batch: &QueuedBatch, outcome: &WebhookOutcome) {
+    let id = batch.batch.id.as_str();
     match outcome {
         WebhookOutcome::Sent => tracing::debug!(webhook, id, "a webhook took a request"),
         WebhookOutcome::Retry { reason, .. } => {

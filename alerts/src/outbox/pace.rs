@@ -5,9 +5,11 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
 
 use keytide_dataflow::model::time::{HOUR_MS, MINUTE_MS};
+use serde::{Deserialize, Serialize};
 
 const FIRST_MS: u64 = 2_000;
-const LONGEST_MS: u64 = 5 * MINUTE_MS;
+/// The longest wait after a failure.
+pub(super) const LONGEST_MS: u64 = 5 * MINUTE_MS;
 
 /// Returns the wait after `failures` failures in a row. It doubles from [`FIRST_MS`] to [`LONGEST_MS`]; jitter takes away
 /// up to half of it, so that senders that failed together don't come back together.
@@ -30,13 +32,18 @@ pub(super) fn jitter() -> Jitter {
 }
 
 /// The times of the sends within the last hour, oldest first.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct SlidingHour(VecDeque<u64>);
 
 impl SlidingHour {
     pub(super) fn add(&mut self, now: u64) {
         self.forget(now);
         self.0.push_back(now);
+    }
+
+    /// Moves times that a clock which was set back has not reached.
+    pub(super) fn not_after(&mut self, now: u64) {
+        self.0.iter_mut().for_each(|time| *time = (*time).min(now));
     }
 
     fn forget(&mut self, now: u64) {

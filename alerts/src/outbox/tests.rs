@@ -6,7 +6,7 @@ use std::collections::btree_map::Entry;
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 
-use keytide_config::{EmailAlerts, Secret, Sender as From, Webhook, WebhookFormat, WebhookUrl};
+use keytide_config::{Secret, Sender as From, WebhookFormat, WebhookUrl};
 use keytide_dataflow::Change;
 use keytide_dataflow::model::KeyId;
 use keytide_dataflow::model::time::{HOUR_MS, MINUTE_MS};
@@ -607,10 +607,13 @@ fn a_notice_becomes_files_and_a_request_but_not_of_what_is_only_observed() {
         at_ms: 0,
     };
     let row = json(1, Some("suspend"));
-    alerts.notify(Notice { json: json(2, Some("observe")), contacts: Vec::new(), actions: Vec::new() });
-    alerts.notify(Notice { json: b"no row".to_vec(), contacts: Vec::new(), actions: Vec::new() });
+    alerts.notify(
+        1,
+        vec![Notice { json: json(2, Some("observe")), contacts: Vec::new(), actions: Vec::new() }],
+    );
+    alerts.notify(2, vec![Notice { json: b"no row".to_vec(), contacts: Vec::new(), actions: Vec::new() }]);
     let contacts = vec!["owner@example.com".to_owned(), "not an address".to_owned()];
-    alerts.notify(Notice { json: row.clone(), contacts, actions: vec![action] });
+    alerts.notify(3, vec![Notice { json: row.clone(), contacts, actions: vec![action] }]);
     let request = request.join().unwrap();
     assert!(request.ends_with(std::str::from_utf8(&row).unwrap()), "{request}");
     let monitor = alerts.monitor();
@@ -629,7 +632,7 @@ fn where_the_plan_has_no_policy_mails_name_the_jobs() {
     let mut config = keytide_config::Alerts { email: Some(email), ..Default::default() };
     config.policy.default = DefaultPolicy::Suspend;
     let alerts = Outbox::open(&config, &[], Arc::new(|| 1_795_269_960_000)).unwrap();
-    alerts.notify(Notice { json: json(1, None), contacts: Vec::new(), actions: Vec::new() });
+    alerts.notify(1, vec![Notice { json: json(1, None), contacts: Vec::new(), actions: Vec::new() }]);
     assert_eq!(alerts.stop(Duration::from_secs(600)), 0);
     let file = folder.path().read_dir().unwrap().next().unwrap().unwrap();
     let mut mail = String::new();
@@ -640,7 +643,7 @@ fn where_the_plan_has_no_policy_mails_name_the_jobs() {
 #[test]
 fn without_mails_and_webhooks_nothing_is_done() {
     let alerts = Outbox::open(&keytide_config::Alerts::default(), &[], Arc::new(|| 0)).unwrap();
-    alerts.notify(Notice { json: json(1, None), contacts: Vec::new(), actions: Vec::new() });
+    alerts.notify(1, vec![Notice { json: json(1, None), contacts: Vec::new(), actions: Vec::new() }]);
     assert_eq!(alerts.monitor().stats(), OutboxStats::default());
     assert_eq!(alerts.stop(Duration::ZERO), 0);
 }

@@ -25,12 +25,13 @@ pub use self::client::{Client, ClientError};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use keytide_config::{LinkTemplate, Secret, Webhook, WebhookFormat};
 use keytide_dataflow::model::hex;
+use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
 use keytide_dataflow::incident_row::TransitionJson;
 
 /// The rows of one request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WebhookBatch {
     /// Has the form `incident.seq`, of its first row.
     pub id: String,

@@ -61,7 +61,7 @@ impl Store {
     }
 
     /// Returns the numbers that are names of objects in a folder. Other objects aren't ours.
-    fn numbers(&self, folder: &str) -> Result<Vec<u64>, StoreError> {
+    pub(super) fn numbers(&self, folder: &str) -> Result<Vec<u64>, StoreError> {
         let listed = self.list(folder)?;
         let number = |path: &Path| {
             let name = path.filename()?;

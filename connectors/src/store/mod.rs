@@ -10,6 +10,7 @@
 //! DIR/geo/                                    the geo databases of ticks that may be made again
 //! DIR/inputs/TICK-NONCE                       the inputs of a tick that offsets can't bring back
 //! DIR/ledger/                                 the ticks that were committed, see `ledger.rs`
+//! DIR/outbox/                                 what alerts are about to send and have sent, see `outbox.rs`
 //! ```
 //! **A checkpoint exists once its manifest does.** The manifest is written last, after all parts are on disk, and never
 //! changes. So a crash at any instant leaves whole checkpoints and, at most, parts without a manifest. Those are deleted
@@ -35,6 +36,7 @@ mod faults;
 mod http;
 mod ledger;
 mod manifest;
+mod outbox;
 mod probe;
 mod refusal;
 mod remote;

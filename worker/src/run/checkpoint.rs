@@ -3,7 +3,7 @@
 //! ```text
 //! coordinator ─ marks a cut ─► readers, tables ─► InputMemory, TablesMemory ─┐
 //!                            ► workers ─► Snapshot at the end of the tick ───┼─► this thread ─► Store
-//!                            ► publisher ─► PolicyMemory, FilesMemory, and which ticks are committed
+//!                            ► publisher ─► AlertMemory, FilesMemory, and which ticks are committed
 //! ```
 //! A checkpoint counts once its tick is in the ledger, see `restore.rs`. It may be written before. After a commit of its
 //! tick or a later one, checkpoints beyond [`KEPT`] are deleted, and those that never counted. So there is always one to
@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
-use keytide_alerts::policy::PolicyMemory;
+use keytide_alerts::outbox::Claims;
 use keytide_connectors::live::Live;
 use keytide_connectors::sink::FilesMemory;
 use keytide_connectors::sink::encode::time;
@@ -30,10 +30,14 @@ use keytide_dataflow::model::Tick;
 use keytide_dataflow::state::{STATE_VERSION, Snapshot};
 use serde::Serialize;
 
+use super::notify::AlertMemory;
+
 /// The parts beside those of the dataflow's states, whose names begin with [`STATE`].
 pub(super) const INPUT: &str = "input";
 pub(super) const TABLES: &str = "tables";
 pub(super) const POLICY: &str = "policy";
+/// Missing in checkpoints of versions whose mails that waited were lost; then nothing waits.
+pub(super) const OUTBOX: &str = "outbox";
 /// Only of a job with `[sink.files]`.
 pub(super) const FILES: &str = "files";
 pub(super) const STATE: &str = "state-";
@@ -43,6 +47,8 @@ pub(super) const STATE: &str = "state-";
 pub(super) struct Stored {
     pub(super) id: CheckpointId,
     pub(super) manifest: Arc<Manifest>,
+    /// The first entry of the outbox that a start with it needs; unknown if an earlier life wrote it.
+    pub(super) outbox: Option<u64>,
 }
 
 /// The counts of a job's checkpoints.
@@ -66,8 +72,8 @@ pub struct CheckpointStats {
 pub(super) enum Piece {
     /// The states of a worker at the end of a tick.
     States { tick: Tick, snapshot: Snapshot },
-    /// The memory of the policy, and that of the sink's files, at the end of a tick.
-    Results { tick: Tick, policy: PolicyMemory, files: Option<FilesMemory> },
+    /// The memory of policy and outbox, and that of the sink's files, at the end of a tick.
+    Results { tick: Tick, alerts: Box<AlertMemory>, files: Option<FilesMemory> },
     /// All ticks up to this one are in the ledger.
     Committed(Tick),
     /// The sinks or the workers failed: the checkpoint under way will never be whole.
@@ -97,6 +103,8 @@ pub(super) struct CheckpointWriter {
     pub(super) stats: Arc<CheckpointStats>,
     /// Gets the memory of the files of each checkpoint that counts.
     pub(super) counted: Sender<FilesMemory>,
+    /// The claims of alerts, of which old ones are deleted with old checkpoints.
+    pub(super) claims: Option<Arc<Claims>>,
 }
 
 /// A checkpoint whose pieces are coming in.
@@ -106,7 +114,7 @@ struct Gathering {
     /// The workers whose states are in.
     workers: usize,
     snapshot: Snapshot,
-    results: Option<(PolicyMemory, Option<FilesMemory>)>,
+    results: Option<(Box<AlertMemory>, Option<FilesMemory>)>,
 }
 
 impl CheckpointWriter {
@@ -125,8 +133,8 @@ impl CheckpointWriter {
                     of_tick.workers += 1;
                     of_tick.snapshot.merge(snapshot);
                 }
-                Piece::Results { tick, policy, files } => {
-                    of_tick(&mut gathering, tick).results = Some((policy, files));
+                Piece::Results { tick, alerts, files } => {
+                    of_tick(&mut gathering, tick).results = Some((alerts, files));
                 }
                 Piece::Committed(tick) => committed = tick,
                 Piece::GivenUp => {
@@ -167,12 +175,18 @@ impl CheckpointWriter {
         let needed: Vec<_> = needed.map(|stored| (stored.id, Arc::clone(&stored.manifest))).collect();
         if let Err(error) = self.store.retain(&needed) {
             tracing::warn!("old checkpoints can't be deleted, it is tried again after the next one: {error}");
+        } else if let Some((claims, position)) =
+            self.claims.as_ref().zip(kept.front().and_then(|of| of.outbox))
+        {
+            // Any checkpoint that is kept may be the one with which a start goes on.
+            claims.forget(position);
         }
     }
 
     fn write(&mut self, gathering: Gathering) -> Result<Option<(Stored, Option<FilesMemory>)>, StoreError> {
         let Gathering { tick, begun, snapshot, results, .. } = gathering;
-        let (policy, files) = results.unwrap_or_default();
+        let (alerts, files) = results.unwrap_or_default();
+        let AlertMemory { policy, outbox } = *alerts;
         let Some((input, tables)) = self.live.take_checkpoint() else {
             self.live.end_checkpoint(Duration::ZERO, None);
             return Ok(None);
@@ -206,6 +220,7 @@ impl CheckpointWriter {
             record(INPUT, &input, input.partitions.len() as u64),
             record(TABLES, &tables, tables.len()),
             record(POLICY, &policy, 1),
+            record(OUTBOX, &outbox, 1),
         ]);
         parts.extend(files.as_ref().map(|files| record(FILES, files, 1)));
         let checkpoint = Checkpoint { info, parts, unchanged };
@@ -225,7 +240,7 @@ impl CheckpointWriter {
                 tracing::debug!(tick = time(tick), bytes, new_bytes, ms, "a checkpoint is written");
                 let manifest = Arc::new(manifest);
                 self.before = Some(Arc::clone(&manifest));
-                Ok(Some((Stored { id, manifest }, files)))
+                Ok(Some((Stored { id, manifest, outbox: Some(outbox.position()) }, files)))
             }
             Err(error) => {
                 stats.failed.fetch_add(1, Ordering::Relaxed);

@@ -23,7 +23,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use keytide_alerts::outbox::OutboxError;
+use keytide_alerts::outbox::{ClaimsError, OutboxError};
 use keytide_config::{Delivery, JobConfig, Limits, Source, SourceKind, Start, State};
 use keytide_connectors::geo::{GeoCopies, Unreadable};
 use keytide_connectors::input::PartitionInfo;
@@ -184,7 +184,7 @@ impl LiveJob {
         let Restored {
             input,
             tables: earlier,
-            policy: memory,
+            alerts: memory,
             files,
             snapshot,
             replay,
@@ -206,8 +206,9 @@ impl LiveJob {
             files.as_ref(),
         )
         .map_err(|error| failure(error.class().into(), error))?;
-        let notifier =
-            Notifier::open(config, clock, memory).map_err(|error| failure(exit_of_alerts(&error), error))?;
+        let store = durable.as_ref().map(|durable| (Arc::clone(&durable.store), durable.nonce));
+        let notifier = Notifier::open(config, clock, memory, store)
+            .map_err(|error| failure(exit_of_alerts(&error), error))?;
         let copies = durable.as_ref().map(|durable| GeoCopies::new(Arc::clone(&durable.store)));
         let tables = ReferenceData::open(config, &earlier, copies)?;
         drop(earlier);
@@ -288,6 +289,7 @@ impl LiveJob {
                     config: fingerprint.clone(),
                     stats: Arc::clone(&handle.checkpoints),
                     counted: counts,
+                    claims: notifier.claims(),
                 };
                 let thread = thread::Builder::new().name("checkpoints".to_owned());
                 let thread = thread.spawn(move || writer.run(&pieces))?;
@@ -396,8 +398,8 @@ impl Handle {
 /// Returns the exit code for alerts that can't be set up.
 fn exit_of_alerts(error: &OutboxError) -> Exit {
     match error {
-        OutboxError::Thread(_) => Exit::Transient,
-        OutboxError::Mail(_) | OutboxError::Webhook { .. } => Exit::Usage,
+        OutboxError::Thread(_) | OutboxError::Claims(ClaimsError::Store(_)) => Exit::Transient,
+        OutboxError::Mail(_) | OutboxError::Webhook { .. } | OutboxError::Claims(_) => Exit::Usage,
     }
 }
 

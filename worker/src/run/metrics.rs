@@ -316,6 +316,11 @@ impl JobSample {
             "alerts_misconfigured",
             "1 while only a person can mend what keeps alerts from going out",
             each(|of| of.misconfigured.into()),
+        )?;
+        page.gauges(
+            "alerts_blocked",
+            "1 while alerts wait because the store of state.url doesn't take their claims",
+            each(|of| of.blocked.into()),
         )
     }
 
@@ -512,8 +517,9 @@ mod tests {
             queued: 44,
             limited: 45,
             misconfigured: true,
+            blocked: false,
         };
-        let of_hook = QueueStats { sent: 46, ..QueueStats::default() };
+        let of_hook = QueueStats { sent: 46, blocked: true, ..QueueStats::default() };
         sample.alerts.mails = Some(of_mails);
         sample.alerts.webhooks = vec![("soc".to_owned(), of_hook)];
         sample.checkpoints = CheckpointCounts {
@@ -773,6 +779,10 @@ keytide_alerts_limited{channel="webhook",name="soc"} 0
 # TYPE keytide_alerts_misconfigured gauge
 keytide_alerts_misconfigured{channel="email",name=""} 1
 keytide_alerts_misconfigured{channel="webhook",name="soc"} 0
+# HELP keytide_alerts_blocked 1 while alerts wait because the store of state.url doesn't take their claims.
+# TYPE keytide_alerts_blocked gauge
+keytide_alerts_blocked{channel="email",name=""} 0
+keytide_alerts_blocked{channel="webhook",name="soc"} 1
 # EOF
 "#;
 

@@ -2,16 +2,23 @@
 //! acknowledged, or committed if there is a ledger.
 //!
 //! A mail must not name rows that can't be looked up, so a tick's notices wait until all of its rows are acknowledged.
-//! The sinks bound how many wait: when their buffers are full, the next tick isn't published. Notices that wait when a
-//! job fails are never sent. The job that is started next makes the same incidents again.
+//! The sinks bound how many wait: when their buffers are full, the next tick isn't published.
+//!
+//! A job with `[state]` keeps what waits in its checkpoints, and what it sends in the folder `outbox` of its store. So the
+//! next life of the job sends the rest, and nothing again. Without a state, notices that wait when a job fails are never
+//! sent; a job that is started next makes the same incidents again.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keytide_alerts::outbox::{Outbox, OutboxError, OutboxMonitor};
+use keytide_alerts::outbox::{
+    ClaimStore, Claims, EntryKind, Outbox, OutboxError, OutboxMemory, OutboxMonitor, StoreFault,
+};
 use keytide_alerts::policy::{PolicyEngine, PolicyMemory};
 use keytide_config::JobConfig;
+use keytide_connectors::fail_point::fail_point;
+use keytide_connectors::store::{Store, StoreError};
 use keytide_dataflow::model::Tick;
 use keytide_dataflow::{Notice, Revocation, Transition};
 
@@ -19,6 +26,51 @@ use super::Clock;
 
 /// How long the end of a job waits for mails and webhooks.
 const LAST_MAILS: Duration = Duration::from_secs(10);
+
+/// The claims of the outbox in the store of a job.
+struct StoredClaims(Arc<Store>);
+
+impl ClaimStore for StoredClaims {
+    fn numbers(&self) -> Result<Vec<u64>, StoreFault> {
+        Ok(self.0.outbox_numbers()?)
+    }
+
+    fn get(&self, number: u64) -> Result<Option<Vec<u8>>, StoreFault> {
+        match self.0.get_outbox(number) {
+            Err(error @ StoreError::Damaged { .. }) => {
+                tracing::warn!("{error}; what it tells of may be sent again");
+                Ok(None)
+            }
+            read => Ok(read?),
+        }
+    }
+
+    fn put(&self, number: u64, kind: EntryKind, bytes: Vec<u8>) -> Result<bool, StoreFault> {
+        let reach = |of_claim, of_outcome| match kind {
+            EntryKind::Life => {}
+            EntryKind::Claim => fail_point(of_claim),
+            EntryKind::Outcome => fail_point(of_outcome),
+        };
+        reach("claim-before", "outcome-before");
+        let is_new = self.0.put_outbox(number, bytes)?;
+        reach("claim-after", "outcome-after");
+        Ok(is_new)
+    }
+
+    fn delete(&self, number: u64) -> Result<(), StoreFault> {
+        Ok(self.0.delete_outbox(number)?)
+    }
+}
+
+/// The store of a job for its outbox, with a random number that tells this life of the job from all others.
+pub(super) type OutboxStore = (Arc<Store>, u64);
+
+/// The memory of what is decided and sent, after a tick.
+#[derive(Clone, Debug, Default)]
+pub(super) struct AlertMemory {
+    pub(super) policy: PolicyMemory,
+    pub(super) outbox: OutboxMemory,
+}
 
 /// Decides about incidents, and notifies of them.
 pub(super) struct Notifier {
@@ -29,22 +81,41 @@ pub(super) struct Notifier {
 }
 
 impl Notifier {
-    /// Sets up policy, mails and webhooks as configured. The policy goes on with the `memory` of an earlier life.
+    /// Sets up policy, mails and webhooks as configured. They go on with the `memory` of an earlier life, and with what is
+    /// in its store.
     ///
     /// # Errors
-    /// If mails or webhooks can't be set up.
-    pub(super) fn open(config: &JobConfig, clock: Clock, memory: PolicyMemory) -> Result<Self, OutboxError> {
-        let alerts = Outbox::open(&config.alerts, &config.sources, Arc::new(clock))?;
+    /// If mails or webhooks can't be set up, or the store can't be used.
+    pub(super) fn open(
+        config: &JobConfig,
+        clock: Clock,
+        memory: AlertMemory,
+        store: Option<OutboxStore>,
+    ) -> Result<Self, OutboxError> {
+        let AlertMemory { policy, outbox } = memory;
+        let (alerts, sources, clock) = (&config.alerts, &config.sources, Arc::new(clock));
+        let alerts = match store {
+            None => Outbox::open(alerts, sources, clock)?,
+            Some((store, life)) => {
+                Outbox::resume(alerts, sources, clock, outbox, (Arc::new(StoredClaims(store)), life))?
+            }
+        };
         Ok(Self {
-            policy: PolicyEngine::restore(config.alerts.policy, memory),
+            policy: PolicyEngine::restore(config.alerts.policy, policy),
             alerts,
             waiting: VecDeque::new(),
         })
     }
 
-    /// Returns the memory of the policy after the ticks that were published.
-    pub(super) fn memory(&self) -> &PolicyMemory {
-        self.policy.memory()
+    /// Returns the memory after the ticks that were published and kept.
+    pub(super) fn memory(&self) -> AlertMemory {
+        let waiting = self.waiting.iter().cloned().collect();
+        AlertMemory { policy: self.policy.memory().clone(), outbox: self.alerts.memory(waiting) }
+    }
+
+    /// Returns the claims of what is sent, if the job has a store.
+    pub(super) fn claims(&self) -> Option<Arc<Claims>> {
+        self.alerts.claims()
     }
 
     /// Returns the counters of mails and webhooks.
@@ -66,15 +137,21 @@ impl Notifier {
 
     /// Notifies of all ticks up to this one.
     pub(super) fn published(&mut self, tick: Tick) {
-        while let Some((_, notices)) = self.waiting.pop_front_if(|(waiting, _)| *waiting <= tick) {
-            notices.into_iter().for_each(|notice| self.alerts.notify(notice));
+        while let Some((of, notices)) = self.waiting.pop_front_if(|(waiting, _)| *waiting <= tick) {
+            self.alerts.notify(of, notices);
         }
     }
 
     /// Sends waiting mails for at most [`LAST_MAILS`], and logs how many are left.
     pub(super) fn stop(self) {
+        let is_kept = self.alerts.claims().is_some();
         let left = self.alerts.stop(LAST_MAILS);
-        if left > 0 {
+        if left > 0 && is_kept {
+            tracing::info!(
+                transitions = left,
+                "mails and webhooks that wait are in the state: the next start sends them"
+            );
+        } else if left > 0 {
             tracing::error!(
                 transitions = left,
                 "the job ends before all mails and webhooks went out: the view incident_log has what they would tell"
@@ -95,7 +172,7 @@ mod tests {
         let text = "[[source]]\nname = \"s\"\nkind = \"kafka\"\nbrokers = \"b:1\"\ntopic = \"t\"\nformat = \"apisix\"\n\
                     [alerts.email]\ndir = \"mails\"\nfrom = \"keytide@example.com\"\nto = [\"security@example.com\"]\n";
         let loaded = JobConfig::parse(text, folder, std::iter::empty()).unwrap();
-        Notifier::open(&loaded.job, || 0, PolicyMemory::default()).unwrap()
+        Notifier::open(&loaded.job, || 0, AlertMemory::default(), None).unwrap()
     }
 
     fn notice() -> Vec<Notice> {

@@ -281,8 +281,8 @@ impl TickWatch<'_> {
         // STEP 3
         notifier.keep(tick, notices);
         if checkpoint {
-            let (policy, files) = (notifier.memory().clone(), publisher.files_memory()?);
-            pieces.send(Piece::Results { tick, policy, files });
+            let (alerts, files) = (Box::new(notifier.memory()), publisher.files_memory()?);
+            pieces.send(Piece::Results { tick, alerts, files });
         }
         for memory in counted.try_iter() {
             publisher.files_stored(&memory)?;

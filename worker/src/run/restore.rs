@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use keytide_alerts::policy::PolicyMemory;
 use keytide_config::{JobConfig, State};
 use keytide_connectors::ledger::{History, TickRecord};
 use keytide_connectors::live::{InputMemory, PartitionMemory, RecordedInputs, TICKS_PUBLISHED, TickInputs};
@@ -27,7 +26,8 @@ use keytide_dataflow::state::{PartKey, STATE_VERSION, Snapshot, StateRows};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::checkpoint::{FILES, INPUT, POLICY, STATE, Stored, TABLES};
+use super::checkpoint::{FILES, INPUT, OUTBOX, POLICY, STATE, Stored, TABLES};
+use super::notify::AlertMemory;
 use crate::exit::{Exit, failure};
 
 /// From where a job would go on, for people.
@@ -76,7 +76,8 @@ pub(super) struct Restored {
     pub(super) kept_decoders: Vec<String>,
     /// How far the input was at the checkpoint.
     pub(super) input: Option<InputMemory>,
-    pub(super) policy: PolicyMemory,
+    /// What was decided and sent, and what waited to be sent.
+    pub(super) alerts: AlertMemory,
     /// Where the sink's files were at the checkpoint, or before the job's first tick.
     pub(super) files: Option<FilesMemory>,
     pub(super) snapshot: Option<Arc<Snapshot>>,
@@ -184,10 +185,13 @@ pub(super) fn restore(
         }
     };
     // Older ones that can't be read help no start.
-    let stored = |id| Some(Stored { id, manifest: Arc::new(store.manifest(id).ok()??) });
+    let stored = |id| Some(Stored { id, manifest: Arc::new(store.manifest(id).ok()??), outbox: None });
     restored.checkpoints = candidates.into_iter().filter_map(stored).collect();
     let manifests = restored.checkpoints.iter().map(|stored| &stored.manifest);
     restored.kept_decoders = manifests.map(|manifest| manifest.info.decoders.clone()).collect();
+    if let Some(newest) = restored.checkpoints.last_mut() {
+        newest.outbox = Some(restored.alerts.outbox.position());
+    }
     // 3. The ticks since, and what tables changed in them.
     restored.replay = ticks.into_iter().filter(|record| record.number > restored.number()).collect();
     for record in &restored.replay {
@@ -285,6 +289,7 @@ fn read(
     }
     // Parts are of a worker each, so another number of workers deals all rows anew.
     let before = (snapshot.workers == config.job.workers.get()).then(|| Arc::new(manifest));
+    let outbox = parts.remove(OUTBOX).map(|part| decode(OUTBOX, &part.blocks.concat())).transpose();
     let files = parts.remove(FILES).map(|part| decode(FILES, &part.blocks.concat())).transpose();
     let mut part = |name: &str| parts.remove(name).unwrap_or_default().blocks.concat();
     let input: InputMemory = decode(INPUT, &part(INPUT)).map_err(ReadError::Final)?;
@@ -292,7 +297,10 @@ fn read(
         decoders: Some(input.decoders.clone()),
         input: Some(input),
         tables: decode(TABLES, &part(TABLES)).map_err(ReadError::Final)?,
-        policy: decode(POLICY, &part(POLICY)).map_err(ReadError::Final)?,
+        alerts: AlertMemory {
+            policy: decode(POLICY, &part(POLICY)).map_err(ReadError::Final)?,
+            outbox: outbox.map_err(ReadError::Final)?.unwrap_or_default(),
+        },
         files: files.map_err(ReadError::Final)?,
         snapshot: Some(Arc::new(snapshot)),
         before,

@@ -189,6 +189,24 @@ fn a_key_that_was_acted_on_is_left_alone_for_a_time() {
 }
 
 #[test]
+fn breaker_and_cooldown_outlive_a_process() {
+    let rules = PolicyRules { keys_per_hour: 1, ..PolicyRules::default() };
+    let mut policy = PolicyEngine::new(rules);
+    assert!(passed(&policy.decide(&[opened(7, START_MS)])[0]));
+    let stored = postcard::to_stdvec(policy.memory()).unwrap();
+    let held = |key: u128, at_ms: u64| {
+        let mut next = PolicyEngine::restore(rules, postcard::from_bytes(&stored).unwrap());
+        next.decide(&[opened(key, at_ms)]).pop().unwrap().reason
+    };
+    let of_breaker = held(8, START_MS + MINUTE_MS);
+    assert!(of_breaker.contains("the breaker lets pass 1 key an hour"), "{of_breaker}");
+    let of_cooldown = held(7, START_MS + 2 * HOUR_MS);
+    assert!(of_cooldown.contains("the key was acted on within the last"), "{of_cooldown}");
+    let none = PolicyEngine::new(rules).decide(&[opened(8, START_MS + MINUTE_MS)]);
+    assert!(passed(&none[0]), "without the memory it would have acted");
+}
+
+#[test]
 fn the_breaker_holds_what_is_beyond_it_and_says_so() {
     let mut policy = PolicyEngine::new(PolicyRules::default());
     let tick: Vec<Transition> = (0..12).map(|key| opened(key + 2, START_MS + key as u64)).collect();
@@ -317,6 +335,20 @@ proptest! {
                 let within = times.iter().filter(|time| (start..start + HOUR_MS).contains(time)).count();
                 prop_assert!(within <= limit as usize);
             }
+        }
+    }
+
+    #[test]
+    fn a_policy_that_goes_on_from_a_checkpoint_decides_as_one_that_never_stopped(ticks in ticks(), limit in 0..5_u32) {
+        // Within the breaker, and within the cooldown of a key.
+        let rules = PolicyRules { keys_per_hour: limit, percent_per_hour: 100, ..PolicyRules::default() };
+        let (mut one, mut other) = (PolicyEngine::new(rules), PolicyEngine::new(rules));
+        for tick in ticks {
+            let stored = postcard::to_stdvec(other.memory()).unwrap();
+            let memory: PolicyMemory = postcard::from_bytes(&stored).unwrap();
+            prop_assert_eq!(&memory, one.memory());
+            other = PolicyEngine::restore(rules, memory);
+            prop_assert_eq!(other.decide(&tick), one.decide(&tick));
         }
     }
 

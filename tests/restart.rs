@@ -264,6 +264,93 @@ fn a_file_that_lost_rows_of_the_checkpoint_ends_the_start_with_its_name() {
     live.stop();
 }
 
+/// The mails in a folder, by their Message-IDs.
+fn mails(folder: &std::path::Path) -> BTreeMap<String, String> {
+    let mut mails = BTreeMap::new();
+    for file in fs::read_dir(folder).into_iter().flatten().map(|file| file.unwrap().path()) {
+        let mail = if file.extension().is_some_and(|end| end == "eml") { read_text(&file) } else { continue };
+        let id = mail.lines().find_map(|line| line.strip_prefix("Message-ID: ")).unwrap().to_owned();
+        assert_eq!(mails.insert(id, mail), None, "{file:?}: the same mail with another date or recipient");
+    }
+    mails
+}
+
+#[test]
+fn mails_that_wait_outlive_a_kill_and_a_stop_and_come_once() {
+    let mut this = Restarted::new();
+    this.tables("key-0,sub-a\n");
+    // Calls with a revoked key that are answered are incidents at once.
+    let keys = "key_id,subscription,state,revoked_at\n\
+                key-1,sub-a,revoked,2025-01-01T00:00:00Z\nkey-2,sub-b,revoked,2025-01-01T00:00:00Z\n";
+    fs::write(this.job.path("keys.csv"), keys).unwrap();
+    let alerts = "checkpoint_every = \"1s\"\n[alerts.email]\ndir = \"mails\"\nfrom = \"keytide@localhost\"\n\
+                  to = [\"ops@localhost\"]\n";
+    this.configure(2, alerts);
+    // A file where the folder should be keeps mails from being written.
+    let folder = this.job.path("mails");
+    fs::write(&folder, "").unwrap();
+    this.send(70);
+    let tried = |live: &LiveProcess| {
+        let is_tried = || live.log().contains("a mail can't be sent now").then_some(());
+        live.find("a mail is tried", is_tried).unwrap();
+    };
+    let live = this.start();
+    tried(&live);
+    live.signal("KILL");
+    live.end();
+    let live = this.start();
+    tried(&live);
+    let log = live.stop();
+    assert!(log.contains("mails and webhooks that wait are in the state"), "{log}");
+    assert!(!log.contains("the job ends before all mails"), "{log}");
+    fs::remove_file(&folder).unwrap();
+    // Each transition that is in the log gets its mail now.
+    let id =
+        |row: &Value| format!("<{}.{}.security@localhost>", row["incident_id"].as_str().unwrap(), row["seq"]);
+    let live = this.start();
+    let are_told = || {
+        let (rows, mails) = (this.rows("incident_log"), mails(&folder));
+        (rows.len() >= 2 && rows.iter().all(|row| mails.contains_key(&id(row)))).then_some(mails)
+    };
+    let first = live.find("each transition has its mail", are_told).unwrap();
+    live.signal("KILL");
+    live.end();
+    // None comes again, but the last one may have been under way.
+    fs::rename(&folder, this.job.path("earlier")).unwrap();
+    this.send(7);
+    this.live_once();
+    let later = mails(&folder);
+    let again: Vec<&String> = later.keys().filter(|id| first.contains_key(*id)).collect();
+    assert!(again.len() <= 1, "{again:?}");
+    assert!(again.iter().all(|id| first[*id] == later[*id]), "it is as it was: {again:?}");
+    let rows = this.rows("incident_log");
+    assert!(rows.iter().map(id).all(|id| first.contains_key(&id) || later.contains_key(&id)));
+    assert_eq!(first.len() + later.len() - again.len(), rows.len());
+}
+
+#[test]
+fn a_checkpoint_of_a_version_without_an_outbox_is_gone_on_from() {
+    let mut this = Restarted::new();
+    this.tables("key-0,sub-a\n");
+    this.configure(2, "");
+    this.send(21);
+    this.live_once();
+    let store = Store::open(&this.job.path("state")).unwrap();
+    let id = store.folders().unwrap().pop().unwrap();
+    let mut newest = store.read(id, store.manifest(id).unwrap().unwrap()).unwrap();
+    fs::remove_dir_all(this.job.path("state/checkpoints").join(id.name())).unwrap();
+    fs::remove_dir_all(this.job.path("state/outbox")).unwrap();
+    assert!(newest.parts.remove("outbox").is_some());
+    store.write(newest, id.nonce).unwrap();
+    drop(store);
+    this.send(7);
+    let live = this.start();
+    this.wait(&live);
+    let log = live.stop();
+    assert!(log.contains("goes on from a checkpoint") && !log.contains("may be sent again"), "{log}");
+    assert_eq!(this.calls(), this.expected());
+}
+
 #[test]
 fn a_state_whose_rows_can_not_be_read_ends_the_job_with_the_place() {
     let mut this = Restarted::new();

@@ -50,6 +50,8 @@ pub(super) struct Crashing<'a> {
     pub(super) random: ChaCha8Rng,
     pub(super) sent: &'a Sent,
     pub(super) counts: LifeCounts,
+    /// The section of the configuration about mails and webhooks.
+    alerts: String,
     /// The process that was stopped in the life before, if it is to be woken.
     zombie: Option<Running>,
 }
@@ -68,11 +70,18 @@ pub(super) struct LifeCounts {
 }
 
 impl<'a> Crashing<'a> {
-    pub(super) fn new(broker: &'a Broker, sinks: Sinks, sent: &'a Sent, random: ChaCha8Rng) -> Self {
+    pub(super) fn new(
+        broker: &'a Broker,
+        sinks: Sinks,
+        sent: &'a Sent,
+        alerts: String,
+        random: ChaCha8Rng,
+    ) -> Self {
         let topic = broker.topic("calls", 3, &[]);
         let keys_topic = broker.topic("keys", 1, &["cleanup.policy=compact"]);
         let subscriptions = "id,customer\nsub-a,Acme\nsub-b,Bolt\nsub-c,Cord\n";
-        let job = Job::with_config("").file("subscriptions.csv", subscriptions);
+        let secret = "0123456789abcdef0123456789abcdef";
+        let job = Job::with_config("").file("subscriptions.csv", subscriptions).file("secret", secret);
         Self {
             broker,
             job,
@@ -82,6 +91,7 @@ impl<'a> Crashing<'a> {
             random,
             sent,
             counts: LifeCounts::default(),
+            alerts,
             zombie: None,
         }
     }
@@ -95,6 +105,7 @@ impl<'a> Crashing<'a> {
     fn configure(&mut self) {
         let workers = self.random.random_range(1..=3_u32);
         let (brokers, topic, keys) = (self.broker.addresses(), &self.topic, &self.keys_topic);
+        let alerts = &self.alerts;
         let Sinks { delivery, files } = self.sinks;
         let mut sinks = String::new();
         if let Some(delivery) = delivery {
@@ -113,8 +124,7 @@ impl<'a> Crashing<'a> {
              format = \"json\"\n{FIELDS}\n\
              [tables.keys]\nkind = \"kafka\"\nbrokers = \"{brokers}\"\ntopic = \"{keys}\"\nformat = \"json-upsert\"\n\
              [tables.subscriptions]\nkind = \"file\"\npath = \"subscriptions.csv\"\nformat = \"csv\"\n\
-             {sinks}[alerts.email]\ndir = \"mails\"\nfrom = \"keytide@localhost\"\nto = [\"ops@localhost\"]\n\
-             [http]\nlisten = \"127.0.0.1:0\"\n[log]\nlevel = \"debug\"\n\
+             {sinks}{alerts}[http]\nlisten = \"127.0.0.1:0\"\n[log]\nlevel = \"debug\"\n\
              [state]\nurl = \"state\"\ncheckpoint_every = \"1s\"\n"
         );
         fs::write(self.job.path("keytide.toml"), config).unwrap();

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! sender.rs ──► topics of calls and keys ──► keytide run, life after life ──► topics, or files ──► reader.rs
-//!     │                                        job.rs: kills, fail points, zombies, the broker          │
-//!     └──────────────────── Owed ──────────────► oracle.rs ◄─────────────── Seen ──────────────────────┘
+//!     │                                        job.rs: kills, fail points,  └──► mails, requests ──► receiver.rs
+//!     │                                        zombies, the broker                                      │
+//!     └──────────────────── Owed ──────────────► oracle.rs ◄────────── Seen, Taken ─────────────────────┘
 //! ```
 //! A run ends with a life that reads all that was sent. Then the [oracle] judges the whole: all rows since the first
 //! life against all records. `tests/kafka/run.sh` runs a short form. The long form is a command:
@@ -11,12 +12,14 @@
 //! ```text
 //! KEYTIDE_CRASH_KILLS=1000 KEYTIDE_CRASH_SEEDS=1,2,3 tests/kafka/run.sh --nocapture crash::
 //! ```
-//! Each run prints a line that begins with `crash:`, with its kills, lives, ticks, rows, and what was lost or repeated.
+//! Each run prints a line that begins with `crash:`, with its kills, lives, ticks, rows, mails and requests, and what was
+//! lost or repeated. `again` counts mails and requests that were under way when the job died, and so came once more.
 //! A seed draws the same kills and records again, but not the instants at which the machine comes to them.
 
 mod job;
 mod oracle;
 mod reader;
+mod receiver;
 mod sender;
 
 use std::env;
@@ -32,6 +35,7 @@ use rand_chacha::ChaCha8Rng;
 
 use self::job::{Crashing, End, Sinks};
 use self::oracle::{Promise, Seen, Settled, Verdict};
+use self::receiver::Receiver;
 use self::sender::Sent;
 use crate::broker::Broker;
 
@@ -78,7 +82,9 @@ fn run_seed(test: &str, sinks: Sinks, form: &Form, seed: u64) {
     let broker = Broker::alone(&format!("{test}-{seed}"));
     let (sent, is_enough) = (Sent::default(), AtomicBool::new(false));
     let mut random = ChaCha8Rng::seed_from_u64(seed);
-    let mut crashing = Crashing::new(&broker, sinks, &sent, ChaCha8Rng::seed_from_u64(random.random()));
+    let receiver = Receiver::new();
+    let of_job = ChaCha8Rng::seed_from_u64(random.random());
+    let mut crashing = Crashing::new(&broker, sinks, &sent, receiver.section(), of_job);
     let (topic, keys_topic, prefix) =
         (crashing.topic.clone(), crashing.keys_topic.clone(), crashing.prefix());
     let of_sender = random.random();
@@ -89,7 +95,9 @@ fn run_seed(test: &str, sinks: Sinks, form: &Form, seed: u64) {
         let _enough = OnDrop(|| {
             sent.end();
             is_enough.store(true, Ordering::Release);
+            receiver.close();
         });
+        scope.spawn(|| receiver.serve(&sent));
         sent.wait(1);
         // The first life makes the topics.
         crashing.live(End::Stopped);
@@ -121,10 +129,12 @@ fn run_seed(test: &str, sinks: Sinks, form: &Form, seed: u64) {
         crashing.finish(&all.offsets, settles);
         is_enough.store(true, Ordering::Release);
         let mut is_good = true;
-        let mut judge = |of: &str, seen: Seen, promise, has_progress| {
+        let taken = receiver.taken();
+        let mut judge = |of: &str, mut seen: Seen, promise, has_progress| {
             let summary = summary(&format!("{test}/{of}"), seed, &crashing, &all.offsets, &seen);
+            let again = seen.tell(&taken, crashing.counts.lives);
             let verdict = seen.judge(&all.owed, promise, has_progress, settled);
-            println!("{summary} {}", counts(&verdict));
+            println!("{summary} alerts={} again={again} {}", taken.len(), counts(&verdict));
             if !verdict.is_good() {
                 is_good = false;
                 println!("{verdict:#?}");

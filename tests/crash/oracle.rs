@@ -14,6 +14,10 @@
 //! 3. the numbers of the progress records are dense, and each has the count and the sum of ids of its tick's rows;
 //! 4. no row belongs to a tick without such a record.
 //!
+//! Under either promise each transition of an incident that is in the log is one mail and one request. Either comes again
+//! only as it was, and at most once for each life, since one of a kind is under way at a time. Notices are one mail a day,
+//! however many lives the day has.
+//!
 //! Limits: the values of views other than usage, late calls and bad records are held by 1 to 4 alone. A row that is made
 //! again with another value, and has a record that says so, is found only in those views.
 
@@ -159,6 +163,23 @@ impl SeenRow {
     }
 }
 
+/// The way by which people, or their programs, are told of incidents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Channel {
+    Mail,
+    Request,
+}
+
+/// A mail or a request as its receiver took it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Taken {
+    pub(crate) channel: Channel,
+    /// The Message-ID, or `INCIDENT.SEQ`.
+    pub(crate) id: String,
+    /// The mail with its headers, or the body of the request.
+    pub(crate) bytes: Vec<u8>,
+}
+
 /// A record of the topic of progress about a tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SeenTick {
@@ -291,6 +312,55 @@ impl Seen {
         if let Some(earlier) = self.progress.insert(tick.number, tick) {
             self.verdict.repeated.add(|| format!("progress {tick:?} behind {earlier:?}"));
         }
+    }
+
+    /// Judges mails and requests by the log of incidents, after all rows were seen. Returns the numbers of those that came
+    /// again.
+    pub(crate) fn tell(&mut self, taken: &[Taken], lives: u64) -> u64 {
+        let Self { last, verdict, .. } = self;
+        // STEP 1: what is owed, by the log.
+        let mut owed: BTreeMap<(Channel, String), Vec<&[u8]>> = BTreeMap::new();
+        for ((view, _), last) in last.iter() {
+            let value = last.value.as_deref().filter(|_| *view == View::IncidentLog);
+            let Some(row) = value.and_then(|value| serde_json::from_str::<Value>(value).ok()) else {
+                continue;
+            };
+            let id = format!("{}.{}", row["incident_id"].as_str().unwrap_or_default(), row["seq"]);
+            let is_repeat =
+                row["repeat"] == true && row["transition"] != "raised" && row["transition"] != "withdrawn";
+            if row["level"] != "notice" && !is_repeat {
+                owed.insert((Channel::Mail, format!("<{id}.security@localhost>")), Vec::new());
+            }
+            owed.insert((Channel::Request, id), Vec::new());
+        }
+        // STEP 2: what came for it. A run is shorter than a day, so that it has one mail of notices.
+        let daily = taken.iter().find(|taken| taken.id.starts_with("<daily-"));
+        owed.extend(daily.map(|daily| ((Channel::Mail, daily.id.clone()), Vec::new())));
+        for Taken { channel, id, bytes } in taken {
+            match owed.get_mut(&(*channel, id.clone())) {
+                Some(copies) => copies.push(bytes),
+                None => verdict.wrong.add(|| format!("{channel:?} {id}: it is in no log, or too early")),
+            }
+        }
+        let mut again = 0;
+        for ((channel, id), copies) in &owed {
+            if copies.is_empty() {
+                verdict.lost.add(|| format!("{channel:?} {id}"));
+            }
+            if copies.iter().any(|copy| copy != &copies[0]) {
+                verdict.wrong.add(|| format!("{channel:?} {id}: it came again in other words"));
+            }
+            again += (copies.len() as u64).saturating_sub(1);
+        }
+        for of in [Channel::Mail, Channel::Request] {
+            let copies = taken.iter().filter(|taken| taken.channel == of).count();
+            let each =
+                owed.iter().filter(|((channel, _), copies)| *channel == of && !copies.is_empty()).count();
+            if copies.saturating_sub(each) as u64 > lives {
+                verdict.wrong.add(|| format!("{of:?}: {copies} for {each}, in {lives} lives"));
+            }
+        }
+        again
     }
 
     /// Judges all that was seen by what is owed.
@@ -710,6 +780,48 @@ mod tests {
         assert_eq!(verdict(&[1, 3]).lost.count, 1);
         assert_eq!(verdict(&[2]).lost.count, 1);
         assert_eq!(verdict(&[1, 2, 2, 3]).repeated.count, 1);
+    }
+
+    #[test]
+    fn a_mail_that_is_missing_comes_too_often_or_changes_is_found() {
+        let row = |seq: u64, level: &str, repeat: bool| SeenRow {
+            view: View::IncidentLog,
+            topic: "incident_log".to_owned(),
+            tick: seq,
+            id: None,
+            key: format!("{seq}"),
+            value: Some(format!(
+                r#"{{"incident_id":"i","seq":{seq},"transition":"opened","level":"{level}","repeat":{repeat}}}"#
+            )),
+        };
+        let taken = |channel, id: &str| Taken { channel, id: id.to_owned(), bytes: id.as_bytes().to_vec() };
+        let mail = taken(Channel::Mail, "<i.0.security@localhost>");
+        let request = |seq: u64| taken(Channel::Request, &format!("i.{seq}"));
+        let all = vec![mail.clone(), request(0), request(1), request(2)];
+        let judge = |taken: &[Taken], lives: u64| {
+            let mut seen = Seen::default();
+            [row(0, "alert", false), row(1, "alert", true), row(2, "notice", false)]
+                .into_iter()
+                .for_each(|row| seen.row(row));
+            let again = seen.tell(taken, lives);
+            (seen.verdict.lost.count, seen.verdict.wrong.count, again)
+        };
+        assert_eq!(judge(&all, 0), (0, 0, 0));
+        for at in 0..all.len() {
+            let mut fewer = all.clone();
+            fewer.remove(at);
+            assert_eq!(judge(&fewer, 0), (1, 0, 0), "{:?}", all[at]);
+            let mut more = all.clone();
+            more.push(all[at].clone());
+            assert_eq!((judge(&more, 1), judge(&more, 0)), ((0, 0, 1), (0, 1, 1)), "{:?}", all[at]);
+            more.last_mut().unwrap().bytes.push(b' ');
+            assert_eq!(judge(&more, 1), (0, 1, 1));
+        }
+        let of_nothing = [&all[..], &[request(7)]].concat();
+        assert_eq!(judge(&of_nothing, 9), (0, 1, 0));
+        let daily = |hash: &str| taken(Channel::Mail, &format!("<daily-{hash}.security@localhost>"));
+        assert_eq!(judge(&[&all[..], &[daily("a"), daily("a")]].concat(), 1), (0, 0, 1));
+        assert_eq!(judge(&[&all[..], &[daily("a"), daily("b")]].concat(), 1), (0, 1, 0), "two in a day");
     }
 
     #[test]

@@ -18,6 +18,10 @@ pub(super) const PARTITIONS: u64 = 3;
 const KEYS: u64 = 12;
 /// The key that was revoked, and calls nevertheless.
 const REVOKED: &str = "revoked";
+/// Other revoked keys. Each calls in its turn, so that incidents come all the time.
+const GONE_KEYS: u64 = 60;
+/// Records between two of these turns.
+const TURN: u64 = 150;
 /// Records that are sent in a second, of all kinds.
 const RATE: u64 = 300;
 /// How far calls of a partition are out of order, in ms.
@@ -108,6 +112,9 @@ pub(super) fn send(broker: &Broker, topic: &str, keys_topic: &str, seed: u64, se
         sender.own(&format!("k{key}"), SUBSCRIPTIONS[0], ACTIVE);
     }
     sender.own(REVOKED, SUBSCRIPTIONS[1], GONE);
+    for key in 0..GONE_KEYS {
+        sender.own(&format!("gone{key}"), SUBSCRIPTIONS[2], GONE);
+    }
     sender.owed.suspect(REVOKED);
     for partition in 0..PARTITIONS {
         sender.call(partition, 0);
@@ -156,6 +163,7 @@ impl Sender<'_> {
         let at = now_ms() - ago_ms - self.random.random_range(0..DISORDER_MS);
         let key = match self.random.random_range(0..100_u32) {
             0 => REVOKED.to_owned(),
+            1..4 => format!("gone{}", self.offsets.iter().sum::<u64>() / TURN % GONE_KEYS),
             _ => format!("k{}", self.random.random_range(0..KEYS)),
         };
         let status = [200, 200, 200, 404, 503][self.random.random_range(0..5_usize)];

@@ -329,29 +329,6 @@ fn mails_that_wait_outlive_a_kill_and_a_stop_and_come_once() {
 }
 
 #[test]
-fn a_checkpoint_of_a_version_without_an_outbox_is_gone_on_from() {
-    let mut this = Restarted::new();
-    this.tables("key-0,sub-a\n");
-    this.configure(2, "");
-    this.send(21);
-    this.live_once();
-    let store = Store::open(&this.job.path("state")).unwrap();
-    let id = store.folders().unwrap().pop().unwrap();
-    let mut newest = store.read(id, store.manifest(id).unwrap().unwrap()).unwrap();
-    fs::remove_dir_all(this.job.path("state/checkpoints").join(id.name())).unwrap();
-    fs::remove_dir_all(this.job.path("state/outbox")).unwrap();
-    assert!(newest.parts.remove("outbox").is_some());
-    store.write(newest, id.nonce).unwrap();
-    drop(store);
-    this.send(7);
-    let live = this.start();
-    this.wait(&live);
-    let log = live.stop();
-    assert!(log.contains("goes on from a checkpoint") && !log.contains("may be sent again"), "{log}");
-    assert_eq!(this.calls(), this.expected());
-}
-
-#[test]
 fn a_state_whose_rows_can_not_be_read_ends_the_job_with_the_place() {
     let mut this = Restarted::new();
     this.tables("key-0,sub-a\n");

@@ -289,7 +289,6 @@ fn read(
     }
     // Parts are of a worker each, so another number of workers deals all rows anew.
     let before = (snapshot.workers == config.job.workers.get()).then(|| Arc::new(manifest));
-    let outbox = parts.remove(OUTBOX).map(|part| decode(OUTBOX, &part.blocks.concat())).transpose();
     let files = parts.remove(FILES).map(|part| decode(FILES, &part.blocks.concat())).transpose();
     let mut part = |name: &str| parts.remove(name).unwrap_or_default().blocks.concat();
     let input: InputMemory = decode(INPUT, &part(INPUT)).map_err(ReadError::Final)?;
@@ -299,7 +298,7 @@ fn read(
         tables: decode(TABLES, &part(TABLES)).map_err(ReadError::Final)?,
         alerts: AlertMemory {
             policy: decode(POLICY, &part(POLICY)).map_err(ReadError::Final)?,
-            outbox: outbox.map_err(ReadError::Final)?.unwrap_or_default(),
+            outbox: decode(OUTBOX, &part(OUTBOX)).map_err(ReadError::Final)?,
         },
         files: files.map_err(ReadError::Final)?,
         snapshot: Some(Arc::new(snapshot)),

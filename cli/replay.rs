@@ -166,7 +166,7 @@ pub(crate) fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
 fn files(args: &ReplayArgs, summary: &Summary) -> Vec<String> {
     let (shown, format) = (args.out.display(), args.format.name());
     let mut files = vec![format!(
-        "{shown} has a file of each view with rows, and their tables in SQL; summary.json there is this page for \
+        "{shown} has a file of each view with rows, and their tables in SQL; its summary.json has this page for \
          programs."
     )];
     if summary.dead_letters > 0 {

@@ -326,10 +326,10 @@ fn not_judged(run: &Run<'_>) -> Vec<NotJudged> {
         add(
             "history",
             format!(
-                "{} of {} have less than {} h between their first and last call, and aren't judged by their habits.",
+                "Keys with less than {} h between their first and last call aren't judged by their habits: {} of {}.",
+                JUDGED_AFTER_MS / HOUR_MS,
                 grouped(figures.young_keys),
-                counted(figures.keys, "key", "keys"),
-                JUDGED_AFTER_MS / HOUR_MS
+                counted(figures.keys, "key", "keys")
             ),
         );
     }

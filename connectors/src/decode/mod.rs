@@ -67,6 +67,7 @@ use sha2::{Digest, Sha256};
 pub use self::keys::KeyNames;
 pub(crate) use self::keys::SecretHash;
 pub(crate) use self::route::{cut, holds, redacted};
+pub(crate) use self::syslog::json_behind_syslog;
 pub use self::tally::{KEY_RULES, Tally};
 
 use self::cloudevents::CloudEvents;

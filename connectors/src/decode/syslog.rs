@@ -1,10 +1,11 @@
 //! JSON behind the head that syslog puts before a message. HAProxy and NGINX send their logs so, and a relay may keep
-//! it.
+//! it. An export of CloudWatch Logs puts a time there alone.
 //!
 //! ```text
 //! <134>Nov 20 12:44:15 gw-1 haproxy[7]: {..}                RFC 3164; rsyslog's files lack the number
 //! 2025-11-20T12:44:15.123+00:00 gw-1 nginx: @cee: {..}       rsyslog's files
 //! <134>1 2025-11-20T12:44:15.123Z gw-1 haproxy 7 - - {..}    RFC 5424
+//! 2025-11-20T12:44:15.123Z {..}                              files of an export of CloudWatch Logs
 //! ```
 //! Such a head ends before the first bracket of JSON, so callers can't write any of it.
 //!
@@ -15,7 +16,7 @@ use crate::time::rfc3339;
 const HEAD_BYTES: usize = 512;
 
 /// The JSON behind a head of syslog's, or `None` if there is no such head.
-pub(super) fn json_behind_syslog(line: &str) -> Option<&str> {
+pub(crate) fn json_behind_syslog(line: &str) -> Option<&str> {
     if !matches!(line.as_bytes().first()?, b'<' | b'0'..=b'9' | b'A'..=b'Z') {
         return None;
     }
@@ -32,13 +33,16 @@ pub(super) fn json_behind_syslog(line: &str) -> Option<&str> {
 }
 
 /// Returns whether a head is like `Nov 20 12:44:15 gw-1 haproxy[7]: `. The host may be missing, and the time may be RFC
-/// 3339.
+/// 3339. A time of RFC 3339 may stand alone.
 fn is_rfc3164(head: &str) -> bool {
     let bytes = head.as_bytes();
     let words = if bytes.first().is_some_and(u8::is_ascii_digit) {
         let Some((time, words)) = head.split_once(' ') else { return false };
         if rfc3339(time.as_bytes()).is_none() {
             return false;
+        }
+        if words.is_empty() {
+            return true;
         }
         words
     } else {
@@ -74,6 +78,7 @@ mod tests {
             "<190>Nov  2 12:44:15 nginx: ",
             "Nov 20 12:44:15 gw-1 kong:",
             "2025-11-20T12:44:15.123456+00:00 gw-1 haproxy[7]: @cee: ",
+            "2025-11-20T12:44:15.123Z ",
             "<134>1 2025-11-20T12:44:15Z gw-1 haproxy 7 - - ",
             "<134>1 - - haproxy - - [meta sequenceId=\"1\"] \u{feff}",
         ] {
@@ -94,6 +99,9 @@ mod tests {
             "Nov 20 12:44:15 gw-1 nginx",
             "Nov 20 12:44:15é gw-1 nginx: ",
             "2025-11-20T12:44:15Z stdout P ",
+            "2025-11-20T12:44:15Z",
+            "2025-11-20T12:44:15Z  ",
+            "2025-11-20 ",
             "<134>1 2025-11-20T12:44:15Z gw-1 haproxy 7 - ",
             "GET /",
         ] {

@@ -16,7 +16,7 @@ mod sniff;
 use std::mem;
 use std::slice;
 
-use keytide_config::{KeyFrom, Limits, Source, SourceKind};
+use keytide_config::{Format, KeyFrom, Limits, Source, SourceKind};
 use keytide_dataflow::model::{EventTime, Tick};
 
 use self::sniff::Sniffed;
@@ -138,7 +138,9 @@ impl Look {
     #[must_use]
     pub fn hints(&self, source: &Source) -> Vec<String> {
         let mut hints = Vec::new();
-        let is_odd = self.accepted < self.records() || self.tally.keyless >= self.accepted;
+        // A pattern of its own that reads every line is right, even if no line has a key.
+        let is_keyless = self.tally.keyless >= self.accepted && source.format != Format::Text;
+        let is_odd = self.accepted < self.records() || is_keyless;
         if let Some(looks) = self.sniffed.looks().filter(|looks| is_odd && looks.name != source.format.name())
         {
             hints.push(format!(

@@ -12,6 +12,7 @@ use flate2::read::MultiGzDecoder;
 use keytide_config::{Field, Source, Unit};
 use serde_json::{Map, Value};
 
+use crate::decode::json_behind_syslog;
 use crate::framing::{GZIP, unframed};
 
 /// The number of messages that are looked at.
@@ -87,13 +88,14 @@ impl Sniffed {
         }
         let Ok(message) = unframed(message) else { return self.count(FRAMED) };
         let text = String::from_utf8_lossy(message);
-        let values: Vec<Value> = serde_json::Deserializer::from_str(&text)
+        let text = json_behind_syslog(&text).unwrap_or(&text);
+        let values: Vec<Value> = serde_json::Deserializer::from_str(text)
             .into_iter()
             .take(RECORDS)
             .map_while(Result::ok)
             .collect();
         if !values.iter().any(|value| value.is_object() || value.is_array()) {
-            if let Some(looks) = of_text(&text) {
+            if let Some(looks) = of_text(text) {
                 self.count(looks);
             }
             return;

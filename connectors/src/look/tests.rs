@@ -89,6 +89,7 @@ fn another_format_is_told_by_its_lines() {
         (fixture("apisix_kafka_logger_default"), "`apisix`"),
         (fixture("kong_http_log"), "`kong`"),
         (fixture("aws_apigw_rest_access_log"), "`aws-apigateway`"),
+        (format!("2025-11-20T12:44:15.123Z {}", fixture("aws_apigw_rest_access_log")), "`aws-apigateway`"),
         (fixture("istio_envoy_default"), "`envoy`"),
         (fixture("nginx_json_log"), "`nginx`"),
         (r#"{"messageType":"DATA_MESSAGE","logEvents":[]}"#.to_owned(), "`cloudwatch`"),
@@ -122,6 +123,15 @@ fn another_format_is_told_by_its_lines() {
     }
     let (look, hints) = looked("format = \"combined\"\nkeys = { from = [\"user\"] }", COMBINED.as_bytes());
     assert_eq!((look.accepted, look.tally.found_by[0], hints), (1, 1, Vec::new()));
+    // As that of ingress-nginx, a pattern may begin like `combined`.
+    let pattern = r#"'$remote_addr - $remote_user [$time_local] "$request" $status $body_bytes_sent "$http_referer" "$http_user_agent" $request_time'"#;
+    let text = format!("format = \"text\"\npattern = {pattern}\nkeys = {{ from = [\"header:x-api-key\"] }}");
+    let line = format!("{} 0.034\n", COMBINED.trim_end());
+    let (look, hints) = looked(&text, line.as_bytes());
+    assert_eq!((look.accepted, look.tally.keyless, hints), (1, 1, Vec::new()));
+    let (look, hints) = looked(&text, COMBINED.as_bytes());
+    let told = "lines look like `combined`, and the format is `text`".to_owned();
+    assert_eq!((look.accepted, hints), (0, vec![told]));
 }
 
 #[test]

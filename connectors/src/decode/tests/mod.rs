@@ -991,6 +991,7 @@ fn records_around_records() {
         fluent("log", &format!(r#"{line},"message":"[info] handled""#)),
         fluent("message", &format!(r#"{text},"request_uri":"/var/log/k.log""#)),
         format!("<190>Nov 20 12:44:15 gw-1 nginx: {line}"),
+        format!("2025-11-20T12:44:15.123Z {line}"),
         fluent("log", &serde_json::to_string(&format!("Nov 20 12:44:15 gw-1 nginx[7]: {line}")).unwrap()),
         format!("\0\0\0\0\x07{line}"),
         format!("\0\0\0\n\x07 [{line}]"),

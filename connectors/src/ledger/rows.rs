@@ -1,12 +1,16 @@
 //! Rows of ticks that are to be committed together, kept until they are.
 //!
-//! A transaction that is aborted is sent again as it was. So its rows stay until they are known to be committed. All bytes
-//! are in one buffer, and a row costs 48 bytes beside its own.
+//! A transaction that is aborted is sent again as it was. So its rows stay until they are known to be committed. Their bytes
+//! are in chunks: one buffer that grows would be copied again and again. A row costs 48 bytes beside its own.
 
 use keytide_dataflow::model::Tick;
 
 /// The value's length of a row that has none.
 const NO_VALUE: u32 = u32::MAX;
+/// The bytes of a chunk. A row that is larger has a chunk for itself.
+const CHUNK_BYTES: usize = 1 << 20;
+/// The number of chunks whose memory is kept for later rows.
+const SPARE_CHUNKS: usize = 32;
 
 /// A row on its way to a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,16 +34,21 @@ pub struct KeptHeaders<'a>(&'a [u8]);
 /// Rows of ticks, in the order in which they are sent.
 #[derive(Clone, Debug, Default)]
 pub struct KeptRows {
-    bytes: Vec<u8>,
+    /// The chunks that have rows.
+    chunks: Vec<Vec<u8>>,
+    spare: Vec<Vec<u8>>,
+    /// The bytes in all chunks.
+    bytes: usize,
     index: Vec<Place>,
 }
 
-/// The place of a row: its key, value and headers follow one another in the buffer.
+/// The place of a row: its key, value and headers follow one another in its chunk.
 #[derive(Clone, Copy, Debug)]
 struct Place {
     id: u128,
     tick: Tick,
-    start: usize,
+    chunk: u32,
+    start: u32,
     key: u32,
     value: u32,
     headers: u32,
@@ -64,37 +73,57 @@ impl KeptRows {
             let short = u32::try_from(length).ok().filter(|&length| length != NO_VALUE);
             short.expect("a part of a row has less than 4 GiB")
         };
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(key);
-        self.bytes.extend_from_slice(value.unwrap_or_default());
-        let before = self.bytes.len();
+        let value_bytes = value.unwrap_or_default();
+        let chunk = self.chunk(key.len() + value_bytes.len());
+        let start = chunk.len();
+        chunk.extend_from_slice(key);
+        chunk.extend_from_slice(value_bytes);
+        let before = chunk.len();
         for (name, value) in headers {
             for text in [name, value] {
-                self.bytes.extend_from_slice(&length(text.len()).to_le_bytes());
-                self.bytes.extend_from_slice(text.as_bytes());
+                chunk.extend_from_slice(&length(text.len()).to_le_bytes());
+                chunk.extend_from_slice(text.as_bytes());
             }
         }
+        let (headers, end) = (length(chunk.len() - before), chunk.len());
+        self.bytes += end - start;
         self.index.push(Place {
             id,
             tick,
-            start,
+            chunk: length(self.chunks.len() - 1),
+            start: length(start),
             key: length(key.len()),
             value: value.map_or(NO_VALUE, |value| length(value.len())),
-            headers: length(self.bytes.len() - before),
+            headers,
             topic: length(topic),
         });
     }
 
-    /// Forgets all rows, and keeps the memory for the next ones.
+    /// Returns a chunk that has room for so many bytes, or an empty one.
+    fn chunk(&mut self, bytes: usize) -> &mut Vec<u8> {
+        let has_room = self.chunks.last().is_some_and(|chunk| chunk.len() + bytes <= CHUNK_BYTES);
+        if !has_room {
+            let chunk = self.spare.pop().unwrap_or_else(|| Vec::with_capacity(CHUNK_BYTES));
+            self.chunks.push(chunk);
+        }
+        self.chunks.last_mut().expect("there is one now")
+    }
+
+    /// Forgets all rows, and keeps some of the memory for the next ones.
     pub fn clear(&mut self) {
-        self.bytes.clear();
+        let room = SPARE_CHUNKS.saturating_sub(self.spare.len());
+        self.spare
+            .extend(self.chunks.drain(..).filter(|chunk| chunk.capacity() <= 2 * CHUNK_BYTES).take(room));
+        self.spare.iter_mut().for_each(Vec::clear);
+        self.bytes = 0;
         self.index.clear();
+        self.index.shrink_to(SPARE_CHUNKS * CHUNK_BYTES / size_of::<Place>());
     }
 
     /// Returns the bytes that the rows take.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.bytes.len() + self.index.len() * size_of::<Place>()
+        self.bytes + self.index.len() * size_of::<Place>()
     }
 
     /// Returns the number of rows.
@@ -112,7 +141,8 @@ impl KeptRows {
     /// Returns the rows in their order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = KeptRow<'_>> {
         self.index.iter().map(|place| {
-            let (key, rest) = self.bytes[place.start..].split_at(place.key as usize);
+            let chunk = &self.chunks[place.chunk as usize];
+            let (key, rest) = chunk[place.start as usize..].split_at(place.key as usize);
             let has_value = place.value != NO_VALUE;
             let (value, rest) = rest.split_at(if has_value { place.value as usize } else { 0 });
             KeptRow {
@@ -175,5 +205,25 @@ mod tests {
         assert!(rows.bytes() > 3 * size_of::<Place>());
         rows.clear();
         assert!(rows.is_empty() && rows.bytes() == 0);
+    }
+
+    #[test]
+    fn rows_of_any_size_come_back_from_as_many_chunks_as_they_need_also_in_memory_that_is_used_again() {
+        let mut rows = KeptRows::default();
+        for round in 1..3_u8 {
+            // Rows that fill chunks to the last byte, one that is larger, and small ones behind it.
+            let sizes = [CHUNK_BYTES / 3; 7].into_iter().chain([CHUNK_BYTES, 0, 3 * CHUNK_BYTES, 1, 2]);
+            let values: Vec<Vec<u8>> = (round..).zip(sizes).map(|(fill, size)| vec![fill; size]).collect();
+            for value in &values {
+                rows.push(0, 1, 0, b"", Some(value), [("name", "value")]);
+            }
+            let header = 4 + "name".len() + 4 + "value".len();
+            let bytes: usize = values.iter().map(|value| value.len() + header).sum();
+            assert_eq!(rows.bytes(), bytes + values.len() * size_of::<Place>());
+            assert!(rows.iter().map(|row| row.value.unwrap()).eq(values.iter().map(Vec::as_slice)));
+            assert!(rows.iter().all(|row| row.headers.eq([("name", &b"value"[..])])));
+            rows.clear();
+        }
+        assert!(rows.spare.iter().all(|chunk| chunk.is_empty() && chunk.capacity() <= 2 * CHUNK_BYTES));
     }
 }

@@ -407,9 +407,8 @@ impl KafkaLedger {
     fn wait(&self) -> Result<Answer, LedgerError> {
         let Some(producer) = &self.producer else { return Ok(Answer::Failed) };
         loop {
+            // A report that isn't served counts as in flight.
             let in_flight = producer.in_flight_count();
-            // Reports of records that were refused come before the count falls.
-            serve(producer);
             if let Some(answer) = self.look_around(producer)? {
                 return Ok(answer);
             }

@@ -10,7 +10,10 @@ of a job that has run for two days then. After that come calls of this moment, a
     MiB         resident memory
     state       keytide_state_bytes in all, and those of them that are request ids
     out         records and bytes that the broker acknowledged, before compression, and what the job's topics are on disk
-    checkpoint  bytes of the newest one
+    checkpoint  bytes of the newest one, bytes that were written for all since the line before and how many these were, and how
+                long the newest took and paused a worker
+
+With --kill the job is killed at the end and started again; the clock runs from the kill to the first new tick that is committed.
 """
 
 import argparse
@@ -33,6 +36,7 @@ arguments.add_argument("--keys", type=int, required=True)
 arguments.add_argument("--minutes", type=int, default=10)
 arguments.add_argument("--history", type=int, default=0, help="hours of calls before now")
 arguments.add_argument("--no-state", action="store_true", help="a job without [state], so at least once")
+arguments.add_argument("--kill", action="store_true", help="kill the job at the end, and start it again")
 options = arguments.parse_args()
 
 brokers = os.environ["KEYTIDE_TEST_BROKERS"]
@@ -147,7 +151,11 @@ def main() -> None:
                     f"  state {now['keytide_state_bytes'] / MIB:5.0f} MiB, ids {now.get('state dedupe', 0) / MIB:.1f}"
                     f"  out {since['keytide_sink_records_total']:8,.0f} records"
                     f" {since['keytide_sink_bytes_total'] / MIB:6.1f} MiB, {disk_now - disk:6.1f} on disk"
-                    f"  checkpoint {now.get('keytide_checkpoint_bytes', 0) / MIB:.1f} MiB",
+                    f"  checkpoint {now.get('keytide_checkpoint_bytes', 0) / MIB:.1f} MiB,"
+                    f" written {since.get('keytide_checkpoint_written_bytes_total', 0) / MIB:.1f}"
+                    f" for {since.get('keytide_checkpoints_total', 0):.0f}"
+                    f" in {now.get('keytide_checkpoint_seconds', 0):.2f} s,"
+                    f" pause {now.get('keytide_checkpoint_pause_seconds', 0):.3f} s",
                     flush=True,
                 )
                 before, spent, disk = now, spent_now, disk_now
@@ -155,6 +163,23 @@ def main() -> None:
                 ((value, name) for name, value in now.items() if name.startswith("state ")), reverse=True
             )
             print(", ".join(f"{name.removeprefix('state ')} {value / MIB:.1f} MiB" for value, name in parts))
+            if options.kill:
+                number = metrics(port)["keytide_ledger_tick_number"]
+                job.kill()
+                job.wait()
+                began = time.monotonic()
+                job = subprocess.Popen([options.keytide, "run", config])
+                while True:
+                    now = metrics(port)
+                    if now.get("keytide_ledger_tick_number", 0) > number and now.get("keytide_commits_total", 0) > 0:
+                        break
+                    if job.poll() is not None:
+                        sys.exit(f"the job ended with {job.returncode}")
+                    time.sleep(0.05)
+                print(
+                    f"killed: {time.monotonic() - began:.1f} s to a new tick that is committed, with"
+                    f" {now['keytide_replayed_ticks_total']:.0f} ticks made again"
+                )
         finally:
             for process in filter(None, (traffic, job)):
                 if process.poll() is None:

@@ -66,12 +66,14 @@ pub struct CheckpointStats {
     pub written_bytes: AtomicU64,
     /// The time that the newest checkpoint took from its cut, in ms.
     pub took_ms: AtomicU64,
+    /// The longest pause of a worker for it, in ms.
+    pub pause_ms: AtomicU64,
 }
 
 /// A part of a checkpoint from one thread.
 pub(super) enum Piece {
-    /// The states of a worker at the end of a tick.
-    States { tick: Tick, snapshot: Snapshot },
+    /// The states of a worker at the end of a tick, and how long it paused to encode them.
+    States { tick: Tick, snapshot: Snapshot, took: Duration },
     /// The memory of policy and outbox, and that of the sink's files, at the end of a tick.
     Results { tick: Tick, alerts: Box<AlertMemory>, files: Option<FilesMemory> },
     /// All ticks up to this one are in the ledger.
@@ -113,6 +115,8 @@ struct Gathering {
     begun: Instant,
     /// The workers whose states are in.
     workers: usize,
+    /// The longest pause of one.
+    pause: Duration,
     snapshot: Snapshot,
     results: Option<(Box<AlertMemory>, Option<FilesMemory>)>,
 }
@@ -128,9 +132,10 @@ impl CheckpointWriter {
         let mut written: VecDeque<(Stored, Option<FilesMemory>)> = VecDeque::new();
         for piece in pieces {
             match piece {
-                Piece::States { tick, snapshot } => {
+                Piece::States { tick, snapshot, took } => {
                     let of_tick = of_tick(&mut gathering, tick);
                     of_tick.workers += 1;
+                    of_tick.pause = of_tick.pause.max(took);
                     of_tick.snapshot.merge(snapshot);
                 }
                 Piece::Results { tick, alerts, files } => {
@@ -184,7 +189,7 @@ impl CheckpointWriter {
     }
 
     fn write(&mut self, gathering: Gathering) -> Result<Option<(Stored, Option<FilesMemory>)>, StoreError> {
-        let Gathering { tick, begun, snapshot, results, .. } = gathering;
+        let Gathering { tick, begun, pause, snapshot, results, workers: _ } = gathering;
         let (alerts, files) = results.unwrap_or_default();
         let AlertMemory { policy, outbox } = *alerts;
         let Some((input, tables)) = self.live.take_checkpoint() else {
@@ -237,7 +242,9 @@ impl CheckpointWriter {
                 stats.bytes.store(bytes, Ordering::Relaxed);
                 stats.written_bytes.fetch_add(new_bytes, Ordering::Relaxed);
                 stats.took_ms.store(ms, Ordering::Relaxed);
-                tracing::debug!(tick = time(tick), bytes, new_bytes, ms, "a checkpoint is written");
+                let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+                stats.pause_ms.store(pause_ms, Ordering::Relaxed);
+                tracing::debug!(tick = time(tick), bytes, new_bytes, ms, pause_ms, "a checkpoint is written");
                 let manifest = Arc::new(manifest);
                 self.before = Some(Arc::clone(&manifest));
                 Ok(Some((Stored { id, manifest, outbox: Some(outbox.position()) }, files)))
@@ -259,6 +266,7 @@ fn of_tick(gathering: &mut Option<Gathering>, tick: Tick) -> &mut Gathering {
             tick,
             begun: Instant::now(),
             workers: 0,
+            pause: Duration::ZERO,
             snapshot: Snapshot::default(),
             results: None,
         });

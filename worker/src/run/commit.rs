@@ -21,7 +21,6 @@ use keytide_dataflow::model::Tick;
 
 use super::checkpoint::CheckpointStats;
 use super::patience::Patience;
-use super::publish::PublishEvent;
 use crate::exit::Exit;
 
 /// How long to wait before inputs that can't be stored are tried again.
@@ -121,8 +120,8 @@ impl Drop for Committer {
 }
 
 impl Committer {
-    /// Makes the committer of a ledger that is claimed, of a job that makes `to_replay` ticks again. `events` gets the
-    /// batches that are committed.
+    /// Makes the committer of a ledger that is claimed, of a job that makes `to_replay` ticks again. `done` gets the batches
+    /// that are committed, on the ledger's thread.
     ///
     /// # Errors
     /// If the thread can't be started.
@@ -133,7 +132,7 @@ impl Committer {
         promise: Promise,
         to_replay: u64,
         (stats, checkpoints): (&Arc<LedgerStats>, &Arc<CheckpointStats>),
-        events: Sender<PublishEvent>,
+        done: impl Fn(Result<Batch, LedgerError>) + Send + 'static,
     ) -> io::Result<Self> {
         let claim = ledger.claimed().expect("a ledger is claimed before the first tick");
         let life = (claim.generation, claim.nonce);
@@ -143,7 +142,7 @@ impl Committer {
         let (batches, received) = mpsc::channel();
         let thread = LedgerThread { ledger, patience, stats: Arc::clone(&stats), checkpoints, forgotten: 0 };
         let thread =
-            thread::Builder::new().name("ledger".to_owned()).spawn(move || thread.run(&received, &events))?;
+            thread::Builder::new().name("ledger".to_owned()).spawn(move || thread.run(&received, done))?;
         Ok(Self {
             batches: Some(batches),
             thread: Some(thread),
@@ -301,12 +300,11 @@ struct LedgerThread {
 
 impl LedgerThread {
     /// Commits until no more batches can come, or one can't be committed.
-    fn run(mut self, batches: &Receiver<Batch>, events: &Sender<PublishEvent>) {
+    fn run(mut self, batches: &Receiver<Batch>, done: impl Fn(Result<Batch, LedgerError>)) {
         for batch in batches {
             let outcome = self.commit(batch);
             let is_over = outcome.is_err();
-            // The publisher is gone if the sinks failed.
-            let _ = events.send(PublishEvent::Committed(outcome));
+            done(outcome);
             if is_over {
                 return;
             }

@@ -302,7 +302,11 @@ impl LiveJob {
                 let stats = (&handle.ledger, &handle.checkpoints);
                 let ledger = (ledger, patience);
                 let events = events.clone();
-                let committer = Committer::start(ledger, store, made_by, promise, to_replay, stats, events)?;
+                let done = move |batch| {
+                    // The publisher is gone if the sinks failed.
+                    let _ = events.send(PublishEvent::Committed(batch));
+                };
+                let committer = Committer::start(ledger, store, made_by, promise, to_replay, stats, done)?;
                 (Pieces::new(sender), Some(thread), Some(committer))
             }
         };

@@ -254,7 +254,8 @@ impl JobSample {
     }
 
     fn checkpoints(&self, page: &mut Page<'_>) -> fmt::Result {
-        let CheckpointCounts { written, failed, tick, bytes, written_bytes, took_ms } = self.checkpoints;
+        let CheckpointCounts { written, failed, tick, bytes, written_bytes, took_ms, pause_ms } =
+            self.checkpoints;
         page.counter("checkpoints", "Checkpoints that were written", written)?;
         page.counter("checkpoint_failures", "Checkpoints that could not be written", failed)?;
         let what = "Bytes that were written for checkpoints: parts that changed";
@@ -263,6 +264,8 @@ impl JobSample {
         let age = newest(seconds(self.now.saturating_sub(tick)));
         page.gauges("checkpoint_age_seconds", "Age of the newest checkpoint", age)?;
         page.gauges("checkpoint_seconds", "How long the newest checkpoint took", newest(seconds(took_ms)))?;
+        let what = "How long a worker paused for the newest checkpoint at most";
+        page.gauges("checkpoint_pause_seconds", what, newest(seconds(pause_ms)))?;
         let bytes = (tick > 0).then_some((NONE, bytes));
         page.gauges("checkpoint_bytes", "Bytes of the newest checkpoint", bytes)
     }
@@ -529,6 +532,7 @@ mod tests {
             bytes: 50,
             written_bytes: 149,
             took_ms: 51_000,
+            pause_ms: 150_000,
         };
         sample.ledger = LedgerCounts {
             number: 52,
@@ -698,6 +702,9 @@ keytide_checkpoint_age_seconds 49.0
 # HELP keytide_checkpoint_seconds How long the newest checkpoint took.
 # TYPE keytide_checkpoint_seconds gauge
 keytide_checkpoint_seconds 51.0
+# HELP keytide_checkpoint_pause_seconds How long a worker paused for the newest checkpoint at most.
+# TYPE keytide_checkpoint_pause_seconds gauge
+keytide_checkpoint_pause_seconds 150.0
 # HELP keytide_checkpoint_bytes Bytes of the newest checkpoint.
 # TYPE keytide_checkpoint_bytes gauge
 keytide_checkpoint_bytes 50

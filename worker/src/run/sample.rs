@@ -74,6 +74,8 @@ pub(super) struct CheckpointCounts {
     pub(super) written_bytes: u64,
     /// How long the newest one took, in ms.
     pub(super) took_ms: u64,
+    /// The longest pause of a worker for it, in ms.
+    pub(super) pause_ms: u64,
 }
 
 /// Counts of a ledger so far, which are all 0 without `[state]`.
@@ -153,6 +155,7 @@ impl JobSample {
                 bytes: load(&job.checkpoints.bytes),
                 written_bytes: load(&job.checkpoints.written_bytes),
                 took_ms: load(&job.checkpoints.took_ms),
+                pause_ms: load(&job.checkpoints.pause_ms),
             },
             ledger: LedgerCounts {
                 number: load(&job.ledger.number),

@@ -4,10 +4,10 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use keytide_connectors::input::Message;
-use keytide_connectors::live::Live;
+use keytide_connectors::live::{Live, LiveError};
 use keytide_dataflow::model::Tick;
 use keytide_dataflow::state::{Snapshot, SnapshotRequest};
 use keytide_dataflow::{Dataflow, Options, render};
@@ -41,8 +41,9 @@ pub(super) fn work(
     let dataflow = match dataflow {
         Ok(dataflow) => dataflow,
         Err(error) => {
-            // The job doesn't wait for a checkpoint to which this worker adds nothing.
+            // The job doesn't wait for a checkpoint to which this worker adds nothing, nor the others for this one.
             live.fail(error.into());
+            drop_dataflows(worker);
             return pieces.send(Piece::GivenUp);
         }
     };
@@ -76,6 +77,9 @@ pub(super) fn work(
             }
         }
         if idle {
+            if is_given_up(live) {
+                return drop_dataflows(worker);
+            }
             worker.step_or_park(Some(PARK));
         } else {
             worker.step();
@@ -87,9 +91,24 @@ pub(super) fn work(
     }
     this.dataflow = None;
     while !this.probe.done() {
+        if is_given_up(live) {
+            return drop_dataflows(worker);
+        }
         worker.step_or_park(Some(PARK));
     }
     this.hand_over();
+}
+
+/// Returns whether another worker couldn't take its states in. Then no tick ends.
+fn is_given_up(live: &Live) -> bool {
+    live.error().is_some_and(|error| matches!(*error, LiveError::Restore(_)))
+}
+
+/// Drops a dataflow that never ends, since another worker has none.
+fn drop_dataflows(worker: &mut Worker) {
+    for dataflow in worker.installed_dataflows() {
+        worker.drop_dataflow(dataflow);
+    }
 }
 
 struct LiveWorker<'a> {
@@ -182,7 +201,9 @@ impl LiveWorker<'_> {
             if let Some((_, request)) = self.checkpoint.take_if(|(of, _)| *of == tick) {
                 output.checkpoint = true;
                 if let Some(dataflow) = &self.dataflow {
-                    self.pieces.send(Piece::States { tick, snapshot: dataflow.states().snapshot(request) });
+                    let begun = Instant::now();
+                    let snapshot = dataflow.states().snapshot(request);
+                    self.pieces.send(Piece::States { tick, snapshot, took: begun.elapsed() });
                 }
                 self.take_early();
             }

@@ -568,7 +568,7 @@ fn a_damaged_checkpoint_is_passed_over_and_the_ticks_since_are_made_again() {
     live.stop();
     let folders = fs::read_dir(this.job.path("state/checkpoints")).unwrap();
     let newest = folders.map(|entry| entry.unwrap().path()).max().unwrap();
-    let usage = newest.join("state-usage");
+    let usage = newest.join("state-usage-rest");
     let mut bytes = read(&usage);
     bytes[0] ^= 1;
     fs::write(&usage, bytes).unwrap();

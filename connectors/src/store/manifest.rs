@@ -1,12 +1,33 @@
-//! The manifest of a checkpoint, a JSON object that people can read.
+//! The manifest of a checkpoint, a JSON object that people can read, and the name of its folder.
 
 use std::collections::BTreeMap;
 
 use keytide_dataflow::model::Tick;
 use serde::{Deserialize, Serialize};
 
-use super::CheckpointId;
 use super::seal::checksum;
+
+/// The tick and the life of the job that an object is of. Its name has 16 digits, a dash, and 16 hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CheckpointId {
+    pub tick: Tick,
+    /// The random number of the life that made it.
+    pub nonce: u64,
+}
+
+impl CheckpointId {
+    /// Returns the name, by which objects are in the order of their ticks.
+    #[must_use]
+    pub fn name(self) -> String {
+        format!("{:016}-{:016x}", self.tick, self.nonce)
+    }
+
+    pub(super) fn named(name: &str) -> Option<Self> {
+        let (tick, nonce) = name.split_once('-')?;
+        let folder = Self { tick: tick.parse().ok()?, nonce: u64::from_str_radix(nonce, 16).ok()? };
+        (folder.name() == name).then_some(folder)
+    }
+}
 
 /// The content of a manifest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -53,7 +53,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use keytide_config::{Secret, StatePlace};
-use keytide_dataflow::model::Tick;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutPayload};
@@ -61,7 +60,7 @@ use tokio::runtime::Runtime;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 pub(crate) use self::ledger::LedgerObject;
-pub use self::manifest::{CheckpointInfo, Manifest, PartInfo};
+pub use self::manifest::{CheckpointId, CheckpointInfo, Manifest, PartInfo};
 use self::refusal::{brief, refusal};
 use crate::fail_point::fail_point;
 
@@ -82,28 +81,6 @@ pub struct Checkpoint {
     pub parts: BTreeMap<String, CheckpointPart>,
     /// The names of parts that are those of the checkpoint before. A checkpoint that was read has none.
     pub unchanged: Vec<String>,
-}
-
-/// The tick and the life of the job that an object is of. Its name has 16 digits, a dash, and 16 hexadecimal digits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct CheckpointId {
-    pub tick: Tick,
-    /// The random number of the life that made it.
-    pub nonce: u64,
-}
-
-impl CheckpointId {
-    /// Returns the name, by which objects are in the order of their ticks.
-    #[must_use]
-    pub fn name(self) -> String {
-        format!("{:016}-{:016x}", self.tick, self.nonce)
-    }
-
-    fn named(name: &str) -> Option<Self> {
-        let (tick, nonce) = name.split_once('-')?;
-        let folder = Self { tick: tick.parse().ok()?, nonce: u64::from_str_radix(nonce, 16).ok()? };
-        (folder.name() == name).then_some(folder)
-    }
 }
 
 /// A part of a checkpoint.

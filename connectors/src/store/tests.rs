@@ -1,5 +1,6 @@
 use std::fs;
 
+use keytide_dataflow::model::Tick;
 use tempfile::tempdir;
 
 use super::*;

@@ -145,6 +145,8 @@ impl SeenRequests {
         let counted_from = Level::Month.held_from(watermark);
         let forgotten = |since: EventTime| since + horizon_ms < watermark;
         let proven = |event: &AccessEvent| !(event.request.is_some() && forgotten(event.time));
+        // From when an id is remembered.
+        let since = |event: &AccessEvent| event.time.max(watermark);
         let counts_unproven = state.unproven == Unproven::Count;
         let admissible =
             |event: &AccessEvent| event.time >= counted_from && (counts_unproven || proven(event));
@@ -177,7 +179,7 @@ impl SeenRequests {
                     continue;
                 }
                 let id = halves(event.request);
-                let now = SeenRequest::new(event.request, event.time.max(watermark), state.tag);
+                let now = SeenRequest::new(event.request, since(event), state.tag);
                 match state.seen.entry(id[1], |seen| seen.id == id, |seen| seen.id[1]) {
                     hashbrown::hash_table::Entry::Vacant(vacant) => {
                         vacant.insert(now);
@@ -224,7 +226,7 @@ impl SeenRequests {
             counts.events += 1;
             if event.request.is_some() {
                 let snapshot = state.snapshot;
-                let span = state.span(event.time.max(watermark));
+                let span = state.span(since(event));
                 span.changed = snapshot;
                 if let Some(listed) = &mut span.listed {
                     listed.push(halves(event.request));

@@ -178,7 +178,7 @@ fn a_write_that_fails_anywhere_leaves_the_checkpoint_before_or_a_whole_one_and_t
             let third = with_manifest(store.write(small(3_000), 1, None).unwrap());
             assert_eq!(restored(&store), Some(small(3_000)));
             let kept = [first, third];
-            store.retain(&kept).unwrap();
+            store.retain(&kept, &[]).unwrap();
             let folders: BTreeSet<CheckpointId> =
                 store.checkpoint_objects().unwrap().into_iter().map(|(folder, _)| folder).collect();
             assert_eq!(

@@ -83,6 +83,9 @@ pub struct Checkpoint {
     pub unchanged: Vec<String>,
 }
 
+/// A checkpoint that stays, and the manifest that says which objects it needs.
+pub type KeptCheckpoint = (CheckpointId, Arc<Manifest>);
+
 /// A part of a checkpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CheckpointPart {
@@ -280,9 +283,7 @@ impl Store {
         let folder = folder.name();
         let mut by_object: BTreeMap<String, Vec<(String, PartInfo)>> = BTreeMap::new();
         for (name, info) in manifest.parts {
-            let object =
-                if info.object.is_empty() { format!("{folder}/{name}") } else { info.object.clone() };
-            by_object.entry(object).or_default().push((name, info));
+            by_object.entry(info.object.clone()).or_default().push((name, info));
         }
         let mut parts = BTreeMap::new();
         for (object, of_object) in by_object {
@@ -335,14 +336,14 @@ impl Store {
         Ok(Some(manifest))
     }
 
-    /// Deletes all checkpoints but those that are `kept`, the objects that only others have parts in, and the inputs of
-    /// ticks up to the oldest of these.
+    /// Deletes all checkpoints but those that count and are `kept`, and those that will count and are `written`. Objects go
+    /// that only others have parts in, and the inputs of ticks up to the oldest that is kept.
     ///
     /// # Errors
     /// If an object can't be deleted.
-    pub fn retain(&self, kept: &[(CheckpointId, Arc<Manifest>)]) -> Result<(), StoreError> {
+    pub fn retain(&self, kept: &[KeptCheckpoint], written: &[KeptCheckpoint]) -> Result<(), StoreError> {
         let newest = kept.iter().map(|(id, _)| id.tick).max();
-        let manifests = kept.iter().map(|(_, manifest)| manifest);
+        let manifests = kept.iter().chain(written).map(|(_, manifest)| manifest);
         let needed: HashSet<&str> =
             manifests.flat_map(|manifest| manifest.parts.values().map(|part| &*part.object)).collect();
         // Manifests go first, so that no half of a checkpoint passes for a whole one.
@@ -351,7 +352,7 @@ impl Store {
             .into_iter()
             .partition(|(_, object)| object.filename() == Some(MANIFEST));
         for (folder, object) in manifests.into_iter().chain(others) {
-            // What is newer belongs to a younger life, if this one was superseded and doesn't know it yet.
+            // What is newer may be a younger life's, if this one was superseded and doesn't know it yet.
             let is_kept = kept.iter().any(|(id, _)| *id == folder);
             let name = object.filename().unwrap_or_default();
             if is_kept

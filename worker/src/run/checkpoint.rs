@@ -176,9 +176,10 @@ impl CheckpointWriter {
         if let Some(oldest) = kept.front() {
             self.stats.oldest.store(oldest.manifest.info.number, Ordering::Relaxed);
         }
-        let needed = kept.iter().chain(written.iter().map(|(stored, _)| stored));
-        let needed: Vec<_> = needed.map(|stored| (stored.id, Arc::clone(&stored.manifest))).collect();
-        if let Err(error) = self.store.retain(&needed) {
+        let of = |stored: &Stored| (stored.id, Arc::clone(&stored.manifest));
+        let counted: Vec<_> = kept.iter().map(of).collect();
+        let others: Vec<_> = written.iter().map(|(stored, _)| of(stored)).collect();
+        if let Err(error) = self.store.retain(&counted, &others) {
             tracing::warn!("old checkpoints can't be deleted, it is tried again after the next one: {error}");
         } else if let Some((claims, position)) =
             self.claims.as_ref().zip(kept.front().and_then(|of| of.outbox))

@@ -1,6 +1,6 @@
 //! The topic of a ledger. It is created if it is missing, and checked if it exists.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use keytide_config::KafkaSink;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
@@ -12,6 +12,8 @@ use crate::ledger::error::LedgerError;
 
 /// How long one request may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// How long to wait before brokers are asked again for a topic that was created.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// The size of a segment. Only closed segments are compacted, and a start reads the topic whole.
 const SEGMENT_BYTES: &str = "16777216";
 
@@ -21,7 +23,7 @@ pub(super) fn prepare(sink: &KafkaSink, name: &str) -> Result<Option<usize>, Led
         return Ok(found);
     }
     create(&admin_client(&sink.client)?, sink, name)?;
-    check_rights(&Topic::open(&sink.client, name)?)?;
+    wait_until_known(&Topic::open(&sink.client, name)?)?;
     // Not every broker knows its settings at once.
     Ok(Some(LEDGER_RECORD_BYTES))
 }
@@ -65,6 +67,20 @@ pub(crate) fn look(sink: &KafkaSink, name: &str) -> Result<Option<Option<usize>>
         return Err(LedgerError::CleanupPolicy { brokers, topic, found });
     }
     Ok(Some(value("max.message.bytes").and_then(|bytes| bytes.parse().ok())))
+}
+
+/// Checks the rights on a topic that was created. A broker may learn of it later than the one that created it.
+fn wait_until_known(lookup: &Topic) -> Result<(), LedgerError> {
+    let started = Instant::now();
+    loop {
+        let partitions = lookup.partitions().map_err(LedgerError::from);
+        match partitions.and_then(|_| check_rights(lookup)) {
+            Err(LedgerError::Kafka(KafkaError::NoTopic { .. })) if started.elapsed() < TIMEOUT => {
+                std::thread::park_timeout(LOOK_AGAIN);
+            }
+            known => return known,
+        }
+    }
 }
 
 fn check_rights(lookup: &Topic) -> Result<(), LedgerError> {

@@ -229,7 +229,8 @@ impl Job {
         let started = Instant::now();
         while !done(self) {
             if let Some(status) = self.child.try_wait()? {
-                let log = fs::read_to_string(&self.log)?;
+                let mut log = String::new();
+                File::open(&self.log)?.take(1 << 16).read_to_string(&mut log)?;
                 bail!("the job ended ({status}) while {what} was waited for:\n{log}");
             }
             ensure!(started.elapsed() < PATIENCE, "{what} was waited for in vain");

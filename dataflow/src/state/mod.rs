@@ -9,7 +9,7 @@
 //! let registered = keytide_dataflow::state::Registered(hidden);
 //! ```
 //!
-//! State is stored and restored as rows in [parts](parts). Each row names its worker, so any number of workers can read
+//! State is stored and restored as rows in parts, see `parts.rs`. Each row names its worker, so any number of workers can read
 //! the rows of any other number. Arrangements of differential dataflow aren't registered: they are functions of
 //! the registered states upstream. These states re-issue their rows at the first tick after a restore.
 

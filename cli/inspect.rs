@@ -139,8 +139,8 @@ impl Inspection {
 /// Sums up parts, their rows and their bytes by the name of their object, over the checkpoints in which that is.
 fn by_object(manifest: &Manifest) -> BTreeMap<&str, (u64, u64, u64)> {
     let mut sums = BTreeMap::new();
-    for (name, part) in &manifest.parts {
-        let object = part.object.rsplit_once('/').map_or(&**name, |(_, object)| object);
+    for part in manifest.parts.values() {
+        let object = part.object.rsplit_once('/').map_or(&*part.object, |(_, object)| object);
         let (parts, rows, bytes) = sums.entry(object).or_insert((0, 0, 0));
         *parts += 1;
         *rows += part.rows;

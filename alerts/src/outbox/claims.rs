@@ -87,7 +87,7 @@ pub(super) enum Settled {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Event {
+pub(super) enum ClaimEvent {
     Life,
     /// A mail or request is about to be tried. `item` holds its number, recipient, transitions and date.
     Claim {
@@ -103,25 +103,25 @@ pub(super) enum Event {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Entry {
+pub(super) struct ClaimEntry {
     format: u32,
     /// A random number that tells the life that wrote it from all others.
     life: u64,
     /// The time at which it was written, in milliseconds since 1970.
     pub(super) at_ms: u64,
-    pub(super) event: Event,
+    pub(super) event: ClaimEvent,
 }
 
-impl Entry {
+impl ClaimEntry {
     fn bytes(&self) -> Vec<u8> {
         postcard::to_stdvec(self).expect("plain data can be written to memory")
     }
 
     fn kind(&self) -> EntryKind {
         match self.event {
-            Event::Life => EntryKind::Life,
-            Event::Claim { .. } => EntryKind::Claim,
-            Event::Outcome { .. } => EntryKind::Outcome,
+            ClaimEvent::Life => EntryKind::Life,
+            ClaimEvent::Claim { .. } => EntryKind::Claim,
+            ClaimEvent::Outcome { .. } => EntryKind::Outcome,
         }
     }
 }
@@ -182,7 +182,7 @@ impl Claims {
         life: u64,
         position: u64,
         now: u64,
-    ) -> Result<(Self, Vec<Entry>), ClaimsError> {
+    ) -> Result<(Self, Vec<ClaimEntry>), ClaimsError> {
         loop {
             // STEP 1: read what earlier lives wrote.
             let mut numbers = store.numbers().map_err(ClaimsError::Store)?;
@@ -191,7 +191,7 @@ impl Claims {
             for &number in &numbers {
                 let Some(bytes) = store.get(number).map_err(ClaimsError::Store)? else { continue };
                 let entry = read(number, &bytes)?;
-                if let Some(Entry { event: Event::Life, .. }) = &entry {
+                if let Some(ClaimEntry { event: ClaimEvent::Life, .. }) = &entry {
                     lives.push(number);
                 }
                 entries.extend(entry.filter(|_| number >= position));
@@ -199,7 +199,7 @@ impl Claims {
             let next = numbers.last().map_or(position, |last| position.max(last + 1));
             let missing = (next - position).saturating_sub(entries.len() as u64);
             // STEP 2: end the life before. If it wrote one more entry meanwhile, that one counts, too.
-            let begin = Entry { format: FORMAT, life, at_ms: now, event: Event::Life };
+            let begin = ClaimEntry { format: FORMAT, life, at_ms: now, event: ClaimEvent::Life };
             if !store.put(next, EntryKind::Life, begin.bytes()).map_err(ClaimsError::Store)? {
                 continue;
             }
@@ -236,12 +236,12 @@ impl Claims {
         self.next.load(Ordering::Acquire)
     }
 
-    pub(super) fn entry(&self, event: Event, at_ms: u64) -> Entry {
-        Entry { format: FORMAT, life: self.life, at_ms, event }
+    pub(super) fn entry(&self, event: ClaimEvent, at_ms: u64) -> ClaimEntry {
+        ClaimEntry { format: FORMAT, life: self.life, at_ms, event }
     }
 
     /// Writes an entry. One that may be in the store already can be written again.
-    pub(super) fn append(&self, entry: &Entry) -> Result<(), AppendError> {
+    pub(super) fn append(&self, entry: &ClaimEntry) -> Result<(), AppendError> {
         let _appending = self.appending.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes = entry.bytes();
         loop {
@@ -294,7 +294,7 @@ impl Claims {
 }
 
 /// Reads an entry; `None` if it is damaged.
-fn read(number: u64, bytes: &[u8]) -> Result<Option<Entry>, ClaimsError> {
+fn read(number: u64, bytes: &[u8]) -> Result<Option<ClaimEntry>, ClaimsError> {
     let Ok((found, _)) = postcard::take_from_bytes::<u32>(bytes) else { return Ok(None) };
     if found != FORMAT {
         return Err(ClaimsError::Format { number, found });

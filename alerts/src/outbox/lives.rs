@@ -12,6 +12,7 @@ use keytide_dataflow::model::time::{DAY_MS, HOUR_MS, MINUTE_MS};
 use proptest::prelude::*;
 
 use super::mails::{MailContent, Recipient};
+use super::tests::notice;
 use super::*;
 use crate::email::{Audience, samples};
 
@@ -83,16 +84,6 @@ fn incident(number: u64) -> TransitionJson {
     TransitionJson { incident_id: format!("{number:032x}"), transition: Change::Opened, ..samples::leak() }
 }
 
-fn notice(number: u64, seq: u32) -> TransitionJson {
-    let transition = if seq == 0 { Change::Opened } else { Change::Updated };
-    TransitionJson {
-        incident_id: format!("{:032x}", number + (1 << 40)),
-        seq,
-        transition,
-        ..samples::refused()
-    }
-}
-
 /// A transition with the owner of its key.
 type Owed = (TransitionJson, Option<&'static str>);
 
@@ -104,15 +95,14 @@ struct Made {
 }
 
 /// A checkpoint after so many ticks. Like that of a job it has ticks that may not be committed.
-struct Checkpoint {
+struct SavedMemory {
     ticks: usize,
     position: u64,
     memory: Vec<u8>,
     waiting: Vec<Made>,
 }
 
-/// A process.
-struct Life {
+struct Process {
     queue: MailQueue,
     claims: Claims,
     claimed: BTreeSet<u64>,
@@ -120,16 +110,15 @@ struct Life {
     pending: Vec<Made>,
 }
 
-/// The process has died.
 struct Death;
 
-struct World {
+struct Lives {
     email: EmailAlerts,
     disk: Arc<Disk>,
     now: u64,
     committed: Vec<Made>,
-    checkpoints: VecDeque<Checkpoint>,
-    life: Life,
+    checkpoints: VecDeque<SavedMemory>,
+    life: Process,
     lives: u64,
     /// The steps after which the process dies.
     left: Option<u32>,
@@ -144,9 +133,9 @@ fn begin(
     disk: &Arc<Disk>,
     email: &EmailAlerts,
     life: u64,
-    checkpoint: Option<&Checkpoint>,
+    checkpoint: Option<&SavedMemory>,
     now: u64,
-) -> Life {
+) -> Process {
     let position = checkpoint.map_or(0, |checkpoint| checkpoint.position);
     let (claims, entries) = loop {
         match Claims::open(disk.clone(), life, position, now) {
@@ -160,10 +149,10 @@ fn begin(
     let (mut queue, dropped) = MailQueue::restore(email, memory.unwrap_or_default(), now, Box::new(|_| 0));
     assert_eq!(dropped, 0);
     go_on(&mut queue, &Channel::Mails, &entries, now).unwrap();
-    Life { queue, claims, claimed: BTreeSet::new(), pending: Vec::new() }
+    Process { queue, claims, claimed: BTreeSet::new(), pending: Vec::new() }
 }
 
-impl World {
+impl Lives {
     fn new(email: EmailAlerts) -> Self {
         let disk = Arc::new(Disk { has_faults: true, ..Disk::default() });
         let life = begin(&disk, &email, 0, None, 0);
@@ -193,7 +182,7 @@ impl World {
         }
     }
 
-    fn append(&mut self, event: Event) -> Result<(), Death> {
+    fn append(&mut self, event: ClaimEvent) -> Result<(), Death> {
         let entry = self.life.claims.entry(event, self.now);
         loop {
             self.step()?;
@@ -234,7 +223,7 @@ impl World {
         let waiting = self.life.pending.clone();
         self.step()?;
         let ticks = self.committed.len() + waiting.len();
-        self.checkpoints.push_back(Checkpoint { ticks, position, memory, waiting });
+        self.checkpoints.push_back(SavedMemory { ticks, position, memory, waiting });
         let counting = self.checkpoints.iter().filter(|of| of.ticks <= self.committed.len()).count();
         if counting > 3 {
             self.checkpoints.pop_front();
@@ -283,7 +272,7 @@ impl World {
     fn attempt(&mut self, mail: QueuedMail, is_down: bool) -> Result<(), Death> {
         if !self.life.claimed.contains(&mail.number) {
             let item = postcard::to_stdvec(&mail).unwrap();
-            self.append(Event::Claim { channel: Channel::Mails, item })?;
+            self.append(ClaimEvent::Claim { channel: Channel::Mails, item })?;
             self.life.claimed.insert(mail.number);
         }
         self.step()?;
@@ -297,7 +286,7 @@ impl World {
         self.step()?;
         let settled = self.life.queue.done(&mail, &MailOutcome::Sent { unfiled: None }, self.now).unwrap();
         self.step()?;
-        self.append(Event::Outcome { channel: Channel::Mails, number: mail.number, settled })?;
+        self.append(ClaimEvent::Outcome { channel: Channel::Mails, number: mail.number, settled })?;
         self.in_flight.pop();
         Ok(())
     }
@@ -377,7 +366,8 @@ impl World {
         assert_eq!((notices, newest, uncounted), (owed_notices, owed_newest, 0));
         // STEP 3: no earlier process can send any more, however long it slept.
         for zombie in &self.zombies {
-            let claim = zombie.entry(Event::Claim { channel: Channel::Mails, item: Vec::new() }, self.now);
+            let claim =
+                zombie.entry(ClaimEvent::Claim { channel: Channel::Mails, item: Vec::new() }, self.now);
             let superseded = loop {
                 match zombie.append(&claim) {
                     Err(AppendError::Later(_)) => {}
@@ -389,7 +379,6 @@ impl World {
     }
 }
 
-/// What happens next.
 #[derive(Clone, Debug)]
 enum Happening {
     Tick(Vec<Owed>),
@@ -428,7 +417,7 @@ proptest! {
     #[test]
     fn every_transition_is_told_once_through_all_lives(happenings in happenings(), storm in 1..12_u32, hour in 1..9_u32) {
         let mut world =
-            World::new(EmailAlerts { digest_after: storm, per_recipient: hour, per_hour: 2 * hour, ..email() });
+            Lives::new(EmailAlerts { digest_after: storm, per_recipient: hour, per_hour: 2 * hour, ..email() });
         let (mut number, mut seqs) = (0, BTreeMap::new());
         for drawn in happenings {
             let happening = match drawn {
@@ -458,7 +447,7 @@ proptest! {
 
 #[test]
 fn a_digest_that_counts_more_than_it_lists_is_not_told_again_in_other_words() {
-    let mut world = World::new(email());
+    let mut world = Lives::new(email());
     world.make((0..2_500).map(|number| (incident(number), None)).collect());
     assert!(world.commit().is_ok());
     world.run(2 * MINUTE_MS, 66).ok().unwrap();
@@ -474,8 +463,8 @@ fn a_digest_that_counts_more_than_it_lists_is_not_told_again_in_other_words() {
 
 #[test]
 fn limits_of_an_hour_and_of_a_day_and_the_pace_outlive_a_process() {
-    let mut world = World::new(EmailAlerts { per_recipient: 3, ..email() });
-    let minute = |world: &mut World, number| {
+    let mut world = Lives::new(EmailAlerts { per_recipient: 3, ..email() });
+    let minute = |world: &mut Lives, number| {
         world.make(vec![(incident(number), None), (notice(number, 0), None)]);
         assert!(world.commit().is_ok() && world.run(world.now + MINUTE_MS, 66).is_ok());
     };
@@ -500,7 +489,7 @@ fn limits_of_an_hour_and_of_a_day_and_the_pace_outlive_a_process() {
 
 #[test]
 fn addresses_that_the_configuration_no_longer_names_get_no_more_mails() {
-    let mut world = World::new(email());
+    let mut world = Lives::new(email());
     world.make(vec![(incident(1), Some(OWNERS[0])), (incident(2), None)]);
     assert!(world.commit().is_ok());
     let memory = world.life.queue.memory();
@@ -549,7 +538,7 @@ fn rows_of_webhooks_come_once_and_in_order_through_all_lives() {
                     break;
                 }
                 let item = postcard::to_stdvec(&batch).unwrap();
-                append(Event::Claim { channel: channel.clone(), item });
+                append(ClaimEvent::Claim { channel: channel.clone(), item });
                 if dies() {
                     break;
                 }
@@ -563,7 +552,7 @@ fn rows_of_webhooks_come_once_and_in_order_through_all_lives() {
                     under_way = Some(batch.batch.id.clone());
                     break;
                 }
-                append(Event::Outcome { channel: channel.clone(), number: batch.number, settled });
+                append(ClaimEvent::Outcome { channel: channel.clone(), number: batch.number, settled });
             }
         }
         let expected: Vec<String> = (0..8).map(|tick| format!("{tick:032x}.0")).collect();
@@ -626,8 +615,8 @@ fn an_outbox_keeps_what_waits_and_sends_the_mail_under_way_again_byte_for_byte()
         sent.keys().for_each(|file| std::fs::remove_file(folder.path().join(file)).unwrap());
         if !is_settled {
             let is_outcome = |bytes: &Vec<u8>| {
-                let entry: Entry = postcard::from_bytes(bytes).unwrap();
-                matches!(entry.event, Event::Outcome { .. })
+                let entry: ClaimEntry = postcard::from_bytes(bytes).unwrap();
+                matches!(entry.event, ClaimEvent::Outcome { .. })
             };
             let mut entries = disk.entries();
             // Entries of later lives go, too, since numbers have no gap.

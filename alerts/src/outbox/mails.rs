@@ -167,14 +167,14 @@ struct RecipientQueue {
 
 /// The transitions that were told to one recipient in ticks that are made again.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct Told {
+struct ToldTransitions {
     /// The transitions that mails list, each with the date of its mail.
     transitions: BTreeMap<(Box<str>, u32), Tick>,
     /// The newest notice of each incident in daily digests, with the date of the digest.
     notices: BTreeMap<Box<str>, (u32, Tick)>,
     /// A digest that counts more than it lists has all transitions up to this tick.
     until: Tick,
-    /// The same for notices.
+    /// A daily digest that counts more than it lists has all notices up to this tick.
     notices_until: Tick,
 }
 
@@ -193,7 +193,7 @@ pub(super) struct MailMemory {
     told_owners: Recent<Box<str>>,
     /// The number of the last mail.
     number: u64,
-    told: BTreeMap<Recipient, Told>,
+    told: BTreeMap<Recipient, ToldTransitions>,
 }
 
 /// All mails that are to be sent, by recipient.
@@ -416,7 +416,7 @@ impl MailMemory {
     }
 }
 
-impl Told {
+impl ToldTransitions {
     fn add(&mut self, QueuedMail { content, date_ms, .. }: &QueuedMail) {
         let name = |transition: &TransitionJson| (transition.incident_id.as_str().into(), transition.seq);
         match content {

@@ -40,7 +40,7 @@ use keytide_dataflow::{ActionState, Change, Notice, Revocation};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use self::claims::{AppendError, Channel, Entry, Event, FORMAT, Settled};
+use self::claims::{AppendError, Channel, ClaimEntry, ClaimEvent, FORMAT, Settled};
 pub use self::claims::{ClaimStore, Claims, ClaimsError, EntryKind, StoreFault};
 use self::hooks::{QueuedBatch, WebhookMemory, WebhookQueue};
 pub use self::mailer::{MailError, Mailer};
@@ -201,7 +201,7 @@ impl<Q: OutboundQueue> SharedQueue<Q> {
             let number = Q::number(&item);
             if let Some((claims, channel)) = claims.as_ref().filter(|_| !claimed.contains(&number)) {
                 let bytes = postcard::to_stdvec(&item).expect("plain data can be written to memory");
-                let claim = Event::Claim { channel: channel.clone(), item: bytes };
+                let claim = ClaimEvent::Claim { channel: channel.clone(), item: bytes };
                 if !self.write(claims, claim) {
                     return;
                 }
@@ -214,7 +214,7 @@ impl<Q: OutboundQueue> SharedQueue<Q> {
             // STEP 3: write its outcome. If that isn't possible, the next life tries it again.
             if let (Some(settled), Some((claims, channel))) = (settled, &claims) {
                 claimed.remove(&number);
-                if !self.write(claims, Event::Outcome { channel: channel.clone(), number, settled }) {
+                if !self.write(claims, ClaimEvent::Outcome { channel: channel.clone(), number, settled }) {
                     return;
                 }
             }
@@ -222,7 +222,7 @@ impl<Q: OutboundQueue> SharedQueue<Q> {
     }
 
     /// Writes an entry, however long that takes. Returns false if the process ends meanwhile, or another one took over.
-    fn write(&self, claims: &Claims, event: Event) -> bool {
+    fn write(&self, claims: &Claims, event: ClaimEvent) -> bool {
         let entry = claims.entry(event, self.now());
         let [mut wait, longest] = WRITTEN_AGAIN;
         loop {
@@ -469,7 +469,7 @@ impl<'a> Senders<'a> {
         config: &keytide_config::Alerts,
         clock: WallClock,
         claims: Option<Arc<Claims>>,
-        (memory, entries): (OutboxMemory, &[Entry]),
+        (memory, entries): (OutboxMemory, &[ClaimEntry]),
     ) -> Result<Outbox, OutboxError> {
         let (done, threads) = channel();
         let now = clock();
@@ -518,20 +518,20 @@ impl<'a> Senders<'a> {
 fn go_on<Q: OutboundQueue>(
     queue: &mut Q,
     channel: &Channel,
-    entries: &[Entry],
+    entries: &[ClaimEntry],
     now: u64,
 ) -> Result<(), ClaimsError> {
-    for Entry { at_ms, event, .. } in entries {
+    for ClaimEntry { at_ms, event, .. } in entries {
         // A clock may have been set back since.
         let at = now.min(*at_ms);
         match event {
-            Event::Claim { channel: of, item } if of == channel => {
+            ClaimEvent::Claim { channel: of, item } if of == channel => {
                 queue.claimed(postcard::from_bytes(item).map_err(|_| ClaimsError::Item)?, at);
             }
-            Event::Outcome { channel: of, number, settled } if of == channel => {
+            ClaimEvent::Outcome { channel: of, number, settled } if of == channel => {
                 queue.settled(*number, *settled, at);
             }
-            Event::Life | Event::Claim { .. } | Event::Outcome { .. } => {}
+            ClaimEvent::Life | ClaimEvent::Claim { .. } | ClaimEvent::Outcome { .. } => {}
         }
     }
     queue.recount();

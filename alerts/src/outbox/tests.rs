@@ -368,7 +368,7 @@ fn at_the_end_nothing_waits_but_for_the_limits() {
     assert_eq!((world.taken.len(), world.notified(SECURITY).1), (2, 100));
 }
 
-fn notice(number: u64, seq: u32) -> TransitionJson {
+pub(super) fn notice(number: u64, seq: u32) -> TransitionJson {
     let transition = if seq == 0 { Change::Opened } else { Change::Updated };
     TransitionJson {
         incident_id: format!("{:032x}", number + (1 << 40)),

@@ -23,7 +23,6 @@ enum Request {
     Get,
 }
 
-/// How a request fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     /// Nothing was done: a full disk, an input/output error, a store that is away.

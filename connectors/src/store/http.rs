@@ -38,7 +38,7 @@ const NEAR: &str = "1s";
 const TRUE: [&str; 5] = ["1", "true", "on", "yes", "y"];
 /// The longest time to the head of an answer, without what is sent.
 const ANSWER: Duration = Duration::from_secs(30);
-/// The slowest upload.
+/// The rate of the slowest upload that is waited for.
 const SLOWEST_BYTES_PER_S: usize = 1 << 20;
 /// The longest time between two pieces of a body.
 const STALL: Duration = Duration::from_secs(30);

@@ -6,7 +6,6 @@
 //! ```
 //! Numbers have 20 digits, so names are in their order.
 
-use object_store::Error;
 use object_store::path::Path;
 
 use super::{Store, StoreError};
@@ -54,10 +53,7 @@ impl Store {
 
     /// Deletes an object of the ledger. One that is gone already is no error.
     pub(crate) fn delete_record(&self, object: LedgerObject) -> Result<(), StoreError> {
-        match self.delete(&Path::from(object.name())) {
-            Err(StoreError::Object { error: Error::NotFound { .. }, .. }) => Ok(()),
-            deleted => deleted,
-        }
+        self.delete_if_present(&object.name())
     }
 
     /// Returns the numbers that are names of objects in a folder. Other objects aren't ours.

@@ -138,7 +138,7 @@ impl StoreError {
 pub struct Store {
     objects: Arc<dyn ObjectStore>,
     runtime: Runtime,
-    /// The place, for people.
+    /// The folder or URL, as messages name it.
     place: String,
     /// True if other processes may write there, as nothing locks them out.
     is_shared: bool,
@@ -477,6 +477,14 @@ impl Store {
     /// If the object can't be read or is damaged.
     pub fn read_start(&self) -> Result<Option<Vec<u8>>, StoreError> {
         self.get_sealed(START)
+    }
+
+    /// Deletes an object, if it is there.
+    fn delete_if_present(&self, object: &str) -> Result<(), StoreError> {
+        match self.delete(&Path::from(object)) {
+            Err(StoreError::Object { error: object_store::Error::NotFound { .. }, .. }) => Ok(()),
+            deleted => deleted,
+        }
     }
 
     fn delete(&self, object: &Path) -> Result<(), StoreError> {

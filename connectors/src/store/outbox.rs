@@ -6,8 +6,6 @@
 //! Numbers have 20 digits, so names are in their order.
 
 use bytes::Bytes;
-use object_store::Error;
-use object_store::path::Path;
 
 use super::{Store, StoreError};
 
@@ -47,9 +45,6 @@ impl Store {
     /// # Errors
     /// If it can't be deleted.
     pub fn delete_outbox(&self, number: u64) -> Result<(), StoreError> {
-        match self.delete(&Path::from(name(number))) {
-            Err(StoreError::Object { error: Error::NotFound { .. }, .. }) => Ok(()),
-            deleted => deleted,
-        }
+        self.delete_if_present(&name(number))
     }
 }

@@ -20,7 +20,6 @@ fn small(tick: Tick) -> Checkpoint {
     checkpoint(tick, &[("state-usage", &[b"first", b"second"]), ("live", &[b"lanes"]), ("empty", &[])])
 }
 
-/// Writes a whole checkpoint.
 fn write(
     store: &Store,
     checkpoint: Checkpoint,

@@ -36,7 +36,6 @@ use super::notify::AlertMemory;
 pub(super) const INPUT: &str = "input";
 pub(super) const TABLES: &str = "tables";
 pub(super) const POLICY: &str = "policy";
-/// Missing in checkpoints of versions whose mails that waited were lost; then nothing waits.
 pub(super) const OUTBOX: &str = "outbox";
 /// Only of a job with `[sink.files]`.
 pub(super) const FILES: &str = "files";
@@ -237,13 +236,12 @@ impl CheckpointWriter {
         match written {
             Ok((id, manifest)) => {
                 let (bytes, new_bytes) = (manifest.bytes(), manifest.bytes_of(id));
-                let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+                let (ms, pause_ms) = (millis(took), millis(pause));
                 stats.written.fetch_add(1, Ordering::Relaxed);
                 stats.tick.store(tick, Ordering::Relaxed);
                 stats.bytes.store(bytes, Ordering::Relaxed);
                 stats.written_bytes.fetch_add(new_bytes, Ordering::Relaxed);
                 stats.took_ms.store(ms, Ordering::Relaxed);
-                let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
                 stats.pause_ms.store(pause_ms, Ordering::Relaxed);
                 tracing::debug!(tick = time(tick), bytes, new_bytes, ms, pause_ms, "a checkpoint is written");
                 let manifest = Arc::new(manifest);
@@ -257,6 +255,10 @@ impl CheckpointWriter {
             }
         }
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Returns the checkpoint of a tick. One is under way at a time, so a piece of another tick begins it.

@@ -81,7 +81,7 @@ pub struct LedgerStats {
 
 /// Ticks that are committed together, and their rows if the ledger sends them.
 #[derive(Default)]
-pub(super) struct Batch {
+pub(super) struct TickBatch {
     ticks: Vec<TickRecord>,
     rows: KeptRows,
     outcome: Committed,
@@ -90,7 +90,7 @@ pub(super) struct Batch {
 /// Commits the ticks of a job.
 pub(super) struct Committer {
     /// The way to the ledger's thread, as long as there is one.
-    batches: Option<Sender<Batch>>,
+    batches: Option<Sender<TickBatch>>,
     thread: Option<JoinHandle<()>>,
     /// True while the ledger has a batch.
     is_busy: bool,
@@ -132,7 +132,7 @@ impl Committer {
         promise: Promise,
         to_replay: u64,
         (stats, checkpoints): (&Arc<LedgerStats>, &Arc<CheckpointStats>),
-        done: impl Fn(Result<Batch, LedgerError>) + Send + 'static,
+        done: impl Fn(Result<TickBatch, LedgerError>) + Send + 'static,
     ) -> io::Result<Self> {
         let claim = ledger.claimed().expect("a ledger is claimed before the first tick");
         let life = (claim.generation, claim.nonce);
@@ -264,7 +264,7 @@ impl Committer {
         if ready == 0 {
             return;
         }
-        let batch = Batch {
+        let batch = TickBatch {
             ticks: self.waiting.drain(..ready).collect(),
             rows: publisher.take_kept(mem::take(&mut self.spare)),
             outcome: Committed::default(),
@@ -276,8 +276,8 @@ impl Committer {
     }
 
     /// Takes a batch that is committed, and returns its ticks.
-    pub(super) fn committed(&mut self, publisher: &mut Publisher, batch: Batch) -> Vec<Tick> {
-        let Batch { ticks, mut rows, outcome } = batch;
+    pub(super) fn committed(&mut self, publisher: &mut Publisher, batch: TickBatch) -> Vec<Tick> {
+        let TickBatch { ticks, mut rows, outcome } = batch;
         self.is_busy = false;
         if let Some(last) = ticks.last() {
             publisher.committed(last.tick, &rows, outcome.rejected);
@@ -288,7 +288,7 @@ impl Committer {
     }
 }
 
-/// The thread that commits.
+/// The ledger, on the thread that alone uses it.
 struct LedgerThread {
     ledger: Ledger,
     patience: Arc<Patience>,
@@ -300,7 +300,7 @@ struct LedgerThread {
 
 impl LedgerThread {
     /// Commits until no more batches can come, or one can't be committed.
-    fn run(mut self, batches: &Receiver<Batch>, done: impl Fn(Result<Batch, LedgerError>)) {
+    fn run(mut self, batches: &Receiver<TickBatch>, done: impl Fn(Result<TickBatch, LedgerError>)) {
         for batch in batches {
             let outcome = self.commit(batch);
             let is_over = outcome.is_err();
@@ -312,11 +312,11 @@ impl LedgerThread {
         }
     }
 
-    /// Commits a batch.
+    /// Commits a batch, and notes how long that took.
     ///
     /// # Errors
     /// If another life of the job took over, if rows are refused for good, or if the job has to end during an outage.
-    fn commit(&mut self, mut batch: Batch) -> Result<Batch, LedgerError> {
+    fn commit(&mut self, mut batch: TickBatch) -> Result<TickBatch, LedgerError> {
         let started = Instant::now();
         self.patience.begin();
         fail_point("commit-before");

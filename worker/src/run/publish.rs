@@ -21,7 +21,7 @@ use keytide_dataflow::model::Tick;
 use keytide_dataflow::{Admitted, Counts, Transition};
 
 use super::checkpoint::{Piece, Pieces};
-use super::commit::{Batch, Committer, PublishError};
+use super::commit::{Committer, PublishError, TickBatch};
 use super::first::FirstMinute;
 use super::notify::Notifier;
 use super::patience::FLUSH;
@@ -91,12 +91,11 @@ pub(super) struct Watchers {
     pub(super) top: Option<LiveTop>,
 }
 
-/// What wakes the publisher.
 pub(super) enum PublishEvent {
     Output(TickOutput),
     /// The ledger is done with its batch.
-    Committed(Result<Batch, LedgerError>),
-    /// No worker is left.
+    Committed(Result<TickBatch, LedgerError>),
+    /// The last worker is gone.
     Ended,
 }
 
@@ -140,7 +139,7 @@ impl Outlets<'_> {
     }
 
     /// Lets the others go on with the ticks of a batch that is committed.
-    fn committed(&mut self, batch: Result<Batch, LedgerError>, live: &Live) -> Result<(), PublishError> {
+    fn committed(&mut self, batch: Result<TickBatch, LedgerError>, live: &Live) -> Result<(), PublishError> {
         let Some(committer) = &mut self.committer else { return Ok(()) };
         let ticks = committer.committed(self.publisher, batch?);
         if let Some(&last) = ticks.last() {
@@ -197,15 +196,13 @@ pub(super) fn publish(
     let mut has_ended = false;
     loop {
         outlets.commit();
-        if !outlets.is_full()
-            && let Some(entry) = waiting.first_entry().filter(|entry| entry.get().len() == workers)
-        {
+        let is_full = outlets.is_full();
+        if !is_full && let Some(entry) = waiting.first_entry().filter(|entry| entry.get().len() == workers) {
             let (tick, outputs) = entry.remove_entry();
             watch.publish(&mut outlets, tick, outputs)?;
             continue;
         }
-        let is_whole = waiting.first_key_value().is_some_and(|(_, outputs)| outputs.len() == workers);
-        if has_ended && !is_whole {
+        if has_ended && !is_full {
             break;
         }
         match next_event(events, outlets.wait()) {

@@ -576,9 +576,9 @@ pub(crate) struct StoredCount {
 
 impl Durable for Admission {
     const ID: StateId = StateId::Admission;
-    type Row = AdmissionRow;
+    type Row<'a> = AdmissionRow;
 
-    fn rows_out(&mut self, out: &mut dyn RowsOut<AdmissionRow>) {
+    fn rows_out(&mut self, out: &mut dyn RowsOut<Self>) {
         for (key, of_key) in &self.keys {
             let days = of_key
                 .days

@@ -227,9 +227,9 @@ pub(crate) enum AgentsRow {
 
 impl Durable for AdmittedAgents {
     const ID: StateId = StateId::Agents;
-    type Row = AgentsRow;
+    type Row<'a> = AgentsRow;
 
-    fn rows_out(&mut self, out: &mut dyn RowsOut<AgentsRow>) {
+    fn rows_out(&mut self, out: &mut dyn RowsOut<Self>) {
         for (id, agent) in &self.known {
             out.row(AgentsRow::Known(*id, agent.clone()));
         }

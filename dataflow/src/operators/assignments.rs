@@ -70,9 +70,9 @@ pub(crate) struct AssignmentRow(KeyId, EventTime, NameId);
 
 impl Durable for Assignments {
     const ID: StateId = StateId::Assignments;
-    type Row = AssignmentRow;
+    type Row<'a> = AssignmentRow;
 
-    fn rows_out(&mut self, out: &mut dyn RowsOut<AssignmentRow>) {
+    fn rows_out(&mut self, out: &mut dyn RowsOut<Self>) {
         for (key, history) in &self.histories {
             for (from, subscription) in &history.0 {
                 out.row(AssignmentRow(*key, *from, *subscription));

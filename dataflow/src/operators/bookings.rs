@@ -24,7 +24,7 @@ use super::usage::{ByKey, CompactTotals, Totals, UsageMetric};
 use super::windowed::{Metric, MetricSettings, Windowed, WindowedRow};
 use crate::model::{AccessEvent, EventTime, KeyId, NameId, Owner, Tick};
 use crate::row::OwnedUsage;
-use crate::state::{Durable, Footprint, MappedRows, RowsOut, Shard, StateId};
+use crate::state::{Contains, Durable, Footprint, RowsOut, RowsWithin, Shard, StateId};
 use crate::window::Level;
 
 type ByKeyMetric = UsageMetric<ByKey>;
@@ -318,18 +318,24 @@ impl Bookings {
 
 /// A row of the stored state.
 #[derive(Serialize, Deserialize)]
-pub(crate) enum BookingsRow {
-    Window(WindowedRow<KeyId, CompactTotals, OwnedUsage, KeyId, (KeyId, EventTime, Owner)>),
+pub(crate) enum BookingsRow<'a> {
+    Window(WindowedRow<'a, KeyId, CompactTotals, OwnedUsage, KeyId, (KeyId, EventTime, Owner)>),
     BookedTo { level: u8, start: EventTime, key: KeyId, subscription: NameId },
     Pending { window: SubscriptionWindow, booked: Booked },
 }
 
+impl Contains<Windowed<ByKeyMetric>> for Bookings {
+    fn outer_row(row: <Windowed<ByKeyMetric> as Durable>::Row<'_>) -> BookingsRow<'_> {
+        BookingsRow::Window(row)
+    }
+}
+
 impl Durable for Bookings {
     const ID: StateId = StateId::Usage;
-    type Row = BookingsRow;
+    type Row<'a> = BookingsRow<'a>;
 
-    fn rows_out(&mut self, out: &mut dyn RowsOut<BookingsRow>) {
-        self.windowed.rows_out(&mut MappedRows { out, map: BookingsRow::Window });
+    fn rows_out(&mut self, out: &mut dyn RowsOut<Self>) {
+        self.windowed.rows_out(&mut RowsWithin(out));
         for ((level, start), keys) in &self.booked_to {
             for (key, subscription) in keys {
                 out.row(BookingsRow::BookedTo {
@@ -347,7 +353,7 @@ impl Durable for Bookings {
         }
     }
 
-    fn row_in(&mut self, row: BookingsRow) {
+    fn row_in(&mut self, row: BookingsRow<'static>) {
         self.restored = true;
         match row {
             BookingsRow::Window(row) => self.windowed.row_in(row),
@@ -359,7 +365,7 @@ impl Durable for Bookings {
         }
     }
 
-    fn shard(row: &BookingsRow) -> Shard {
+    fn shard(row: &BookingsRow<'static>) -> Shard {
         match row {
             BookingsRow::Window(row) => <Windowed<ByKeyMetric> as Durable>::shard(row),
             BookingsRow::BookedTo { key, .. } => Shard::Of(key.shard()),

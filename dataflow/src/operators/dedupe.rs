@@ -300,9 +300,9 @@ pub(crate) struct SeenRow(RequestId, EventTime);
 
 impl Durable for SeenRequests {
     const ID: StateId = StateId::Dedupe;
-    type Row = SeenRow;
+    type Row<'a> = SeenRow;
 
-    fn rows_out(&mut self, out: &mut dyn RowsOut<SeenRow>) {
+    fn rows_out(&mut self, out: &mut dyn RowsOut<Self>) {
         let part = |number| PartId::Span { level: 0, start: number * self.span_ms };
         // 1. The spans that are listed, and those that are stored.
         let mut unlisted = Vec::new();

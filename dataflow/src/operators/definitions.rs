@@ -47,9 +47,9 @@ pub(crate) struct StoredName(NameId, Box<str>);
 
 impl Durable for Definitions {
     const ID: StateId = StateId::Definitions;
-    type Row = StoredName;
+    type Row<'a> = StoredName;
 
-    fn rows_out(&mut self, out: &mut dyn RowsOut<StoredName>) {
+    fn rows_out(&mut self, out: &mut dyn RowsOut<Self>) {
         for (id, text) in &self.known {
             out.row(StoredName(*id, text.clone()));
         }

@@ -846,9 +846,9 @@ pub(crate) enum IncidentsStateRow {
 
 impl Durable for Incidents {
     const ID: StateId = StateId::Incidents;
-    type Row = IncidentsStateRow;
+    type Row<'a> = IncidentsStateRow;
 
-    fn rows_out(&mut self, out: &mut dyn RowsOut<IncidentsStateRow>) {
+    fn rows_out(&mut self, out: &mut dyn RowsOut<Self>) {
         self.incidents
             .values()
             .for_each(|tracked| out.row(IncidentsStateRow::TrackedIncident(Box::new(tracked.clone()))));

@@ -25,8 +25,10 @@
 //! with, once in six hours. Remembers profiles until 90 days after the last call (swept when a
 //! month begins), open minutes, and facts. Buckets of keys (`anonymous`, `overflow`, `conflicting`) have no profile.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
@@ -48,7 +50,7 @@ use crate::model::{
     TickInfo,
 };
 use crate::row::{Counts, Rows, Score};
-use crate::state::{Durable, Footprint, RowsOut, Shard, StateId};
+use crate::state::{Durable, Footprint, PartId, RowsOut, Shard, StateId};
 use crate::window::Level;
 
 /// The least calls of a key with a profile.
@@ -125,7 +127,7 @@ impl Young {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum KeyHistory {
     Young(Young),
-    Grown(Box<Profile>),
+    Grown(Arc<Profile>),
 }
 
 impl KeyHistory {
@@ -151,10 +153,10 @@ impl KeyHistory {
                     tuning,
                 );
             }
-            *self = Self::Grown(Box::new(profile.unwrap_or_else(|| Profile::new(start_ms))));
+            *self = Self::Grown(Arc::new(profile.unwrap_or_else(|| Profile::new(start_ms))));
         }
         match self {
-            Self::Grown(profile) => profile,
+            Self::Grown(profile) => Arc::make_mut(profile),
             Self::Young(_) => unreachable!("it has just grown"),
         }
     }
@@ -208,6 +210,10 @@ pub(crate) struct Profiles {
     swept_ms: EventTime,
     /// Set after rows were restored, until `active` is derived from them.
     restored: bool,
+    /// The number of the first snapshot since a history changed; 0 if all were restored.
+    changed: u64,
+    /// The number of the next snapshot.
+    snapshot: u64,
 }
 
 /// The time and the occasion of an observation.
@@ -249,6 +255,8 @@ impl Profiles {
             active: Active::default(),
             swept_ms: 0,
             restored: false,
+            changed: 0,
+            snapshot: 1,
         }
     }
 
@@ -355,9 +363,10 @@ impl Profiles {
             () if old.reported_ms.is_some() && new.reported_ms.is_none() => Reason::Unreported,
             () => Reason::Allowed,
         };
+        self.changed = self.snapshot;
         let tuning = &self.settings.tuning;
         if let Some(KeyHistory::Grown(profile)) = self.keys.get_mut(&key)
-            && profile.reconsider(new, tuning)
+            && Arc::make_mut(profile).reconsider(new, tuning)
         {
             let window_ms = profile.next_ms().max(Level::Minute.start(now_ms)).saturating_sub(WINDOW_MS);
             let profile = profile.clone();
@@ -372,6 +381,7 @@ impl Profiles {
             return;
         }
         let Some(facts) = self.facts.get(&key) else { return };
+        self.changed = self.snapshot;
         let known = self.keys.entry(key).or_insert_with(|| KeyHistory::Young(Young::default()));
         let profile = known.grow(now_ms, &self.settings.tuning);
         profile.report(
@@ -474,6 +484,8 @@ impl Profiles {
                 if profile.next_ms() >= end_ms {
                     continue;
                 }
+                self.changed = self.snapshot;
+                let profile = Arc::make_mut(profile);
                 profile.close(end_ms, &self.settings.tuning);
                 for later_ms in profile.ends_worth_asking() {
                     self.due.entry(later_ms).or_default().insert(key);
@@ -488,6 +500,7 @@ impl Profiles {
     }
 
     fn step(&mut self, key: KeyId, start_ms: EventTime, window: &Window, out: &mut ProfilesOutput) {
+        self.changed = self.snapshot;
         let Self { settings, keys, encoded, facts, owners, active, due, .. } = self;
         let tuning = &settings.tuning;
         let known = keys.entry(key);
@@ -638,6 +651,7 @@ impl Profiles {
         if std::mem::replace(&mut self.swept_ms, month) == month {
             return;
         }
+        self.changed = self.snapshot;
         self.keys.retain(|_, known| known.last_call_ms() + FORGOTTEN_MS >= month);
         self.keys.shrink_to_fit();
     }
@@ -716,9 +730,10 @@ fn minute(event: &AccessEvent) -> EventTime {
 
 /// The state as rows. Active keys and owners are derived from other rows.
 #[derive(Serialize, Deserialize)]
-pub(crate) enum ProfilesStateRow {
-    Key(KeyId, KeyHistory),
-    Open(EventTime, KeyId, Box<OpenCalls>),
+#[allow(clippy::large_enum_variant, reason = "one row at a time exists, on the stack")]
+pub(crate) enum ProfilesStateRow<'a> {
+    Key(KeyId, Cow<'a, KeyHistory>),
+    Open(EventTime, KeyId, Cow<'a, OpenCalls>),
     Facts(KeyId, Box<KeyFacts>),
     Due(EventTime, KeyId),
     /// The event time that was passed, and the month of the last sweep; the same on every worker.
@@ -727,14 +742,30 @@ pub(crate) enum ProfilesStateRow {
 
 impl Durable for Profiles {
     const ID: StateId = StateId::Profiles;
-    type Row = ProfilesStateRow;
+    type Row<'a> = ProfilesStateRow<'a>;
 
-    fn rows_out(&mut self, out: &mut dyn RowsOut<ProfilesStateRow>) {
-        self.keys.iter().for_each(|(key, known)| out.row(ProfilesStateRow::Key(*key, known.clone())));
+    fn rows_out(&mut self, out: &mut dyn RowsOut<Self>) {
+        // Histories change when minutes close, so not between every two snapshots.
+        if out.part(PartId::Keys, self.changed) {
+            let mut grown = Vec::new();
+            for (key, known) in &self.keys {
+                match known {
+                    KeyHistory::Young(_) => out.row(ProfilesStateRow::Key(*key, Cow::Borrowed(known))),
+                    KeyHistory::Grown(_) => grown.push((*key, known.clone())),
+                }
+            }
+            out.later(Box::new(move |out| {
+                for (key, known) in &grown {
+                    out.row(ProfilesStateRow::Key(*key, Cow::Borrowed(known)));
+                }
+            }));
+        }
+        self.snapshot = out.request().number + 1;
+        out.part(PartId::Rest, 0);
         for (start_ms, minute) in &self.open {
-            minute.keys.iter().for_each(|(key, open)| {
-                out.row(ProfilesStateRow::Open(*start_ms, *key, Box::new(open.clone())))
-            });
+            for (key, open) in &minute.keys {
+                out.row(ProfilesStateRow::Open(*start_ms, *key, Cow::Borrowed(open)));
+            }
         }
         self.facts.iter().for_each(|(key, facts)| out.row(ProfilesStateRow::Facts(*key, facts.clone())));
         for (end_ms, keys) in &self.due {
@@ -743,14 +774,14 @@ impl Durable for Profiles {
         out.row(ProfilesStateRow::Times(self.passed_ms, self.swept_ms));
     }
 
-    fn row_in(&mut self, row: ProfilesStateRow) {
+    fn row_in(&mut self, row: ProfilesStateRow<'static>) {
         self.restored = true;
         match row {
             ProfilesStateRow::Key(key, known) => {
-                self.keys.insert(key, known);
+                self.keys.insert(key, known.into_owned());
             }
             ProfilesStateRow::Open(start_ms, key, open) => {
-                *self.open.entry(start_ms).or_default().of(key) = *open;
+                *self.open.entry(start_ms).or_default().of(key) = open.into_owned();
             }
             ProfilesStateRow::Facts(key, facts) => {
                 self.facts.insert(key, facts);
@@ -764,7 +795,7 @@ impl Durable for Profiles {
         }
     }
 
-    fn shard(row: &ProfilesStateRow) -> Shard {
+    fn shard(row: &ProfilesStateRow<'static>) -> Shard {
         match row {
             ProfilesStateRow::Key(key, _)
             | ProfilesStateRow::Open(_, key, _)

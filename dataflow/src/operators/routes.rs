@@ -208,9 +208,9 @@ pub(crate) enum RoutesRow {
 
 impl Durable for AdmittedRoutes {
     const ID: StateId = StateId::Routes;
-    type Row = RoutesRow;
+    type Row<'a> = RoutesRow;
 
-    fn rows_out(&mut self, out: &mut dyn RowsOut<RoutesRow>) {
+    fn rows_out(&mut self, out: &mut dyn RowsOut<Self>) {
         for (day, routes) in &self.days {
             routes
                 .iter()

@@ -86,9 +86,9 @@ pub(crate) struct StoredRow(TableRow);
 
 impl Durable for TableRows {
     const ID: StateId = StateId::TableRows;
-    type Row = StoredRow;
+    type Row<'a> = StoredRow;
 
-    fn rows_out(&mut self, out: &mut dyn RowsOut<StoredRow>) {
+    fn rows_out(&mut self, out: &mut dyn RowsOut<Self>) {
         for row in self.rows.values() {
             out.row(StoredRow(row.clone()));
         }

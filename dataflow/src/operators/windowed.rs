@@ -34,6 +34,7 @@
 //! Every decision compares times with thresholds that the tick's [`TickInfo`] gives. So it depends neither on arrival
 //! order within a tick nor on the number of workers.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use hashbrown::{HashMap, HashSet};
@@ -45,7 +46,7 @@ use super::parts::context::RowContext;
 use super::parts::group::Group;
 use crate::model::{AccessEvent, EventTime, TickInfo};
 use crate::row::{Output, Row, Rows};
-use crate::state::{Durable, Footprint, PartId, RowsOut, Shard, StateId};
+use crate::state::{CopyOnWrite, Durable, Footprint, PartId, RowsOut, Shard, StateId};
 use crate::window::Level;
 
 /// Decides when rows are published.
@@ -74,7 +75,9 @@ pub(crate) struct MetricSettings {
 const BUCKETS: usize = 256;
 
 /// The content of a group in a window.
-pub(crate) trait Accumulator: Clone + Default + Serialize + DeserializeOwned + 'static {
+pub(crate) trait Accumulator:
+    Clone + Default + Serialize + DeserializeOwned + Send + Sync + 'static
+{
     /// Adds the content of `other`, which is of other events. Any order and grouping gives the same.
     fn merge(&mut self, other: &Self);
 
@@ -152,7 +155,7 @@ const ROWS: usize = 4_096;
 /// The groups of a window.
 struct Window<M: Metric> {
     start: EventTime,
-    groups: Groups<M>,
+    groups: CopyOnWrite<Groups<M>>,
     /// The number of the first snapshot since they changed; 0 if they were restored.
     changed: u64,
 }
@@ -177,7 +180,7 @@ impl<M: Metric> LevelWindows<M> {
         let snapshot = std::mem::replace(&mut self.snapshot, 0);
         self.get_or_open(start);
         self.snapshot = snapshot;
-        &mut self.windows[self.recent].groups
+        self.windows[self.recent].groups.get_mut()
     }
 
     /// Returns the groups of a window, which are about to change.
@@ -188,18 +191,21 @@ impl<M: Metric> LevelWindows<M> {
                     // Room for as many groups as in the window before: growing a map costs more than its room.
                     let newest = self.windows.last().filter(|_| index == self.windows.len());
                     let groups = newest.map_or(0, |before| before.groups.len());
-                    let groups = HashMap::with_capacity(groups);
+                    let groups = CopyOnWrite::new(HashMap::with_capacity(groups));
                     self.windows.insert(index, Window { start, groups, changed: 0 });
                     index
                 });
         }
         let window = &mut self.windows[self.recent];
         window.changed = self.snapshot;
-        &mut window.groups
+        window.groups.get_mut()
     }
 
     /// Takes out the windows that start before `bound`.
-    fn split_before(&mut self, bound: EventTime) -> impl Iterator<Item = (EventTime, Groups<M>)> + use<M> {
+    fn split_before(
+        &mut self,
+        bound: EventTime,
+    ) -> impl Iterator<Item = (EventTime, CopyOnWrite<Groups<M>>)> + use<M> {
         let count = self.windows.partition_point(|window| window.start < bound);
         self.recent = 0;
         let taken: Vec<_> = self.windows.drain(..count).collect();
@@ -395,7 +401,7 @@ impl<M: Metric> Windowed<M> {
         let levels = self.levels.iter().enumerate().filter(|_| self.restored);
         levels
             .flat_map(|(at, level)| {
-                level.windows.iter().map(move |window| (at, window.start, &window.groups))
+                level.windows.iter().map(move |window| (at, window.start, &*window.groups))
             })
             .flat_map(|(at, start, groups)| entries::<M>(groups).map(move |(group, _)| (at, start, group)))
             .collect()
@@ -479,7 +485,7 @@ impl<M: Metric> Windowed<M> {
                 if M::FEEDS && start >= merged && at + 1 < M::LEVELS.len() {
                     let parent = self.levels[at + 1].get_or_open(M::LEVELS[at + 1].start(start));
                     if parent.is_empty() {
-                        *parent = groups;
+                        *parent = groups.into_inner();
                     } else {
                         merge_groups::<M>(parent, &groups, &self.settings);
                     }
@@ -747,8 +753,8 @@ pub(crate) fn fold_partials<M: Metric<Context = ()>>(
 
 /// A metric's state as rows.
 #[derive(Serialize, Deserialize)]
-pub(crate) enum WindowedRow<G, A, V, S, C> {
-    Slot { level: u8, start: EventTime, group: G, acc: A },
+pub(crate) enum WindowedRow<'a, G, A: Clone, V, S, C> {
+    Slot { level: u8, start: EventTime, group: G, acc: Cow<'a, A> },
     Dirty { level: u8, start: EventTime, group: G },
     Queued { level: u8, start: EventTime, group: G, last_version: Option<V> },
     Changed(S),
@@ -758,7 +764,8 @@ pub(crate) enum WindowedRow<G, A, V, S, C> {
 
 impl<M: Metric> Durable for Windowed<M> {
     const ID: StateId = M::ID;
-    type Row = WindowedRow<
+    type Row<'a> = WindowedRow<
+        'a,
         M::Group,
         M::Acc,
         M::Value,
@@ -766,15 +773,19 @@ impl<M: Metric> Durable for Windowed<M> {
         <M::Context as RowContext>::Row,
     >;
 
-    fn rows_out(&mut self, out: &mut dyn RowsOut<Self::Row>) {
+    fn rows_out(&mut self, out: &mut dyn RowsOut<Self>) {
         for (level, windows) in (0..).zip(&mut self.levels) {
-            for &Window { start, ref groups, changed } in &windows.windows {
-                if !out.part(PartId::Span { level, start }, changed) {
+            for window in &mut windows.windows {
+                let start = window.start;
+                if !out.part(PartId::Span { level, start }, window.changed) {
                     continue;
                 }
-                for (group, acc) in entries::<M>(groups) {
-                    out.row(WindowedRow::Slot { level, start, group, acc: acc.clone() });
-                }
+                let groups = window.groups.share();
+                out.later(Box::new(move |out| {
+                    for (group, acc) in entries::<M>(&groups) {
+                        out.row(WindowedRow::Slot { level, start, group, acc: Cow::Borrowed(acc) });
+                    }
+                }));
             }
             windows.snapshot = out.request().number + 1;
         }
@@ -795,11 +806,11 @@ impl<M: Metric> Durable for Windowed<M> {
         out.row(WindowedRow::Cadence(self.cadence));
     }
 
-    fn row_in(&mut self, row: Self::Row) {
+    fn row_in(&mut self, row: Self::Row<'static>) {
         self.restored = true;
         match row {
             WindowedRow::Slot { level, start, group, acc } => {
-                self.levels[usize::from(level)].restore(start).insert(group.pack(), acc);
+                self.levels[usize::from(level)].restore(start).insert(group.pack(), acc.into_owned());
             }
             WindowedRow::Dirty { level, start, group } => {
                 self.dirty[usize::from(level)][usize::from(group.bucket())].insert((start, group));
@@ -815,7 +826,7 @@ impl<M: Metric> Durable for Windowed<M> {
         }
     }
 
-    fn shard(row: &Self::Row) -> Shard {
+    fn shard(row: &Self::Row<'static>) -> Shard {
         match row {
             WindowedRow::Slot { group, .. }
             | WindowedRow::Dirty { group, .. }

@@ -13,6 +13,7 @@
 //! the rows of any other number. Arrangements of differential dataflow aren't registered: they are functions of
 //! the registered states upstream. These states re-issue their rows at the first tick after a restore.
 
+mod copy_on_write;
 mod footprint;
 mod parts;
 #[cfg(test)]
@@ -26,11 +27,14 @@ use std::rc::Rc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub(crate) use self::copy_on_write::CopyOnWrite;
 pub use self::footprint::Footprint;
 pub(crate) use self::footprint::spilled;
-pub(crate) use self::parts::MappedRows;
 use self::parts::PartsEncoder;
-pub use self::parts::{PartId, PartKey, RowsOut, Snapshot, SnapshotRequest, StateRows};
+pub(crate) use self::parts::{Contains, RowsWithin};
+pub use self::parts::{
+    PartId, PartKey, RowOut, RowsOut, Snapshot, SnapshotRequest, StateRows, TakenSnapshot,
+};
 
 macro_rules! durable_states {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)+) => {
@@ -89,19 +93,19 @@ pub enum Shard {
 }
 
 /// State of an operator that survives its process.
-pub trait Durable: 'static {
+pub trait Durable: Sized + 'static {
     /// Names the state in the registry.
     const ID: StateId;
-    /// A row as which the state is stored.
-    type Row: Serialize + DeserializeOwned;
+    /// A row as which the state is stored. It borrows what is large.
+    type Row<'a>: Serialize + DeserializeOwned;
 
     /// Passes everything that it remembers to `out`, in any order. What changes from then on belongs to the next
     /// snapshot.
-    fn rows_out(&mut self, out: &mut dyn RowsOut<Self::Row>);
+    fn rows_out(&mut self, out: &mut dyn RowsOut<Self>);
     /// Restores one row. Rows come in any order, before the first tick.
-    fn row_in(&mut self, row: Self::Row);
+    fn row_in(&mut self, row: Self::Row<'static>);
     /// Returns the worker that the row belongs to. It must agree with the exchange of the operator's input.
-    fn shard(row: &Self::Row) -> Shard;
+    fn shard(row: &Self::Row<'static>) -> Shard;
     /// Returns how much it remembers, at a cost that doesn't grow with it.
     fn footprint(&self) -> Footprint;
 }
@@ -202,7 +206,8 @@ impl<'a> Registry<'a> {
                 while !bytes.is_empty() {
                     let refused =
                         |error: postcard::Error| RestoreError { part, row, reason: error.to_string() };
-                    let (decoded, rest) = postcard::take_from_bytes::<S::Row>(bytes).map_err(refused)?;
+                    let (decoded, rest) =
+                        postcard::take_from_bytes::<S::Row<'static>>(bytes).map_err(refused)?;
                     match S::shard(&decoded) {
                         Shard::Of(shard) if shard % workers != worker => {}
                         Shard::Of(_) | Shard::All => state.row_in(decoded),
@@ -254,15 +259,15 @@ impl fmt::Debug for States {
 }
 
 impl States {
-    /// Returns the parts of every state that are asked for as rows, and the names of the others. It must be called between
+    /// Takes the parts of every state that are asked for, and the names of the others. It must be called between
     /// ticks: when every tick that was begun is closed.
     #[must_use]
-    pub fn snapshot(&self, request: SnapshotRequest) -> Snapshot {
-        let mut snapshot = Snapshot { workers: self.workers, parts: BTreeMap::new() };
+    pub fn snapshot(&self, request: SnapshotRequest) -> TakenSnapshot {
+        let mut parts = BTreeMap::new();
         for (id, state) in &self.states {
-            state.rows_out(PartsEncoder::new(*id, self.worker, request, &mut snapshot.parts));
+            state.rows_out(PartsEncoder::new(*id, self.worker, request, &mut parts));
         }
-        snapshot
+        TakenSnapshot::new(self.workers, parts)
     }
 
     /// Returns how much each state remembers, in the order of [`StateId::ALL`]. It must be called between rounds of

@@ -6,21 +6,26 @@
 //! A part has the rows of one worker. So a job that goes on with as many workers as before reads each part once.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::Serialize;
 
-use super::StateId;
+use super::{Durable, StateId};
 
 /// The number of bytes from which a block takes no further row. A block with one large row is larger.
 const BLOCK_BYTES: usize = 4 << 20;
 /// The name of the part of all rows that are in no other part.
 const REST: &str = "rest";
+/// The name of the part of what a state knows of its keys.
+const KEYS: &str = "keys";
 
 /// Names a part within its state and worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PartId {
     /// A window or another span of time that begins at `start` ms, of the level with this index.
     Span { level: u8, start: u64 },
+    /// Rows of keys that change together.
+    Keys,
     /// All rows that are in no other part. It counts as changed in each snapshot.
     Rest,
 }
@@ -40,7 +45,7 @@ impl PartKey {
         let (group, worker) = (self.group(), self.worker);
         match self.part {
             PartId::Span { start, .. } => format!("{group}-{start}-{worker}"),
-            PartId::Rest => format!("{group}-{worker}"),
+            PartId::Keys | PartId::Rest => format!("{group}-{worker}"),
         }
     }
 
@@ -50,6 +55,7 @@ impl PartKey {
         let state = self.state.name();
         match self.part {
             PartId::Span { level, .. } => format!("{state}-{level}"),
+            PartId::Keys => format!("{state}-{KEYS}"),
             PartId::Rest => format!("{state}-{REST}"),
         }
     }
@@ -62,6 +68,7 @@ impl PartKey {
         let state = *StateId::ALL.iter().find(|id| id.name() == state)?;
         let part = match words.next()? {
             REST => PartId::Rest,
+            KEYS => PartId::Keys,
             level => PartId::Span { level: level.parse().ok()?, start: words.next()?.parse().ok()? },
         };
         let key = Self { state, part, worker: words.next()?.parse().ok()? };
@@ -89,9 +96,18 @@ impl SnapshotRequest {
     }
 }
 
-/// Takes the rows of a state.
-pub trait RowsOut<R> {
-    fn row(&mut self, row: R);
+/// Takes rows of a state.
+pub trait RowOut<S: Durable> {
+    fn row(&mut self, row: S::Row<'_>);
+}
+
+/// Rows of a state that are encoded once its worker has gone on.
+pub(crate) type LaterRows<S> = Box<dyn FnOnce(&mut dyn RowOut<S>) + Send>;
+
+/// Takes the rows of a state by their parts.
+pub trait RowsOut<S: Durable>: RowOut<S> {
+    /// Adds rows to the part that a thread other than the worker encodes. They must be as they are now.
+    fn later(&mut self, rows: LaterRows<S>);
 
     /// Begins or continues a part, to which the following rows belong. It changed before the snapshot with the number
     /// `changed`, and not later. Returns false if its rows aren't needed. Then none may follow before another part.
@@ -100,23 +116,38 @@ pub trait RowsOut<R> {
     fn request(&self) -> SnapshotRequest;
 }
 
-/// Turns the rows of a state that is within another one into rows of that.
-pub(crate) struct MappedRows<'a, R, F> {
-    pub(crate) out: &'a mut dyn RowsOut<R>,
-    pub(crate) map: F,
+/// A state that has another one, of type `I`, within it.
+pub(crate) trait Contains<I: Durable>: Durable {
+    /// Makes a row of one of the state within.
+    fn outer_row(row: I::Row<'_>) -> Self::Row<'_>;
 }
 
-impl<A, R, F: FnMut(A) -> R> RowsOut<A> for MappedRows<'_, R, F> {
-    fn row(&mut self, row: A) {
-        self.out.row((self.map)(row));
+/// Turns the rows of a state that is within another one into rows of that.
+pub(crate) struct RowsWithin<'a, O: ?Sized>(pub(crate) &'a mut O);
+
+impl<I: Durable, S: Contains<I>> RowOut<I> for RowsWithin<'_, dyn RowOut<S> + '_> {
+    fn row(&mut self, row: I::Row<'_>) {
+        self.0.row(S::outer_row(row));
+    }
+}
+
+impl<I: Durable, S: Contains<I>> RowOut<I> for RowsWithin<'_, dyn RowsOut<S> + '_> {
+    fn row(&mut self, row: I::Row<'_>) {
+        self.0.row(S::outer_row(row));
+    }
+}
+
+impl<I: Durable, S: Contains<I>> RowsOut<I> for RowsWithin<'_, dyn RowsOut<S> + '_> {
+    fn later(&mut self, rows: LaterRows<I>) {
+        self.0.later(Box::new(move |out| rows(&mut RowsWithin(out))));
     }
 
     fn part(&mut self, part: PartId, changed: u64) -> bool {
-        self.out.part(part, changed)
+        self.0.part(part, changed)
     }
 
     fn request(&self) -> SnapshotRequest {
-        self.out.request()
+        self.0.request()
     }
 }
 
@@ -165,6 +196,56 @@ impl StateRows {
     }
 }
 
+impl<S: Durable> RowOut<S> for StateRows {
+    fn row(&mut self, row: S::Row<'_>) {
+        self.push(&row);
+    }
+}
+
+/// Adds the rows to a part that were still to be encoded.
+type EncodeLater = Box<dyn FnOnce(&mut StateRows) + Send>;
+
+/// The rows of a part: those that its worker encoded, and those that are still to be.
+#[derive(Default)]
+pub(super) struct TakenRows {
+    rows: StateRows,
+    later: Vec<EncodeLater>,
+}
+
+impl TakenRows {
+    fn encode(self) -> StateRows {
+        let Self { mut rows, later } = self;
+        later.into_iter().for_each(|later| later(&mut rows));
+        rows
+    }
+}
+
+/// The states of one worker as they were at the end of a tick, of which the large ones are still to be encoded.
+///
+/// Any thread may do that. Meanwhile a worker that changes them needs a copy.
+pub struct TakenSnapshot {
+    workers: usize,
+    parts: BTreeMap<PartKey, Option<TakenRows>>,
+}
+
+impl fmt::Debug for TakenSnapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.parts.keys()).finish()
+    }
+}
+
+impl TakenSnapshot {
+    pub(super) fn new(workers: usize, parts: BTreeMap<PartKey, Option<TakenRows>>) -> Self {
+        Self { workers, parts }
+    }
+
+    #[must_use]
+    pub fn encode(self) -> Snapshot {
+        let parts = self.parts.into_iter().map(|(key, rows)| (key, rows.map(TakenRows::encode)));
+        Snapshot { workers: self.workers, parts: parts.collect() }
+    }
+}
+
 /// The states of one worker, or of several, by their parts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
@@ -203,9 +284,9 @@ impl Snapshot {
 /// Encodes the rows of a state of one worker.
 pub(super) struct PartsEncoder<'a> {
     request: SnapshotRequest,
-    parts: &'a mut BTreeMap<PartKey, Option<StateRows>>,
+    parts: &'a mut BTreeMap<PartKey, Option<TakenRows>>,
     /// The part of the following rows, which isn't in `parts` meanwhile.
-    current: (PartKey, StateRows),
+    current: (PartKey, TakenRows),
 }
 
 impl<'a> PartsEncoder<'a> {
@@ -213,9 +294,9 @@ impl<'a> PartsEncoder<'a> {
         state: StateId,
         worker: usize,
         request: SnapshotRequest,
-        parts: &'a mut BTreeMap<PartKey, Option<StateRows>>,
+        parts: &'a mut BTreeMap<PartKey, Option<TakenRows>>,
     ) -> Self {
-        let current = (PartKey { state, part: PartId::Rest, worker }, StateRows::default());
+        let current = (PartKey { state, part: PartId::Rest, worker }, TakenRows::default());
         Self { request, parts, current }
     }
 
@@ -224,9 +305,15 @@ impl<'a> PartsEncoder<'a> {
     }
 }
 
-impl<R: Serialize> RowsOut<R> for PartsEncoder<'_> {
-    fn row(&mut self, row: R) {
-        self.current.1.push(&row);
+impl<S: Durable> RowOut<S> for PartsEncoder<'_> {
+    fn row(&mut self, row: S::Row<'_>) {
+        self.current.1.rows.push(&row);
+    }
+}
+
+impl<S: Durable> RowsOut<S> for PartsEncoder<'_> {
+    fn later(&mut self, rows: LaterRows<S>) {
+        self.current.1.later.push(Box::new(|out| rows(out)));
     }
 
     fn part(&mut self, part: PartId, changed: u64) -> bool {

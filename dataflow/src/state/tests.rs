@@ -90,7 +90,7 @@ fn after_a_tick(
         });
         let probe = dataflow.probe().clone();
         worker.step_while(|| probe.less_than(&(TICK + 1)));
-        let snapshot = dataflow.states().snapshot(SnapshotRequest::ALL);
+        let snapshot = dataflow.states().snapshot(SnapshotRequest::ALL).encode();
         dataflow
             .states()
             .footprints()

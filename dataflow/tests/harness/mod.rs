@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use keytide_config::{Limits, Windows};
 use keytide_dataflow::model::*;
-use keytide_dataflow::state::{Snapshot, SnapshotRequest, States};
+use keytide_dataflow::state::{Snapshot, SnapshotRequest, States, TakenSnapshot};
 use keytide_dataflow::*;
 use proptest::test_runner::Config as ProptestConfig;
 
@@ -145,6 +145,8 @@ struct Snapshots {
     random: SplitMix,
     stored: Option<Snapshot>,
     request: SnapshotRequest,
+    /// The last one, until it is encoded. The states go on meanwhile.
+    taken: Option<TakenSnapshot>,
 }
 
 impl Snapshots {
@@ -155,17 +157,23 @@ impl Snapshots {
             stored.parts.retain(|key, _| key.worker == worker);
         }
         let since = stored.as_ref().map(|_| 0);
-        Self { random: SplitMix(!seed), stored, request: SnapshotRequest { number: 0, since } }
+        Self { random: SplitMix(!seed), stored, request: SnapshotRequest { number: 0, since }, taken: None }
     }
 
     fn is_due(&mut self) -> bool {
         self.random.below(12) == 0
     }
 
-    /// Returns the whole state, put together from the snapshots that were stored.
-    fn take(&mut self, states: &States) -> Snapshot {
+    /// Takes a snapshot of the states, after the one before is stored.
+    fn take(&mut self, states: &States) {
+        self.store();
         self.request.number += 1;
-        let mut snapshot = states.snapshot(self.request);
+        self.taken = Some(states.snapshot(self.request));
+    }
+
+    /// Returns the whole state at the last snapshot, put together from those that were stored.
+    fn store(&mut self) -> Option<Snapshot> {
+        let mut snapshot = self.taken.take()?.encode();
         if let Some(stored) = &self.stored {
             snapshot = snapshot.over(stored);
         }
@@ -174,7 +182,7 @@ impl Snapshots {
             self.stored = Some(snapshot.clone());
             self.request.since = Some(self.request.number);
         }
-        snapshot
+        Some(snapshot)
     }
 }
 
@@ -223,7 +231,8 @@ pub fn run_with(ticks: &[TickInput], options: Options, how: How, restore: Option
         while dataflow.probe().less_than(&end) {
             worker.step_or_park(None);
         }
-        let snapshot = snapshots.take(dataflow.states());
+        snapshots.take(dataflow.states());
+        let snapshot = snapshots.store().expect("one was taken just now");
         drop(dataflow);
         while worker.step() {}
         let collected = output.take();

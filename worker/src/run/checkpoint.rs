@@ -27,7 +27,7 @@ use keytide_connectors::store::{
     Checkpoint, CheckpointId, CheckpointInfo, CheckpointPart, KEPT, Manifest, Store, StoreError,
 };
 use keytide_dataflow::model::Tick;
-use keytide_dataflow::state::{STATE_VERSION, Snapshot};
+use keytide_dataflow::state::{STATE_VERSION, Snapshot, TakenSnapshot};
 use serde::Serialize;
 
 use super::notify::AlertMemory;
@@ -71,8 +71,8 @@ pub struct CheckpointStats {
 
 /// A part of a checkpoint from one thread.
 pub(super) enum Piece {
-    /// The states of a worker at the end of a tick, and how long it paused to encode them.
-    States { tick: Tick, snapshot: Snapshot, took: Duration },
+    /// The states of a worker at the end of a tick, and how long it paused to take them.
+    States { tick: Tick, snapshot: TakenSnapshot, took: Duration },
     /// The memory of policy and outbox, and that of the sink's files, at the end of a tick.
     Results { tick: Tick, alerts: Box<AlertMemory>, files: Option<FilesMemory> },
     /// All ticks up to this one are in the ledger.
@@ -135,7 +135,7 @@ impl CheckpointWriter {
                     let of_tick = of_tick(&mut gathering, tick);
                     of_tick.workers += 1;
                     of_tick.pause = of_tick.pause.max(took);
-                    of_tick.snapshot.merge(snapshot);
+                    of_tick.snapshot.merge(snapshot.encode());
                 }
                 Piece::Results { tick, alerts, files } => {
                     of_tick(&mut gathering, tick).results = Some((alerts, files));

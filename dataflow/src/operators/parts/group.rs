@@ -7,9 +7,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// A group of calls that is counted apart from others.
-pub(crate) trait Group: Copy + Ord + Hash + Serialize + DeserializeOwned + 'static {
+pub(crate) trait Group:
+    Copy + Ord + Hash + Serialize + DeserializeOwned + Send + Sync + 'static
+{
     /// The group as maps keep it. Its words have 64 bits, because a number of 128 pads every entry to 16 bytes.
-    type Packed: Copy + Eq + Hash + 'static;
+    type Packed: Copy + Eq + Hash + Send + Sync + 'static;
 
     fn pack(self) -> Self::Packed;
     fn unpack(packed: Self::Packed) -> Self;

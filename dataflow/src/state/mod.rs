@@ -200,6 +200,8 @@ impl<'a> Registry<'a> {
     /// If the state's name is taken, because each state has one owner.
     pub fn register<S: Durable>(&mut self, mut state: S) -> Result<Registered<S>, RestoreError> {
         let (worker, workers) = (self.worker as u64, self.workers as u64);
+        // Sums that a worker adds up for others have their owner's shard, and are still its own until they are sent on.
+        let is_dealt = self.restore.is_some_and(|snapshot| snapshot.workers != self.workers);
         for (part, rows) in self.stored(S::ID) {
             let mut row = 0;
             for mut bytes in rows.blocks() {
@@ -209,7 +211,7 @@ impl<'a> Registry<'a> {
                     let (decoded, rest) =
                         postcard::take_from_bytes::<S::Row<'static>>(bytes).map_err(refused)?;
                     match S::shard(&decoded) {
-                        Shard::Of(shard) if shard % workers != worker => {}
+                        Shard::Of(shard) if is_dealt && shard % workers != worker => {}
                         Shard::Of(_) | Shard::All => state.row_in(decoded),
                     }
                     (bytes, row) = (rest, row + 1);

@@ -139,3 +139,46 @@ fn a_sample_stands_for_the_rest() {
         Footprint::default()
     );
 }
+
+/// A state whose rows are of any shard, as sums are that a worker adds up for others.
+struct Numbers(Vec<u64>);
+
+impl Durable for Numbers {
+    const ID: StateId = StateId::Geo;
+    type Row<'a> = u64;
+
+    fn rows_out(&mut self, out: &mut dyn RowsOut<Self>) {
+        self.0.iter().for_each(|number| out.row(*number));
+    }
+    fn row_in(&mut self, number: u64) {
+        self.0.push(number);
+    }
+    fn shard(number: &u64) -> Shard {
+        Shard::Of(*number)
+    }
+    fn footprint(&self) -> Footprint {
+        Footprint::default()
+    }
+}
+
+#[test]
+fn as_many_workers_get_back_what_each_had_and_others_what_is_theirs() {
+    let mut snapshot = Snapshot::default();
+    for (worker, numbers) in [vec![0, 1, 2, 3], vec![4, 5]].into_iter().enumerate() {
+        let mut parts = BTreeMap::new();
+        let mut encoder = PartsEncoder::new(Numbers::ID, worker, SnapshotRequest::ALL, &mut parts);
+        Numbers(numbers).rows_out(&mut encoder);
+        encoder.finish();
+        snapshot.merge(TakenSnapshot::new(2, parts).encode());
+    }
+    let restored = |workers| {
+        let of_worker = |worker| {
+            let mut registry = Registry::new(worker, workers, Some(&snapshot));
+            registry.register(Numbers(Vec::new())).unwrap().with(|numbers| numbers.0.clone())
+        };
+        (0..workers).map(of_worker).collect::<Vec<_>>()
+    };
+    assert_eq!(restored(2), [vec![0, 1, 2, 3], vec![4, 5]]);
+    assert_eq!(restored(1), [[0, 1, 2, 3, 4, 5]]);
+    assert_eq!(restored(3), [[0, 3], [1, 4], [2, 5]]);
+}

@@ -304,36 +304,35 @@ impl Durable for SeenRequests {
 
     fn rows_out(&mut self, out: &mut dyn RowsOut<Self>) {
         let part = |number| PartId::Span { level: 0, start: number * self.span_ms };
-        // 1. The spans that are listed, and those that are stored.
+        // 1. The ids of the spans that are listed. Those of others that are needed are among all ids.
+        let mut needed: Vec<(u64, Vec<SeenRequest>)> = Vec::new();
         let mut unlisted = Vec::new();
         for (number, span) in &self.spans {
             if !out.part(part(*number), span.changed) {
                 continue;
             }
             let Some(listed) = &span.listed else {
-                unlisted.push(*number);
+                unlisted.push((*number, Vec::new()));
                 continue;
             };
-            for id in listed {
-                let seen = self.seen.find(id[1], |seen| seen.id == *id);
-                let of_span = seen.filter(|seen| seen.since() / self.span_ms == *number);
-                of_span.into_iter().for_each(|seen| out.row(seen.row()));
-            }
+            let seen = listed.iter().filter_map(|id| self.seen.find(id[1], |seen| seen.id == *id));
+            needed.push((
+                *number,
+                seen.filter(|seen| seen.since() / self.span_ms == *number).copied().collect(),
+            ));
         }
-        // 2. The others are among all ids.
         if !unlisted.is_empty() {
-            let mut current = None;
             for seen in &self.seen {
                 let number = seen.since() / self.span_ms;
-                if unlisted.binary_search(&number).is_err() {
-                    continue;
+                if let Ok(at) = unlisted.binary_search_by_key(&number, |(number, _)| *number) {
+                    unlisted[at].1.push(*seen);
                 }
-                if current != Some(number) {
-                    current = Some(number);
-                    out.part(part(number), self.snapshot);
-                }
-                out.row(seen.row());
             }
+        }
+        // 2. To copy ids takes a fraction of the time that it takes to encode them.
+        for (number, ids) in needed.into_iter().chain(unlisted) {
+            out.part(part(number), self.snapshot);
+            out.later(Box::new(move |out| ids.iter().for_each(|seen| out.row(seen.row()))));
         }
         self.snapshot = out.request().number + 1;
     }

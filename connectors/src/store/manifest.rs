@@ -97,8 +97,11 @@ pub struct PartInfo {
     pub object: String,
     /// Where it begins in the object.
     pub offset: u64,
+    /// The bytes in the object, which are one frame of Zstandard.
     pub bytes: u64,
+    /// The bytes of the rows in it.
+    pub unpacked_bytes: u64,
     pub rows: u64,
-    /// The XXH3 (128 bits) of the bytes, in hexadecimal digits.
+    /// The XXH3 (128 bits) of the bytes in the object, in hexadecimal digits.
     pub checksum: String,
 }

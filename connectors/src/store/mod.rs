@@ -37,6 +37,7 @@ mod http;
 mod ledger;
 mod manifest;
 mod outbox;
+mod pack;
 mod probe;
 mod refusal;
 mod remote;
@@ -57,17 +58,18 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutPayload};
 use tokio::runtime::Runtime;
-use xxhash_rust::xxh3::{Xxh3, xxh3_128};
+use xxhash_rust::xxh3::xxh3_128;
 
 pub(crate) use self::ledger::LedgerObject;
 pub use self::manifest::{CheckpointId, CheckpointInfo, Manifest, PartInfo};
+use self::pack::{pack, unpack};
 use self::refusal::{brief, refusal};
 use crate::fail_point::fail_point;
 
 /// The number of checkpoints that are kept.
 pub const KEPT: usize = 3;
 /// The format of checkpoints that this version writes and reads.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 const FOLDER: &str = "checkpoints";
 const INPUTS: &str = "inputs";
 const START: &str = "start";
@@ -257,10 +259,12 @@ impl Store {
         for (name, part) in parts {
             let object = format!("{folder}/{}", part.object);
             let content = objects.entry(object.clone()).or_default();
-            let offset = content.iter().map(|block| block.len() as u64).sum();
-            let (bytes, rows, checksum) = (part.bytes(), part.rows, part.checksum());
-            manifest.parts.insert(name, PartInfo { object, offset, bytes, rows, checksum });
-            content.extend(part.blocks.into_iter().map(Bytes::from));
+            let offset = content.iter().map(|frame| frame.len() as u64).sum();
+            let (rows, unpacked_bytes) = (part.rows, part.bytes());
+            let frame = pack(&part.blocks).expect("memory can be written to");
+            let (bytes, checksum) = (frame.len() as u64, digest(&frame));
+            manifest.parts.insert(name, PartInfo { object, offset, bytes, unpacked_bytes, rows, checksum });
+            content.push(Bytes::from(frame));
         }
         fail_point("checkpoint-before");
         for (object, content) in objects {
@@ -297,14 +301,14 @@ impl Store {
                 let end = usize::try_from(info.bytes).ok().zip(start);
                 let end = end.and_then(|(bytes, start)| start.checked_add(bytes));
                 let bytes = start.zip(end).and_then(|(start, end)| content.get(start..end));
-                let bytes =
-                    bytes.ok_or_else(|| damaged(&format!("has only {} bytes", content.len())))?.to_vec();
-                let part =
-                    CheckpointPart { object: object_name.to_owned(), blocks: vec![bytes], rows: info.rows };
-                if part.checksum() != info.checksum {
+                let frame = bytes.ok_or_else(|| damaged(&format!("has only {} bytes", content.len())))?;
+                if digest(frame) != info.checksum {
                     return Err(damaged("has another checksum than its manifest says"));
                 }
-                parts.insert(name, part);
+                let unpacked = unpack(frame, info.unpacked_bytes);
+                let bytes = unpacked.map_err(|error| damaged(&format!("can't be unpacked ({error})")))?;
+                let object = object_name.to_owned();
+                parts.insert(name, CheckpointPart { object, blocks: vec![bytes], rows: info.rows });
             }
         }
         Ok(Checkpoint { info: manifest.info, parts, unchanged: Vec::new() })
@@ -546,22 +550,15 @@ impl CheckpointPart {
     pub fn bytes(&self) -> u64 {
         self.blocks.iter().map(|block| block.len() as u64).sum()
     }
-
-    /// Returns the XXH3 (128 bits) of all bytes, in hexadecimal digits.
-    fn checksum(&self) -> String {
-        format!("{:032x}", digest(&self.blocks))
-    }
 }
 
-/// Returns the XXH3 (128 bits) of all bytes.
-fn digest(blocks: &[impl AsRef<[u8]>]) -> u128 {
-    let mut hasher = Xxh3::new();
-    blocks.iter().for_each(|block| hasher.update(block.as_ref()));
-    hasher.digest128()
-}
-
-/// Returns the name of a copy of a geo database: the XXH3 (128 bits) of its content, in hexadecimal digits.
+/// Returns the name of a copy of a geo database, which is the digest of its content.
 pub(crate) fn geo_name(bytes: &[u8]) -> String {
+    digest(bytes)
+}
+
+/// Returns the XXH3 (128 bits) of bytes, in hexadecimal digits.
+fn digest(bytes: &[u8]) -> String {
     format!("{:032x}", xxh3_128(bytes))
 }
 

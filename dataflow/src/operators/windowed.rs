@@ -790,11 +790,18 @@ impl<M: Metric> Durable for Windowed<M> {
             windows.snapshot = out.request().number + 1;
         }
         out.part(PartId::Rest, 0);
-        for (level, dirty) in (0..).zip(&self.dirty) {
-            for (start, group) in dirty.iter().flatten() {
-                out.row(WindowedRow::Dirty { level, start: *start, group: *group });
+        // There is one for nearly each group of a day and a month. To copy them takes less time than to encode them.
+        let dirty = (0..).zip(&self.dirty);
+        let dirty: Vec<(u8, EventTime, M::Group)> = dirty
+            .flat_map(|(level, dirty)| {
+                dirty.iter().flatten().map(move |(start, group)| (level, *start, *group))
+            })
+            .collect();
+        out.later(Box::new(move |out| {
+            for (level, start, group) in dirty {
+                out.row(WindowedRow::Dirty { level, start, group });
             }
-        }
+        }));
         for ((start, level, group), last_version) in self.queue.values().flatten() {
             let last_version = last_version.clone();
             out.row(WindowedRow::Queued { level: *level, start: *start, group: *group, last_version });

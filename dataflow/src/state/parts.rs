@@ -8,12 +8,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use postcard::ser_flavors::Flavor;
 use serde::Serialize;
 
 use super::{Durable, StateId};
 
 /// The number of bytes from which a block takes no further row. A block with one large row is larger.
-const BLOCK_BYTES: usize = 4 << 20;
+const BLOCK_BYTES: usize = 1 << 20;
 /// The name of the part of all rows that are in no other part.
 const REST: &str = "rest";
 /// The name of the part of what a state knows of its keys.
@@ -188,11 +189,36 @@ impl StateRows {
     }
 
     fn push(&mut self, row: &impl Serialize) {
-        let block = self.blocks.pop_if(|block| block.len() < BLOCK_BYTES).unwrap_or_default();
-        let block =
-            postcard::to_extend(row, block).expect("rows are plain data in memory: encoding can't fail");
-        self.blocks.push(block);
+        if self.blocks.last().is_none_or(|block| block.len() >= BLOCK_BYTES) {
+            // Only a block that follows another is likely to be filled.
+            let bytes = if self.blocks.is_empty() { 0 } else { BLOCK_BYTES };
+            self.blocks.push(Vec::with_capacity(bytes));
+        }
+        let block = self.blocks.last_mut().expect("there is one now");
+        let encoded = postcard::serialize_with_flavor(row, AppendTo(block));
+        encoded.expect("rows are plain data in memory: encoding can't fail");
         self.count += 1;
+    }
+}
+
+/// Writes a row behind those of a block. Postcard's own way to do so takes each byte out of an iterator.
+struct AppendTo<'a>(&'a mut Vec<u8>);
+
+impl Flavor for AppendTo<'_> {
+    type Output = ();
+
+    fn try_extend(&mut self, data: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(data);
+        Ok(())
+    }
+
+    fn try_push(&mut self, data: u8) -> postcard::Result<()> {
+        self.0.push(data);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
     }
 }
 

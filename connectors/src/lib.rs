@@ -2,6 +2,7 @@
 //! the order in which records reach the workers, and the sinks (topics, files) that rows go to.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
+pub mod cluster;
 pub mod columnar;
 mod decimal;
 pub mod decode;

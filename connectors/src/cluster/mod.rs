@@ -1,19 +1,29 @@
-//! How the processes of one job know each other.
+//! How the processes of one job find each other, and how they know each other.
 //!
 //! ```text
+//!  election.rs   who leads the next generation ◄── claim.rs   objects `cluster/GENERATION` in the store
+//!      │ connect
+//!      ▼
 //!  door.rs       sockets, a thread each ──► handshake.rs ──► hello.rs
 //!  frames.rs     what goes over a socket after its handshake
 //! ```
-//! The handshake is a state without I/O and without a clock, so that tests need no socket.
+//! The election and the handshake are states without I/O and without a clock, so that tests try every order of events.
 //!
 //! Limits: 2 s for a handshake, 64 of them at once, 16 MiB a frame.
 
+pub mod claim;
 mod door;
+mod election;
 mod frames;
 mod handshake;
 mod hello;
+#[cfg(test)]
+mod model;
 
 pub use self::door::{CONNECT_FOR, ConnectError, Door, DoorError, Guest, MAX_HANDSHAKES, connect};
+pub use self::election::{
+    AskAnswer, Election, ElectionEvent, ElectionStep, ElectionTerms, NewestTick, SHORT_FOR, SeenClaim,
+};
 pub use self::frames::{FrameDecoder, FrameError, FrameReader, FrameWriter, MAX_FRAME_BYTES, Received};
 pub use self::handshake::{
     HANDSHAKE_FOR, Handshake, HandshakeError, HandshakeNeed, HandshakeNonce, HostTerms, PROTOCOL,

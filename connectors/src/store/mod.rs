@@ -10,6 +10,7 @@
 //! DIR/geo/                                    the geo databases of ticks that may be made again
 //! DIR/inputs/TICK-NONCE                       the inputs of a tick that offsets can't bring back
 //! DIR/ledger/                                 the ticks that were committed, see `ledger.rs`
+//! DIR/cluster/                                which process leads a generation, see `cluster.rs`
 //! DIR/outbox/                                 what alerts are about to send and have sent, see `outbox.rs`
 //! ```
 //! **A checkpoint exists once its manifest does.** The manifest is written last, after all parts are on disk, and never
@@ -31,6 +32,7 @@
 //!
 //! Limits: [`KEPT`] checkpoints stay. A part is held in memory while it is written and read.
 
+mod cluster;
 #[cfg(test)]
 mod faults;
 mod http;

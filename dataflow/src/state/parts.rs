@@ -265,6 +265,7 @@ impl TakenSnapshot {
         Self { workers, parts }
     }
 
+    /// Encodes what is left, and returns the rows of all parts.
     #[must_use]
     pub fn encode(self) -> Snapshot {
         let parts = self.parts.into_iter().map(|(key, rows)| (key, rows.map(TakenRows::encode)));

@@ -274,7 +274,7 @@ impl Inner {
         })
     }
 
-    /// Gives a place free.
+    /// Ends a visit, so that its place is free for another one.
     fn leave(&self, id: u64) {
         self.visitors().present.retain(|visitor| visitor.id != id);
         self.is_free.notify_all();

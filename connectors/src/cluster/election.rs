@@ -158,7 +158,7 @@ pub enum ElectionEvent {
 /// The next thing to do.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ElectionStep {
-    /// Read the newest claim.
+    /// Read the newest claim in the store.
     Look,
     /// Write the claim of a generation, unless there is one.
     Put { generation: u64 },

@@ -343,7 +343,6 @@ impl Handshake {
         self.stage = Stage::Failed(error);
     }
 
-    /// Takes a whole message.
     fn message(&mut self, message: &[u8]) {
         let next = match self.stage {
             Stage::CallerAwaitsOpening => self.opened_by_host(message),

@@ -10,9 +10,9 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use keytide_config::Secret;
 use sha2::Sha256;
 
-/// Bytes of a hello.
+/// The length of an encoded hello, in bytes.
 pub(super) const HELLO_BYTES: usize = 79;
-/// Stands for no index.
+/// Stands for a process that has no index.
 const NO_INDEX: u16 = u16::MAX;
 
 /// The use of a link between two processes.

@@ -1,9 +1,9 @@
 //! The election against a model of processes, network and store: every order of events, and many random ones.
 //!
 //! ```text
-//! process 1: Election ─┐                       ┌─ claims by generation; writes that arrive late
-//! process 2: Election ─┼─ steps ──► World ─────┼─ control links, generations that run, the newest tick
-//! process 3: Election ─┘◄─ events ─            └─ time, which jumps to the next instant that a process waits for
+//! process 1: Election ─┐                           ┌─ claims by generation; writes that arrive late
+//! process 2: Election ─┼─ steps ──► ElectionModel ─┼─ control links, generations that run, the newest tick
+//! process 3: Election ─┘◄─ events ─                └─ time, which jumps to the next instant that a process waits for
 //! ```
 //! At each step one process goes on by one request, or something happens: a process dies, comes back, freezes, is cut
 //! off; a message is lost; the store doesn't answer, or a write arrives much later; time passes. A process that looks
@@ -36,7 +36,7 @@ const WATCHED_FOR: Duration = Duration::from_secs(30 * 60);
 
 /// The bounds of a model, and the rules of its processes.
 #[derive(Clone, Copy, Debug)]
-struct Setup {
+struct ModelSetup {
     rules: ElectionRules,
     /// The store writes an object only if it isn't there.
     puts_if_absent: bool,
@@ -62,7 +62,7 @@ const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-impl Setup {
+impl ModelSetup {
     /// Small enough for every order of events.
     const SMALL: Self = Self {
         rules: ElectionRules::ALL,
@@ -117,7 +117,7 @@ impl Setup {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Status {
+enum PeerStatus {
     Up,
     Down,
     Frozen { since: Duration },
@@ -141,8 +141,8 @@ struct Led {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Process {
-    status: Status,
+struct Participant {
+    status: PeerStatus,
     nonce: u64,
     election: Election,
     link: Option<ToLeader>,
@@ -163,7 +163,7 @@ struct StoredClaim {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct World {
+struct ElectionModel {
     now: Duration,
     claims: BTreeMap<u64, StoredClaim>,
     /// Writes that are on their way.
@@ -172,7 +172,7 @@ struct World {
     tick: Option<(u64, Duration)>,
     /// The generations that were led so far, by their leaders' nonces.
     leads: BTreeMap<u64, u64>,
-    processes: Vec<Process>,
+    processes: Vec<Participant>,
     /// The process that is cut off for now, and since when.
     cut: Option<(usize, Duration)>,
     next_nonce: u64,
@@ -184,7 +184,7 @@ struct World {
 
 /// A thing that can happen next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Event {
+enum ModelEvent {
     /// A process does its step, and all is well.
     Step(usize),
     /// Its request fails; a write is applied later or never.
@@ -203,14 +203,14 @@ enum Event {
     Pass,
 }
 
-impl Event {
+impl ModelEvent {
     fn is_fault(self) -> bool {
         matches!(self, Self::Fail(_) | Self::Die(_) | Self::Freeze(_) | Self::Cut(_))
     }
 }
 
-impl World {
-    fn new(setup: &Setup) -> Self {
+impl ElectionModel {
+    fn new(setup: &ModelSetup) -> Self {
         let mut world = Self {
             now: Duration::ZERO,
             claims: BTreeMap::new(),
@@ -239,13 +239,13 @@ impl World {
         hasher.digest128()
     }
 
-    /// A process that begins.
-    fn life(&mut self, setup: &Setup, lost: u64) -> Process {
+    /// Returns a process that begins, with a nonce of its own.
+    fn life(&mut self, setup: &ModelSetup, lost: u64) -> Participant {
         let nonce = self.next_nonce;
         self.next_nonce += 1;
         let election = Election::with_rules(setup.terms, nonce, lost, setup.rules);
-        let (status, link, led, started) = (Status::Up, None, None, None);
-        Process { status, nonce, election, link, led, started, lost, told: (0, 1, 0) }
+        let (status, link, led, started) = (PeerStatus::Up, None, None, None);
+        Participant { status, nonce, election, link, led, started, lost, told: (0, 1, 0) }
     }
 
     fn step_of(&self, index: usize) -> ElectionStep {
@@ -253,10 +253,10 @@ impl World {
     }
 
     fn is_up(&self, index: usize) -> bool {
-        self.processes[index].status == Status::Up
+        self.processes[index].status == PeerStatus::Up
     }
 
-    fn reach(&self, setup: &Setup, one: usize, other: usize) -> bool {
+    fn reach(&self, setup: &ModelSetup, one: usize, other: usize) -> bool {
         let is_cut = |index: usize| {
             setup.isolated & (1 << index) != 0 || self.cut.is_some_and(|(cut, _)| cut == index)
         };
@@ -264,10 +264,10 @@ impl World {
     }
 
     /// Returns whether beats of one process have been missing at another for `dead_after`.
-    fn is_silent(&self, setup: &Setup, one: usize, other: usize) -> bool {
+    fn is_silent(&self, setup: &ModelSetup, one: usize, other: usize) -> bool {
         let over = |since: Duration| self.now >= since + setup.terms.dead_after;
         let is_cut = |(cut, since)| (cut == one || cut == other) && over(since);
-        let is_frozen = matches!(self.processes[other].status, Status::Frozen { since } if over(since));
+        let is_frozen = matches!(self.processes[other].status, PeerStatus::Frozen { since } if over(since));
         one != other && (is_frozen || self.cut.is_some_and(is_cut))
     }
 
@@ -276,10 +276,10 @@ impl World {
     }
 
     /// Returns whether a link of a process that waits or is a spare is over for it.
-    fn is_link_over(&self, setup: &Setup, index: usize) -> bool {
+    fn is_link_over(&self, setup: &ModelSetup, index: usize) -> bool {
         let Some(link) = self.processes[index].link else { return true };
         let leader = &self.processes[link.process];
-        let is_there = leader.status != Status::Down
+        let is_there = leader.status != PeerStatus::Down
             && leader.nonce == link.nonce
             && leader.election.hosts() == Some(link.generation);
         !is_there || self.is_silent(setup, index, link.process)
@@ -289,17 +289,17 @@ impl World {
     fn led(&self, generation: u64) -> Option<(usize, &Led)> {
         self.processes.iter().enumerate().find_map(|(index, process)| {
             let led = process.led.as_ref().filter(|led| led.generation == generation)?;
-            (process.status != Status::Down).then_some((index, led))
+            (process.status != PeerStatus::Down).then_some((index, led))
         })
     }
 
     /// Returns whether a generation can't go on, so that its members notice it.
-    fn is_generation_over(&self, setup: &Setup, index: usize, generation: u64) -> bool {
+    fn is_generation_over(&self, setup: &ModelSetup, index: usize, generation: u64) -> bool {
         let Some((leader, led)) = self.led(generation) else { return true };
         let is_fenced = self.leads.keys().any(|newer| *newer > generation);
         let is_gone = |&(member, nonce): &(usize, u64)| {
             let of = &self.processes[member];
-            of.status == Status::Down
+            of.status == PeerStatus::Down
                 || of.nonce != nonce
                 || of.started != Some(generation)
                 || self.is_silent(setup, leader, member)
@@ -309,13 +309,13 @@ impl World {
     }
 
     /// The generation that runs and commits ticks, if there is one.
-    fn healthy(&self, setup: &Setup) -> Option<u64> {
+    fn healthy(&self, setup: &ModelSetup) -> Option<u64> {
         let generation = *self.leads.last_key_value()?.0;
         let (leader, led) = self.led(generation)?;
         let is_well = |&(member, nonce): &(usize, u64)| {
             let of = &self.processes[member];
             let is_same = of.nonce == nonce && of.started == Some(generation);
-            is_same && of.status == Status::Up && self.reach(setup, leader, member)
+            is_same && of.status == PeerStatus::Up && self.reach(setup, leader, member)
         };
         (led.members.iter().all(is_well) && self.now >= led.since + setup.restore).then_some(generation)
     }
@@ -332,7 +332,7 @@ impl World {
         self.is_up(index) && !is_waiting
     }
 
-    fn can_notice(&self, setup: &Setup, index: usize) -> bool {
+    fn can_notice(&self, setup: &ModelSetup, index: usize) -> bool {
         if !self.is_up(index) {
             return false;
         }
@@ -346,7 +346,7 @@ impl World {
     }
 
     /// The next instant that something waits for.
-    fn next_instant(&self, setup: &Setup) -> Option<Duration> {
+    fn next_instant(&self, setup: &ModelSetup) -> Option<Duration> {
         let of_steps = (0..self.processes.len()).filter(|index| self.is_up(*index)).filter_map(|index| {
             match self.step_of(index) {
                 ElectionStep::Rest { until } | ElectionStep::Gather { until, .. } => Some(until),
@@ -356,7 +356,7 @@ impl World {
         });
         let silence = |since: Duration| since + setup.terms.dead_after;
         let of_frozen = self.processes.iter().filter_map(|process| match process.status {
-            Status::Frozen { since } => Some(silence(since)),
+            PeerStatus::Frozen { since } => Some(silence(since)),
             _ => None,
         });
         let of_cut = self.cut.map(|(_, since)| silence(since));
@@ -367,19 +367,19 @@ impl World {
     }
 
     /// Lists what can happen next.
-    fn events(&self, setup: &Setup, events: &mut Vec<Event>) {
+    fn events(&self, setup: &ModelSetup, events: &mut Vec<ModelEvent>) {
         events.clear();
         if self.now >= setup.horizon {
             return;
         }
         for index in 0..self.processes.len() {
             match self.processes[index].status {
-                Status::Down => events.push(Event::Return(index)),
-                Status::Frozen { .. } => events.push(Event::Thaw(index)),
-                Status::Up => {}
+                PeerStatus::Down => events.push(ModelEvent::Return(index)),
+                PeerStatus::Frozen { .. } => events.push(ModelEvent::Thaw(index)),
+                PeerStatus::Up => {}
             }
             if self.can_step(index) {
-                events.push(Event::Step(index));
+                events.push(ModelEvent::Step(index));
                 let can_fail = matches!(
                     self.step_of(index),
                     ElectionStep::Look
@@ -388,46 +388,46 @@ impl World {
                         | ElectionStep::ReadTick
                 );
                 if can_fail && self.failures > 0 {
-                    events.push(Event::Fail(index));
+                    events.push(ModelEvent::Fail(index));
                 }
             }
             if self.can_notice(setup, index) {
-                events.push(Event::Notice(index));
+                events.push(ModelEvent::Notice(index));
             }
             if self.is_up(index) {
                 if self.deaths > 0 {
-                    events.push(Event::Die(index));
+                    events.push(ModelEvent::Die(index));
                 }
                 if self.freezes > 0 {
-                    events.push(Event::Freeze(index));
+                    events.push(ModelEvent::Freeze(index));
                 }
                 if self.cuts > 0 && self.cut.is_none() {
-                    events.push(Event::Cut(index));
+                    events.push(ModelEvent::Cut(index));
                 }
             }
         }
-        events.extend((0..self.late.len()).map(Event::Arrive));
+        events.extend((0..self.late.len()).map(ModelEvent::Arrive));
         if self.cut.is_some() {
-            events.push(Event::Heal);
+            events.push(ModelEvent::Heal);
         }
         if self.next_instant(setup).is_some() {
-            events.push(Event::Pass);
+            events.push(ModelEvent::Pass);
         }
     }
 
     /// Applies an event to the world. Returns what is wrong, if something is.
-    fn apply(&mut self, setup: &Setup, event: Event) -> Result<(), String> {
+    fn apply(&mut self, setup: &ModelSetup, event: ModelEvent) -> Result<(), String> {
         match event {
-            Event::Step(index) => self.step(setup, index)?,
-            Event::Fail(index) => {
+            ModelEvent::Step(index) => self.step(setup, index)?,
+            ModelEvent::Fail(index) => {
                 self.failures -= 1;
                 self.fail(setup, index)?;
             }
-            Event::Arrive(at) => {
+            ModelEvent::Arrive(at) => {
                 let (generation, index, nonce) = self.late.remove(at);
                 self.put(setup, generation, index, nonce);
             }
-            Event::Notice(index) => {
+            ModelEvent::Notice(index) => {
                 let before = self.processes[index].link.take();
                 match self.step_of(index) {
                     ElectionStep::Run { generation, .. } | ElectionStep::EndAtCheckpoint { generation } => {
@@ -442,23 +442,23 @@ impl World {
                     _ => self.tell(setup, index, ElectionEvent::LinkLost)?,
                 }
             }
-            Event::Die(index) => {
+            ModelEvent::Die(index) => {
                 self.deaths -= 1;
                 let process = &mut self.processes[index];
-                (process.status, process.link, process.led) = (Status::Down, None, None);
+                (process.status, process.link, process.led) = (PeerStatus::Down, None, None);
             }
-            Event::Return(index) => self.processes[index] = self.life(setup, 0),
-            Event::Freeze(index) => {
+            ModelEvent::Return(index) => self.processes[index] = self.life(setup, 0),
+            ModelEvent::Freeze(index) => {
                 self.freezes -= 1;
-                self.processes[index].status = Status::Frozen { since: self.now };
+                self.processes[index].status = PeerStatus::Frozen { since: self.now };
             }
-            Event::Thaw(index) => self.thaw(setup, index)?,
-            Event::Cut(index) => {
+            ModelEvent::Thaw(index) => self.thaw(setup, index)?,
+            ModelEvent::Cut(index) => {
                 self.cuts -= 1;
                 self.cut = Some((index, self.now));
             }
-            Event::Heal => self.cut = None,
-            Event::Pass => self.pass(setup),
+            ModelEvent::Heal => self.cut = None,
+            ModelEvent::Pass => self.pass(setup),
         }
         self.tell_presence(setup)
     }
@@ -470,10 +470,10 @@ impl World {
     }
 
     /// A process that finds that it slept for `dead_after` begins anew.
-    fn thaw(&mut self, setup: &Setup, index: usize) -> Result<(), String> {
-        let Status::Frozen { since } = self.processes[index].status else { return Ok(()) };
+    fn thaw(&mut self, setup: &ModelSetup, index: usize) -> Result<(), String> {
+        let PeerStatus::Frozen { since } = self.processes[index].status else { return Ok(()) };
         let generation = self.processes[index].started;
-        self.processes[index].status = Status::Up;
+        self.processes[index].status = PeerStatus::Up;
         if self.now >= since + setup.terms.dead_after {
             let lost = self.processes[index].lost.max(generation.unwrap_or(0));
             self.processes[index] = self.life(setup, lost);
@@ -485,7 +485,7 @@ impl World {
         Ok(())
     }
 
-    fn pass(&mut self, setup: &Setup) {
+    fn pass(&mut self, setup: &ModelSetup) {
         let Some(next) = self.next_instant(setup) else { return };
         // A generation that is well all the while commits until then.
         self.now = next;
@@ -494,7 +494,7 @@ impl World {
         }
     }
 
-    fn put(&mut self, setup: &Setup, generation: u64, process: usize, nonce: u64) {
+    fn put(&mut self, setup: &ModelSetup, generation: u64, process: usize, nonce: u64) {
         let claim = StoredClaim { process, nonce, at: self.now };
         if !self.claims.contains_key(&generation) || !setup.puts_if_absent {
             self.claims.insert(generation, claim);
@@ -502,7 +502,7 @@ impl World {
     }
 
     /// Lets a process do its step.
-    fn step(&mut self, setup: &Setup, index: usize) -> Result<(), String> {
+    fn step(&mut self, setup: &ModelSetup, index: usize) -> Result<(), String> {
         let nonce = self.processes[index].nonce;
         let event = match self.step_of(index) {
             ElectionStep::Look => {
@@ -549,7 +549,7 @@ impl World {
     }
 
     /// Lets the request of a process fail.
-    fn fail(&mut self, setup: &Setup, index: usize) -> Result<(), String> {
+    fn fail(&mut self, setup: &ModelSetup, index: usize) -> Result<(), String> {
         let event = match self.step_of(index) {
             ElectionStep::Look => ElectionEvent::LookFailed,
             ElectionStep::Put { generation } => {
@@ -565,7 +565,7 @@ impl World {
     /// Connects to the process at an address.
     fn ask(
         &mut self,
-        setup: &Setup,
+        setup: &ModelSetup,
         index: usize,
         generation: u64,
         address: &str,
@@ -577,18 +577,18 @@ impl World {
         let asked = &self.processes[other];
         Ok(match asked.status {
             _ if !self.reach(setup, index, other) => AskAnswer::NoAnswer,
-            Status::Frozen { .. } => AskAnswer::NoAnswer,
-            Status::Up if other != index && asked.election.hosts() == Some(generation) => {
+            PeerStatus::Frozen { .. } => AskAnswer::NoAnswer,
+            PeerStatus::Up if other != index && asked.election.hosts() == Some(generation) => {
                 let link = ToLeader { process: other, nonce: asked.nonce, generation };
                 self.processes[index].link = Some(link);
                 AskAnswer::Accepted
             }
-            Status::Up | Status::Down => AskAnswer::Gone,
+            PeerStatus::Up | PeerStatus::Down => AskAnswer::Gone,
         })
     }
 
     /// Starts a generation with the processes that are linked to its leader.
-    fn lead(&mut self, setup: &Setup, index: usize, generation: u64) -> Result<(), String> {
+    fn lead(&mut self, setup: &ModelSetup, index: usize, generation: u64) -> Result<(), String> {
         let nonce = self.processes[index].nonce;
         let others = self.linked(index, generation);
         let members = 1 + others.len();
@@ -634,7 +634,7 @@ impl World {
     }
 
     /// Hands an event to a process, and checks what it decides. A start that a look allows is done at once.
-    fn tell(&mut self, setup: &Setup, index: usize, event: ElectionEvent) -> Result<(), String> {
+    fn tell(&mut self, setup: &ModelSetup, index: usize, event: ElectionEvent) -> Result<(), String> {
         let (now, before) = (self.now, self.step_of(index));
         self.processes[index].election.take(event, now);
         match self.step_of(index) {
@@ -657,7 +657,7 @@ impl World {
     }
 
     /// Says to each leader how many links it has.
-    fn tell_presence(&mut self, setup: &Setup) -> Result<(), String> {
+    fn tell_presence(&mut self, setup: &ModelSetup) -> Result<(), String> {
         for index in 0..self.processes.len() {
             let hosts = self.processes[index].election.hosts();
             let Some(generation) = hosts.filter(|_| self.is_up(index)) else { continue };
@@ -681,7 +681,7 @@ impl World {
     }
 
     /// Returns whether a generation runs with all processes that are alive and can take part.
-    fn is_converged(&self, setup: &Setup) -> bool {
+    fn is_converged(&self, setup: &ModelSetup) -> bool {
         let reachable = (0..self.processes.len()).filter(|index| setup.isolated & (1 << index) == 0).count();
         let expected = reachable.min(setup.terms.processes);
         let healthy = self.healthy(setup).and_then(|generation| self.led(generation));
@@ -693,15 +693,15 @@ impl World {
 #[derive(Debug)]
 struct Violation {
     what: String,
-    events: Vec<Event>,
+    events: Vec<ModelEvent>,
 }
 
 /// Tries every order of events. Returns the number of states, or a violation.
-fn explore(setup: &Setup) -> Result<usize, Violation> {
-    let world = World::new(setup);
+fn explore(setup: &ModelSetup) -> Result<usize, Violation> {
+    let world = ElectionModel::new(setup);
     let mut known: HashSet<u128> = HashSet::from_iter([world.digest()]);
     // The events that led to each state are found by the state before it.
-    let mut before: Vec<(usize, Event)> = vec![(0, Event::Pass)];
+    let mut before: Vec<(usize, ModelEvent)> = vec![(0, ModelEvent::Pass)];
     let mut open = vec![(world, 0)];
     let mut events = Vec::new();
     while let Some((world, id)) = open.pop() {
@@ -742,8 +742,8 @@ impl Random {
 
 /// Tries one order of events, of which the seed chooses each, and then lets the processes go on without faults. Returns
 /// the number of generations, and how long it took after the last fault.
-fn wander(setup: &Setup, seed: u64) -> Result<(usize, Duration), Violation> {
-    let mut world = World::new(setup);
+fn wander(setup: &ModelSetup, seed: u64) -> Result<(usize, Duration), Violation> {
+    let mut world = ElectionModel::new(setup);
     let (mut random, mut events, mut past) = (Random(seed), Vec::new(), Vec::new());
     // 1. With faults, as long as there are some left.
     for _ in 0..400 {
@@ -754,7 +754,10 @@ fn wander(setup: &Setup, seed: u64) -> Result<(usize, Duration), Violation> {
         let event = loop {
             let event = events[random.below(events.len())];
             // Faults are seldom, or all of them would come before the first claim. So is what takes time.
-            let is_slow = matches!(event, Event::Pass | Event::Heal | Event::Thaw(_) | Event::Return(_));
+            let is_slow = matches!(
+                event,
+                ModelEvent::Pass | ModelEvent::Heal | ModelEvent::Thaw(_) | ModelEvent::Return(_)
+            );
             let one_in = if event.is_fault() { 200 } else { [1, 12][usize::from(is_slow)] };
             if random.below(one_in) == 0 {
                 break event;
@@ -769,12 +772,12 @@ fn wander(setup: &Setup, seed: u64) -> Result<(usize, Duration), Violation> {
     let healed = world.now;
     let mut converged = None;
     let mut leads = 0;
-    let mut calm = |world: &mut World, past: &mut Vec<Event>| -> Result<(), String> {
-        let setup = Setup { horizon: Duration::MAX, ..*setup };
+    let mut calm = |world: &mut ElectionModel, past: &mut Vec<ModelEvent>| -> Result<(), String> {
+        let setup = ModelSetup { horizon: Duration::MAX, ..*setup };
         world.events(&setup, &mut events);
         events.retain(|event| !event.is_fault());
         if events.len() > 1 {
-            events.retain(|event| *event != Event::Pass);
+            events.retain(|event| *event != ModelEvent::Pass);
         }
         let Some(&event) = events.get(random.below(events.len().max(1))) else {
             return Err("nothing can happen any more".to_owned());
@@ -805,7 +808,7 @@ fn wander(setup: &Setup, seed: u64) -> Result<(usize, Duration), Violation> {
 }
 
 /// Returns the first seed up to `seeds` that finds what is expected.
-fn first_found(setup: &Setup, expected: &str, seeds: u64) -> Option<u64> {
+fn first_found(setup: &ModelSetup, expected: &str, seeds: u64) -> Option<u64> {
     let finds = |seed: &u64| wander(setup, *seed).is_err_and(|violation| violation.what.contains(expected));
     (0..seeds).find(finds)
 }
@@ -814,7 +817,7 @@ fn first_found(setup: &Setup, expected: &str, seeds: u64) -> Option<u64> {
 #[test]
 fn elections_of_random_orders_of_events_end_with_one_generation_of_all() {
     let seeds = std::env::var("KEYTIDE_ELECTION_SEEDS").map_or(300, |seeds| seeds.parse().unwrap());
-    for setup in [Setup::LARGE, Setup::ISOLATED, Setup::SHORT] {
+    for setup in [ModelSetup::LARGE, ModelSetup::ISOLATED, ModelSetup::SHORT] {
         let mut generations = 0;
         for seed in 0..seeds {
             let (led, _) = wander(&setup, seed).unwrap_or_else(|violation| {
@@ -831,7 +834,7 @@ fn elections_of_every_order_of_events_have_one_leader_a_generation() {
     let mut states = 0;
     for (deaths, freezes, cuts, horizon_ms) in [(1, 0, 0, 3_500), (0, 1, 0, 3_500), (0, 0, 1, 2_500)] {
         let horizon = Duration::from_millis(horizon_ms);
-        let setup = Setup { deaths, freezes, cuts, horizon, ..Setup::SMALL };
+        let setup = ModelSetup { deaths, freezes, cuts, horizon, ..ModelSetup::SMALL };
         states += explore(&setup).unwrap_or_else(|violation| panic!("{violation:?}"));
     }
     // The model must not become empty unnoticed.
@@ -841,7 +844,7 @@ fn elections_of_every_order_of_events_have_one_leader_a_generation() {
 /// Each rule, left out in every order of events of a small model, with the words of what goes wrong.
 #[test]
 fn each_rule_of_the_election_is_needed() {
-    type LeaveOut = fn(&mut Setup);
+    type LeaveOut = fn(&mut ModelSetup);
     let table: [(&str, LeaveOut, &str); 9] = [
         ("a claim only if there is none", |setup| setup.puts_if_absent = false, "generation 1 "),
         ("the newest claim is kept", |setup| setup.keeps_newest = false, "is led by"),
@@ -862,7 +865,7 @@ fn each_rule_of_the_election_is_needed() {
         ("no end for a spare at once", |setup| setup.rules.ends_short_late = false, "too early"),
     ];
     for (rule, leave_out, expected) in table {
-        let mut setup = Setup::SMALL;
+        let mut setup = ModelSetup::SMALL;
         leave_out(&mut setup);
         let violation = explore(&setup).expect_err(rule);
         assert!(violation.what.contains(expected), "{rule}: {violation:?}");
@@ -872,11 +875,11 @@ fn each_rule_of_the_election_is_needed() {
 /// Without it nothing wrong happens, and yet something is missing. So the end of random orders of events shows it.
 #[test]
 fn without_a_rule_for_them_processes_stay_spares_or_alone() {
-    let mut setup = Setup::SHORT;
+    let mut setup = ModelSetup::SHORT;
     setup.rules.ends_short = false;
     let found = first_found(&setup, "no generation runs with all", 1_000);
     assert!(found.is_some(), "a spare takes part in the end");
-    let mut setup = Setup::ISOLATED;
+    let mut setup = ModelSetup::ISOLATED;
     setup.rules.is_patient = false;
     let found = first_found(&setup, "no generation runs with all", 1_000);
     assert!(found.is_some(), "a process that is cut off disturbs the others for ever");

@@ -18,7 +18,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::door::ConnectError;
 use super::election::{AskAnswer, SeenClaim};
 use super::handshake::HandshakeError;
-use crate::store::{Store, StoreError};
+use crate::store::{NumberedObject, Store, StoreError};
 
 /// The number of claims that are kept.
 pub const KEPT_CLAIMS: u64 = 8;
@@ -75,7 +75,7 @@ pub enum ClaimError {
 /// If the store can't be read, or the newest claim is of another version.
 pub fn newest(store: &Store) -> Result<Option<SeenClaim>, ClaimError> {
     let Some(generation) = store.cluster_claims()?.into_iter().next_back() else { return Ok(None) };
-    let bytes = match store.get_cluster_claim(generation) {
+    let bytes = match store.get_record(NumberedObject::ClusterClaim(generation)) {
         Ok(bytes) => bytes.ok_or(ClaimError::Moved { generation })?,
         Err(StoreError::Damaged { object, .. }) => {
             tracing::error!("{object} is damaged, so the next generation of the cluster is claimed");
@@ -97,7 +97,7 @@ pub fn newest(store: &Store) -> Result<Option<SeenClaim>, ClaimError> {
 /// If it isn't known to be written.
 pub fn put(store: &Store, claim: &ClusterClaim) -> Result<bool, StoreError> {
     let json = serde_json::to_vec(claim).expect("plain data can be written to memory");
-    store.put_cluster_claim(claim.generation, json)
+    store.put_record(NumberedObject::ClusterClaim(claim.generation), json)
 }
 
 /// Deletes claims that are [`KEPT_CLAIMS`] generations older than the newest one or more.
@@ -109,7 +109,7 @@ pub fn clean(store: &Store) -> Result<(), StoreError> {
     let Some(newest) = claims.last() else { return Ok(()) };
     let oldest_kept = newest.saturating_sub(KEPT_CLAIMS - 1);
     for generation in claims.iter().filter(|generation| **generation < oldest_kept) {
-        store.delete_cluster_claim(*generation)?;
+        store.delete_record(NumberedObject::ClusterClaim(*generation))?;
     }
     Ok(())
 }
@@ -202,14 +202,14 @@ mod tests {
         put(&store, &claim(2, 7)).unwrap();
         std::fs::copy(object(folder.path(), 1), object(folder.path(), 2)).unwrap();
         assert_eq!(newest(&store).unwrap(), Some(SeenClaim { generation: 2, by: None }));
-        store.put_cluster_claim(3, b"{\"format\":2}".to_vec()).unwrap();
+        store.put_record(NumberedObject::ClusterClaim(3), b"{\"format\":2}".to_vec()).unwrap();
         let error = newest(&store).unwrap_err().to_string();
         assert!(
             error.starts_with("state.url: claim 3 of the cluster can't be read: missing field"),
             "{error}"
         );
         let misplaced = serde_json::to_vec(&claim(3, 7)).unwrap();
-        store.put_cluster_claim(4, misplaced).unwrap();
+        store.put_record(NumberedObject::ClusterClaim(4), misplaced).unwrap();
         let error = newest(&store).unwrap_err();
         assert!(matches!(error, ClaimError::Unknown { generation: 4, .. }), "{error}");
     }

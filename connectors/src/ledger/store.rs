@@ -17,7 +17,7 @@ use super::machine::Answer;
 use super::reading::Reading;
 use super::record::{Claim, LedgerRecord, TickRecord};
 use super::rows::KeptRows;
-use crate::store::{LedgerObject, Store, StoreError};
+use crate::store::{NumberedObject, Store, StoreError};
 
 /// How long a claim waits in a store without a lock, until what an older life was writing has arrived.
 const SETTLE: Duration = Duration::from_secs(2);
@@ -32,7 +32,7 @@ pub(super) struct StoreLedger {
     /// True once the ledger was read whole.
     was_read: bool,
     /// The records of the open transaction, at most one.
-    pending: Vec<(LedgerObject, Vec<u8>)>,
+    pending: Vec<(NumberedObject, Vec<u8>)>,
     /// The claim that would end this life.
     next_claim: Option<u64>,
     failed: bool,
@@ -47,7 +47,7 @@ impl StoreLedger {
     /// Reads what came since the last time.
     fn read_new(&mut self, reading: &mut Reading) -> Result<(), LedgerError> {
         let ledger = self.name();
-        let mut take = |object: LedgerObject| {
+        let mut take = |object: NumberedObject| {
             // One that was deleted meanwhile is one that no start needs.
             let Some(bytes) = self.store.get_record(object)? else { return Ok(()) };
             let place = || format!("object {}", object.name());
@@ -56,11 +56,11 @@ impl StoreLedger {
         let (last_tick, last_claim) = &mut self.last;
         // The claim of a tick's life is older than the tick. In this order it isn't missed.
         for number in newer(self.store.ledger_ticks()?, *last_tick) {
-            take(LedgerObject::Tick(number))?;
+            take(NumberedObject::Tick(number))?;
             *last_tick = number;
         }
         for generation in newer(self.store.ledger_claims()?, *last_claim) {
-            take(LedgerObject::Claim(generation))?;
+            take(NumberedObject::Claim(generation))?;
             *last_claim = generation;
         }
         Ok(())
@@ -68,7 +68,7 @@ impl StoreLedger {
 
     fn write(&mut self) -> Result<Answer, StoreError> {
         if let Some(generation) = self.next_claim
-            && self.store.get_record(LedgerObject::Claim(generation))?.is_some()
+            && self.store.get_record(NumberedObject::Claim(generation))?.is_some()
         {
             return Ok(Answer::Fenced);
         }
@@ -77,7 +77,7 @@ impl StoreLedger {
                 // It is ours if an answer was lost. The machine reads it.
                 return Ok(Answer::Failed);
             }
-            if matches!(object, LedgerObject::Claim(2..)) && self.store.is_shared() {
+            if matches!(object, NumberedObject::Claim(2..)) && self.store.is_shared() {
                 std::thread::park_timeout(SETTLE);
             }
         }
@@ -86,10 +86,10 @@ impl StoreLedger {
 }
 
 /// Returns the object that a record belongs into.
-fn object_of(record: &LedgerRecord) -> LedgerObject {
+fn object_of(record: &LedgerRecord) -> NumberedObject {
     match record {
-        LedgerRecord::Tick(tick) => LedgerObject::Tick(tick.number),
-        LedgerRecord::Claim(claim) => LedgerObject::Claim(claim.generation),
+        LedgerRecord::Tick(tick) => NumberedObject::Tick(tick.number),
+        LedgerRecord::Claim(claim) => NumberedObject::Claim(claim.generation),
     }
 }
 
@@ -171,12 +171,12 @@ impl Driver for StoreLedger {
 
     fn forget(&mut self, below: u64) -> Result<(), LedgerError> {
         for number in self.store.ledger_ticks()?.into_iter().take_while(|number| *number < below) {
-            self.store.delete_record(LedgerObject::Tick(number))?;
+            self.store.delete_record(NumberedObject::Tick(number))?;
         }
         let claims = self.store.ledger_claims()?;
         let old = claims.split_last().map_or(&[][..], |(_, old)| old);
         for generation in old {
-            self.store.delete_record(LedgerObject::Claim(*generation))?;
+            self.store.delete_record(NumberedObject::Claim(*generation))?;
         }
         Ok(())
     }
@@ -283,7 +283,7 @@ mod tests {
         let (mut ledger, generation) = bench.live(1);
         let record = tick(1, generation, 1);
         let object = LedgerRecord::Tick(record.clone()).encode();
-        assert!(bench.store.put_record(LedgerObject::Tick(1), object).unwrap());
+        assert!(bench.store.put_record(NumberedObject::Tick(1), object).unwrap());
         assert_eq!(commit(&mut ledger, &[record]).unwrap(), 1);
         commit(&mut ledger, &[tick(2, generation, 1)]).unwrap();
     }
@@ -293,7 +293,7 @@ mod tests {
         let bench = Bench::new();
         let (mut ledger, generation) = bench.live(1);
         let object = LedgerRecord::Tick(tick(1, generation, 2)).encode();
-        assert!(bench.store.put_record(LedgerObject::Tick(1), object).unwrap());
+        assert!(bench.store.put_record(NumberedObject::Tick(1), object).unwrap());
         let error = commit(&mut ledger, &[tick(1, generation, 1)]).unwrap_err();
         assert!(matches!(error, LedgerError::Ticks { number: 0, .. }), "{error}");
     }
@@ -301,18 +301,18 @@ mod tests {
     #[test]
     fn foreign_objects_and_other_jobs_are_named() {
         let bench = Bench::new();
-        assert!(bench.store.put_record(LedgerObject::Tick(1), b"[]".to_vec()).unwrap());
+        assert!(bench.store.put_record(NumberedObject::Tick(1), b"[]".to_vec()).unwrap());
         let error = bench.open(1).unwrap_err().to_string();
         assert!(
             error.starts_with("object ledger/00000000000000000001 is no record of a ledger: "),
             "{error}"
         );
-        bench.store.delete_record(LedgerObject::Tick(1)).unwrap();
+        bench.store.delete_record(NumberedObject::Tick(1)).unwrap();
         let misplaced = LedgerRecord::Tick(tick(2, 1, 1)).encode();
-        assert!(bench.store.put_record(LedgerObject::Tick(1), misplaced).unwrap());
+        assert!(bench.store.put_record(NumberedObject::Tick(1), misplaced).unwrap());
         let error = bench.open(1).unwrap_err().to_string();
         assert!(error.contains("it is in the place of another one"), "{error}");
-        bench.store.delete_record(LedgerObject::Tick(1)).unwrap();
+        bench.store.delete_record(NumberedObject::Tick(1)).unwrap();
         bench.live(1);
         let opened = Ledger::open_store(Arc::clone(&bench.store), "invoices", 2, Arc::new(|| false));
         let error = opened.unwrap_err();

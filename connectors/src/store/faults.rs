@@ -221,8 +221,8 @@ fn everything(store: &Store) -> Vec<String> {
         shown(whole),
         shown(store.read_inputs(&format!("{INPUTS}/{}", id.name())).map(|read| format!("{read:?}"))),
         shown(store.read_start().map(|read| format!("{read:?}"))),
-        shown(store.get_record(LedgerObject::Tick(2)).map(|read| format!("{read:?}"))),
-        shown(store.get_record(LedgerObject::Claim(1)).map(|read| format!("{read:?}"))),
+        shown(store.get_record(NumberedObject::Tick(2)).map(|read| format!("{read:?}"))),
+        shown(store.get_record(NumberedObject::Claim(1)).map(|read| format!("{read:?}"))),
         shown(geo),
     ]
 }
@@ -234,8 +234,8 @@ fn filled() -> (Arc<FaultyObjects>, Store) {
     let id = CheckpointId { tick: 2_000, nonce: 1 };
     store.write_inputs(id, &[Bytes::from_static(b"changes"), Bytes::from_static(b" of tables")]).unwrap();
     store.write_start(b"with what it begins".to_vec()).unwrap();
-    store.put_record(LedgerObject::Tick(2), br#"{"record":"tick","number":2}"#.to_vec()).unwrap();
-    store.put_record(LedgerObject::Claim(1), br#"{"record":"claim"}"#.to_vec()).unwrap();
+    store.put_record(NumberedObject::Tick(2), br#"{"record":"tick","number":2}"#.to_vec()).unwrap();
+    store.put_record(NumberedObject::Claim(1), br#"{"record":"claim"}"#.to_vec()).unwrap();
     store.put_geo(&geo_name(b"a geo database"), Bytes::from_static(b"a geo database")).unwrap();
     (objects, store)
 }
@@ -253,7 +253,7 @@ fn every_byte_that_changed_and_every_truncation_of_every_object_is_refused_or_ch
         START.to_owned(),
         format!("{GEO}/{}", geo_name(b"a geo database")),
     ]);
-    objects.extend([LedgerObject::Tick(2), LedgerObject::Claim(1)].map(LedgerObject::name));
+    objects.extend([NumberedObject::Tick(2), NumberedObject::Claim(1)].map(NumberedObject::name));
     let (mut tried, mut harmless) = (0, 0);
     for object in &objects {
         let bytes = store.get_if_present(object).unwrap().unwrap();
@@ -310,10 +310,10 @@ fn an_object_in_the_place_of_another_one_is_refused() {
     let other = of(3_000);
     copy(&format!("{INPUTS}/{}", of(2_000).name()), &format!("{INPUTS}/{}", other.name()));
     assert!(store.read_inputs(&format!("{INPUTS}/{}", other.name())).is_err());
-    copy(&LedgerObject::Tick(2).name(), &LedgerObject::Tick(3).name());
-    assert!(store.get_record(LedgerObject::Tick(3)).is_err());
-    copy(&LedgerObject::Claim(1).name(), &LedgerObject::Claim(2).name());
-    assert!(store.get_record(LedgerObject::Claim(2)).is_err());
+    copy(&NumberedObject::Tick(2).name(), &NumberedObject::Tick(3).name());
+    assert!(store.get_record(NumberedObject::Tick(3)).is_err());
+    copy(&NumberedObject::Claim(1).name(), &NumberedObject::Claim(2).name());
+    assert!(store.get_record(NumberedObject::Claim(2)).is_err());
 }
 
 #[test]

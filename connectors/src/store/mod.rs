@@ -9,9 +9,9 @@
 //! DIR/start                                   what the job began with, before its first checkpoint
 //! DIR/geo/                                    the geo databases of ticks that may be made again
 //! DIR/inputs/TICK-NONCE                       the inputs of a tick that offsets can't bring back
-//! DIR/ledger/                                 the ticks that were committed, see `ledger.rs`
-//! DIR/cluster/                                which process leads a generation, see `cluster.rs`
-//! DIR/outbox/                                 what alerts are about to send and have sent, see `outbox.rs`
+//! DIR/ledger/                                 the ticks that were committed, see `numbered.rs`
+//! DIR/cluster/                                which process leads a generation, see `numbered.rs`
+//! DIR/outbox/                                 what alerts are about to send and have sent, see `numbered.rs`
 //! ```
 //! **A checkpoint exists once its manifest does.** The manifest is written last, after all parts are on disk, and never
 //! changes. So a crash at any instant leaves whole checkpoints and, at most, parts without a manifest. Those are deleted
@@ -32,13 +32,11 @@
 //!
 //! Limits: [`KEPT`] checkpoints stay. A part is held in memory while it is written and read.
 
-mod cluster;
 #[cfg(test)]
 mod faults;
 mod http;
-mod ledger;
 mod manifest;
-mod outbox;
+mod numbered;
 mod pack;
 mod probe;
 mod refusal;
@@ -62,8 +60,8 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutPay
 use tokio::runtime::Runtime;
 use xxhash_rust::xxh3::xxh3_128;
 
-pub(crate) use self::ledger::LedgerObject;
 pub use self::manifest::{CheckpointId, CheckpointInfo, Manifest, PartInfo};
+pub use self::numbered::NumberedObject;
 use self::pack::{pack, unpack};
 use self::refusal::{brief, refusal};
 use crate::fail_point::fail_point;

@@ -1,8 +1,10 @@
-//! The objects of a ledger, each written once and only if it isn't there.
+//! Objects with numbers, each written once and only if it isn't there.
 //!
 //! ```text
 //! DIR/ledger/NUMBER                the record of a tick
 //! DIR/ledger/claims/GENERATION     the claim of a life of the job
+//! DIR/cluster/GENERATION           the claim of a process to lead this generation of a cluster
+//! DIR/outbox/NUMBER                a claim of a mail or request, its outcome, or the beginning of a life of the job
 //! ```
 //! Numbers have 20 digits, so names are in their order.
 
@@ -12,33 +14,53 @@ use super::{Store, StoreError};
 
 const TICKS: &str = "ledger";
 const CLAIMS: &str = "ledger/claims";
+const CLUSTER: &str = "cluster";
+const OUTBOX: &str = "outbox";
 
-/// The two kinds of objects of a ledger.
+/// The objects that have numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LedgerObject {
+pub enum NumberedObject {
     Tick(u64),
     Claim(u64),
+    ClusterClaim(u64),
+    OutboxEntry(u64),
 }
 
-impl LedgerObject {
+impl NumberedObject {
     /// Returns the name of the object in the store.
     pub(crate) fn name(self) -> String {
         match self {
             Self::Tick(number) => format!("{TICKS}/{number:020}"),
             Self::Claim(generation) => format!("{CLAIMS}/{generation:020}"),
+            Self::ClusterClaim(generation) => format!("{CLUSTER}/{generation:020}"),
+            Self::OutboxEntry(number) => format!("{OUTBOX}/{number:020}"),
         }
     }
 }
 
 impl Store {
-    /// Writes an object of the ledger; returns false if it was there already.
-    pub(crate) fn put_record(&self, object: LedgerObject, bytes: Vec<u8>) -> Result<bool, StoreError> {
+    /// Writes an object; returns false if it was there already.
+    ///
+    /// # Errors
+    /// If it isn't known to be written.
+    pub fn put_record(&self, object: NumberedObject, bytes: Vec<u8>) -> Result<bool, StoreError> {
         self.put_sealed(&object.name(), &[bytes.into()])
     }
 
-    /// Reads an object of the ledger, if it is there.
-    pub(crate) fn get_record(&self, object: LedgerObject) -> Result<Option<Vec<u8>>, StoreError> {
+    /// Reads an object, if it is there.
+    ///
+    /// # Errors
+    /// If it can't be read or is damaged.
+    pub fn get_record(&self, object: NumberedObject) -> Result<Option<Vec<u8>>, StoreError> {
         self.get_sealed(&object.name())
+    }
+
+    /// Deletes an object. One that is gone already is no error.
+    ///
+    /// # Errors
+    /// If it can't be deleted.
+    pub fn delete_record(&self, object: NumberedObject) -> Result<(), StoreError> {
+        self.delete_if_present(&object.name())
     }
 
     /// Returns the numbers of all ticks of the ledger, in ascending order.
@@ -51,13 +73,21 @@ impl Store {
         self.numbers(CLAIMS)
     }
 
-    /// Deletes an object of the ledger. One that is gone already is no error.
-    pub(crate) fn delete_record(&self, object: LedgerObject) -> Result<(), StoreError> {
-        self.delete_if_present(&object.name())
+    /// Returns the generations of a cluster that have claims, in ascending order.
+    pub(crate) fn cluster_claims(&self) -> Result<Vec<u64>, StoreError> {
+        self.numbers(CLUSTER)
+    }
+
+    /// Returns the numbers of all entries of the outbox, in ascending order.
+    ///
+    /// # Errors
+    /// If they can't be listed.
+    pub fn outbox_numbers(&self) -> Result<Vec<u64>, StoreError> {
+        self.numbers(OUTBOX)
     }
 
     /// Returns the numbers that are names of objects in a folder. Other objects aren't ours.
-    pub(super) fn numbers(&self, folder: &str) -> Result<Vec<u64>, StoreError> {
+    fn numbers(&self, folder: &str) -> Result<Vec<u64>, StoreError> {
         let listed = self.list(folder)?;
         let number = |path: &Path| {
             let name = path.filename()?;

@@ -297,14 +297,17 @@ fn an_entry_of_the_outbox_is_written_once_and_refused_if_it_is_damaged() {
     let store = Store::open(folder.path()).unwrap();
     assert!(store.outbox_numbers().unwrap().is_empty());
     for number in [10, 9, 100] {
-        assert!(store.put_outbox(number, vec![7; 3]).unwrap());
+        assert!(store.put_record(NumberedObject::OutboxEntry(number), vec![7; 3]).unwrap());
     }
-    assert!(!store.put_outbox(9, vec![8]).unwrap(), "there is one");
+    assert!(!store.put_record(NumberedObject::OutboxEntry(9), vec![8]).unwrap(), "there is one");
     assert_eq!(store.outbox_numbers().unwrap(), [9, 10, 100]);
-    assert_eq!(store.get_outbox(9).unwrap(), Some(vec![7; 3]));
-    store.delete_outbox(9).unwrap();
-    store.delete_outbox(9).unwrap();
-    assert_eq!((store.get_outbox(9).unwrap(), store.outbox_numbers().unwrap()), (None, vec![10, 100]));
+    assert_eq!(store.get_record(NumberedObject::OutboxEntry(9)).unwrap(), Some(vec![7; 3]));
+    store.delete_record(NumberedObject::OutboxEntry(9)).unwrap();
+    store.delete_record(NumberedObject::OutboxEntry(9)).unwrap();
+    assert_eq!(
+        (store.get_record(NumberedObject::OutboxEntry(9)).unwrap(), store.outbox_numbers().unwrap()),
+        (None, vec![10, 100])
+    );
     let file = folder.path().join("outbox").join(format!("{:020}", 10));
     let sound = read(&file);
     for at in 0..sound.len() {
@@ -312,7 +315,7 @@ fn an_entry_of_the_outbox_is_written_once_and_refused_if_it_is_damaged() {
         flipped[at] ^= 1;
         for damaged in [flipped, sound[..at].to_vec()] {
             fs::write(&file, damaged).unwrap();
-            let error = store.get_outbox(10).unwrap_err().to_string();
+            let error = store.get_record(NumberedObject::OutboxEntry(10)).unwrap_err().to_string();
             assert!(error.contains("outbox/00000000000000000010 has another checksum"), "{error}");
         }
     }

@@ -18,7 +18,7 @@ use keytide_alerts::outbox::{
 use keytide_alerts::policy::{PolicyEngine, PolicyMemory};
 use keytide_config::JobConfig;
 use keytide_connectors::fail_point::fail_point;
-use keytide_connectors::store::{Store, StoreError};
+use keytide_connectors::store::{NumberedObject, Store, StoreError};
 use keytide_dataflow::model::Tick;
 use keytide_dataflow::{Notice, Revocation, Transition};
 
@@ -36,7 +36,7 @@ impl ClaimStore for StoredClaims {
     }
 
     fn get(&self, number: u64) -> Result<Option<Vec<u8>>, StoreFault> {
-        match self.0.get_outbox(number) {
+        match self.0.get_record(NumberedObject::OutboxEntry(number)) {
             Err(error @ StoreError::Damaged { .. }) => {
                 tracing::warn!("{error}; what it tells of may be sent again");
                 Ok(None)
@@ -52,13 +52,13 @@ impl ClaimStore for StoredClaims {
             EntryKind::Outcome => fail_point(of_outcome),
         };
         reach("claim-before", "outcome-before");
-        let is_new = self.0.put_outbox(number, bytes)?;
+        let is_new = self.0.put_record(NumberedObject::OutboxEntry(number), bytes)?;
         reach("claim-after", "outcome-after");
         Ok(is_new)
     }
 
     fn delete(&self, number: u64) -> Result<(), StoreFault> {
-        Ok(self.0.delete_outbox(number)?)
+        Ok(self.0.delete_record(NumberedObject::OutboxEntry(number))?)
     }
 }
 

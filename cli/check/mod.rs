@@ -24,9 +24,9 @@ use keytide_alerts::email::Guide;
 use keytide_alerts::outbox::Mailer;
 use keytide_alerts::webhook::{Client, WebhookOutcome};
 use keytide_config::{
-    Alerts, ConfigError, Dedupe, Delivery, EmailAlerts, FileSink, Format, Geo, Http, JobConfig, KafkaClient,
-    KafkaSink, KeyFrom, LineField, Log, MailServer, MissingKey, OnGap, PolicyMode, PolicyRules, Sinks,
-    Source, SourceKind, State, StatePlace, Steps, TableSource, Tables, ValidSections, Variable, View,
+    Alerts, Cluster, ConfigError, Dedupe, Delivery, EmailAlerts, FileSink, Format, Geo, Http, JobConfig,
+    KafkaClient, KafkaSink, KeyFrom, LineField, Log, MailServer, MissingKey, OnGap, PolicyMode, PolicyRules,
+    Sinks, Source, SourceKind, State, StatePlace, Steps, TableSource, Tables, ValidSections, Variable, View,
     Webhook, duration_text, environment, size_text,
 };
 use keytide_connectors::decode::{Context, NoGeo};
@@ -121,6 +121,7 @@ fn steps_of(config: &JobConfig) -> Vec<CheckStep<'_>> {
         alerts,
         http,
         state,
+        cluster,
         log,
         ..
     } = config;
@@ -161,6 +162,7 @@ fn steps_of(config: &JobConfig) -> Vec<CheckStep<'_>> {
         report.alerts(alerts);
         report.http(http.as_ref());
         report.state(state.as_ref());
+        report.cluster(cluster.as_ref());
         let Log { format, level } = log;
         report.line("log", format!("{}, {}", format.name(), level.name()));
     }));
@@ -601,17 +603,29 @@ impl CheckReport {
 
     fn state(&mut self, state: Option<&State>) {
         let text = match state {
-            Some(State { place, options, checkpoint_every_ms }) => {
+            Some(State { place, options, shared, checkpoint_every_ms }) => {
                 if let StatePlace::Remote(_) = place
                     && let Err(error) = Store::look_at(place, options)
                 {
                     self.problems.push(error.to_string());
                 }
-                format!("checkpoints in {place}, each {}", duration_text(*checkpoint_every_ms))
+                let shared = if *shared { "the shared " } else { "" };
+                format!("checkpoints in {shared}{place}, each {}", duration_text(*checkpoint_every_ms))
             }
             None => "none: a job that is started again begins anew".to_owned(),
         };
         self.line("state", text);
+    }
+
+    fn cluster(&mut self, cluster: Option<&Cluster>) {
+        let Some(cluster) = cluster else { return };
+        let Cluster { advertise, processes, min_processes, settle_ms, tls, .. } = cluster;
+        let links = if tls.is_some() { "links with TLS" } else { "links that aren't encrypted" };
+        let text = format!(
+            "{advertise}, for {processes} in all, at least {min_processes} after {}, {links}",
+            duration_text(*settle_ms)
+        );
+        self.line("cluster", text);
     }
 
     /// Returns the texts of the lines, then the problems.

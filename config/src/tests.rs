@@ -73,6 +73,7 @@ const ALTERNATIVES: &[(&str, &str)] = &[
     ("KEYTIDE_HTTP_TOKEN", "0123456789abcdef"),
     ("KEYTIDE_MAIL_PASSWORD", "a password"),
     ("KEYTIDE_WEBHOOK_SECRET", "0123456789abcdef"),
+    ("KEYTIDE_CLUSTER_SECRET", "0123456789abcdef0123456789abcdef"),
 ];
 
 #[test]
@@ -305,7 +306,7 @@ line 32: tables.keys.format: found "parquet", allowed: csv, jsonl, json-upsert, 
 line 35: windows.allowed_lateness: a dedupe_horizon of 1h is shorter than the allowed_lateness of 2h, so that late events could count twice; allowed: at least as long
 line 38: limits.json_depth: isn't available in this version, remove it
 line 39: limits.message_bytes: found "65MiB", allowed: 1KiB to 64MiB
-line 41: kyes: unknown key, allowed here: job, keys, source, tables, geo, routes, windows, limits, sink, detection, alerts, http, state, log; did you mean keys?"#;
+line 41: kyes: unknown key, allowed here: job, keys, source, tables, geo, routes, windows, limits, sink, detection, alerts, http, state, cluster, log; did you mean keys?"#;
     let found = problems(text);
     for (found, expected) in found.lines().zip(expected.lines()) {
         assert_eq!(found, expected);
@@ -458,7 +459,7 @@ fn wrong_variables_are_named() {
         (
             "KEYTIDE_JBO__X",
             "1",
-            "KEYTIDE_JBO__X: jbo: unknown key, allowed here: job, keys, source, tables, geo, routes, windows, limits, sink, detection, alerts, http, state, log; did you mean job?",
+            "KEYTIDE_JBO__X: jbo: unknown key, allowed here: job, keys, source, tables, geo, routes, windows, limits, sink, detection, alerts, http, state, cluster, log; did you mean job?",
         ),
         (
             "KEYTIDE_SINK__KAFKA__PREFIX",
@@ -466,9 +467,9 @@ fn wrong_variables_are_named() {
             "KEYTIDE_SINK__KAFKA__PREFIX: sink.kafka.brokers: missing, allowed: 1 to 64 of host:port, separated by commas, such as \"kafka-1:9092,kafka-2:9092\"",
         ),
         (
-            "KEYTIDE_CLUSTER__LISTEN",
+            "KEYTIDE_LIMITS__JSON_DEPTH",
             "x",
-            "KEYTIDE_CLUSTER__LISTEN: cluster: isn't available in this version, remove it",
+            "KEYTIDE_LIMITS__JSON_DEPTH: limits.json_depth: isn't available in this version, remove it",
         ),
         (
             "KEYTIDE_SOURCE__GATWAY__PATH",

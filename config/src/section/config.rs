@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use glob::Pattern;
 
 use super::alerts::{Alerts, RawAlerts};
+use super::cluster::{Cluster, RawCluster};
 use super::detection::{Detection, RawDetection};
 use super::geo::{Geo, RawGeo};
 use super::http::{Http, RawHttp};
@@ -49,8 +50,9 @@ section! {
         other http: Option<Http> = http(RawHttp) or None;
         /// Without `[state]` a job that is started again begins anew.
         other state: Option<State> = state(RawState) or None;
+        /// Without `[cluster]` the job is one process.
+        other cluster: Option<Cluster> = cluster(RawCluster) or None;
         other log: Log = log(RawLog) or Log::default();
-        later cluster;
     }
 }
 
@@ -82,6 +84,10 @@ pub(crate) fn validate(
     let shared = Shared { keys: raw.keys.value().unwrap_or(&absent), routes };
     config.sources = sources(&raw.source, shared, config.job.workers, &mut check);
     loops(raw, &config, &mut check);
+    if let Some((spot, cluster)) = raw.cluster.given().zip(config.cluster.as_ref()) {
+        let workers = config.job.workers.get();
+        RawCluster::with_others(spot, cluster, workers, config.state.as_ref(), &mut check);
+    }
     deliver(raw, &mut config, &mut check);
     config
 }
@@ -185,8 +191,8 @@ mod tests {
     #[test]
     fn wrong_values_are_reported_with_their_location() {
         assert_eq!(
-            problems(&format!("{SMALL}[cluster]\nlisten = \"x\"")),
-            "line 6: cluster: isn't available in this version, remove it"
+            problems(&format!("{SMALL}[clusters]\nlisten = \"x\"")),
+            "line 6: clusters: unknown key, allowed here: job, keys, source, tables, geo, routes, windows, limits, sink, detection, alerts, http, state, cluster, log; did you mean cluster?"
         );
     }
 }

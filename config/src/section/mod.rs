@@ -143,6 +143,7 @@ macro_rules! section {
 }
 
 pub(crate) mod alerts;
+pub(crate) mod cluster;
 pub(crate) mod config;
 pub(crate) mod detection;
 pub(crate) mod email;
@@ -168,6 +169,7 @@ pub(crate) mod webhook;
 pub(crate) mod windows;
 
 pub use alerts::Alerts;
+pub use cluster::{Cluster, ClusterTls};
 pub use config::JobConfig;
 pub use detection::Detection;
 pub use email::{EmailAlerts, Language, MailServer, MailTls, Sender, is_address};

@@ -25,6 +25,8 @@ section! {
         /// Settings of a store of objects by their names. Values may be secrets.
         other options: BTreeMap<String, Secret> = _ or BTreeMap::new();
         key options(LibrdkafkaSettings);
+        /// True if all processes of a cluster see the same folder. Buckets are shared in any case.
+        other shared: bool = shared(Flag) or false;
         /// How often a checkpoint is made while the job runs, in milliseconds.
         other checkpoint_every_ms: u64 = checkpoint_every(Millis, 1_000..=HOUR_MS) or 30_000;
     }

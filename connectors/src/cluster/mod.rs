@@ -5,7 +5,7 @@
 //!      │ connect
 //!      ▼
 //!  door.rs       sockets, a thread each ──► handshake.rs ──► hello.rs
-//!  frames.rs     what goes over a socket after its handshake
+//!  frames.rs ──► messages.rs    what goes over a socket after its handshake
 //! ```
 //! The election and the handshake are states without I/O and without a clock, so that tests try every order of events.
 //!
@@ -17,6 +17,7 @@ mod election;
 mod frames;
 mod handshake;
 mod hello;
+mod messages;
 #[cfg(test)]
 mod model;
 
@@ -29,3 +30,13 @@ pub use self::handshake::{
     HANDSHAKE_FOR, Handshake, HandshakeError, HandshakeNeed, HandshakeNonce, HostTerms, PROTOCOL,
 };
 pub use self::hello::{ClusterFingerprint, ClusterKey, ClusterSizes, Differences, Hello, LinkKind};
+pub use self::messages::{Heard, MAX_MESSAGE_BYTES, MessageError, MessageReader, MessageWriter};
+
+/// Returns what identifies this program: its version, and a digest of its file.
+///
+/// # Errors
+/// If the file can't be read.
+pub fn program() -> std::io::Result<String> {
+    let bytes = std::fs::read("/proc/self/exe")?;
+    Ok(format!("{} {:032x}", env!("CARGO_PKG_VERSION"), xxhash_rust::xxh3::xxh3_128(&bytes)))
+}

@@ -126,7 +126,7 @@ pub struct Score {
 }
 
 /// Rows of one view, each in its newest version, in no particular order.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Rows {
     Usage(Vec<Row<KeyId, OwnedUsage>>),
     UsageByRoute(Vec<Row<KeyRoute, OwnedUsage>>),
@@ -195,7 +195,7 @@ views_of_windows!(impl_rows);
 
 /// An event that is late: it arrived behind its partition by more than out-of-orderness + allowed lateness. An event
 /// is late, too, if it is older than the horizon of dedupe or its month isn't held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Late {
     pub position: Position,
     pub key: KeyId,
@@ -222,7 +222,7 @@ macro_rules! impl_add_assign {
 }
 
 /// Counts of what became of a tick's records.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     pub events: u64,
     pub duplicates: u64,
@@ -252,7 +252,7 @@ impl_add_assign!(Counts {
 });
 
 /// Numbers that count against the caps in the day and the month of the watermark.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Admitted {
     /// Keys without a row of the table of keys.
     pub keys: u64,

@@ -593,8 +593,8 @@ fn log_request(webhook: &str, batch: &QueuedBatch, outcome: &WebhookOutcome) {
     }
 }
 
-/// A handle on the counters of an [`Outbox`], for other threads.
-#[derive(Clone)]
+/// A handle on the counters of an [`Outbox`], for other threads. By default it is that of none.
+#[derive(Clone, Default)]
 pub struct OutboxMonitor {
     mails: Option<Arc<SharedQueue<MailQueue>>>,
     webhooks: Vec<(String, Arc<SharedQueue<WebhookQueue>>)>,

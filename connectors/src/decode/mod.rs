@@ -62,6 +62,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use keytide_config::{Format, Limits, Routes, Source};
 use keytide_dataflow::model::{AccessEvent, CallerLocation, Country, Definition, Position};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub use self::keys::KeyNames;
@@ -92,7 +93,7 @@ pub struct Decoded {
 }
 
 /// A record that could not be accepted, or one that counts although something about it is odd.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadLetter {
     pub position: Position,
     /// The number of events before it in the same [`Decoded`].

@@ -120,7 +120,7 @@ fn explained(verb: &str, what: &str, mistake: Option<&Mistake>, reason: &str) ->
 }
 
 /// The class of an error, by the help that it needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum ErrorClass {
     /// A person has to change settings, topics or rights first.
     Definite,

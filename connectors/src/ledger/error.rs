@@ -111,6 +111,12 @@ pub enum LedgerError {
 }
 
 impl LedgerError {
+    /// Returns whether another process of the job took over.
+    #[must_use]
+    pub fn is_superseded(&self) -> bool {
+        matches!(self, Self::Superseded { .. } | Self::Moved | Self::Ticks { .. })
+    }
+
     /// Returns the class of the error.
     #[must_use]
     pub fn class(&self) -> ErrorClass {

@@ -84,6 +84,20 @@ pub fn check(sink: &KafkaSink) -> Result<bool, LedgerError> {
     kafka::topic::look(sink, &sink.progress_topic()).map(|found| found.is_some())
 }
 
+/// Reads the ledger that a job has in a topic, and changes nothing. It is empty if there is no topic.
+///
+/// # Errors
+/// If the topic isn't fit or holds foreign records, if the brokers refuse, or once `stop` returns true.
+pub fn look_topic(sink: &KafkaSink, job: &str, stop: Stop) -> Result<History, LedgerError> {
+    if kafka::topic::look(sink, &sink.progress_topic())?.is_none() {
+        return Ok(History::default());
+    }
+    let mut reading = Reading::new(job);
+    let options = KafkaLedgerOptions::new(job, Vec::new());
+    KafkaLedger::open(sink, options, stop)?.read(&mut reading)?;
+    Ok(reading.take_history())
+}
+
 /// Reads the ledger that a job has in a store, and changes nothing. It is empty if the job's ledger is a topic.
 ///
 /// # Errors

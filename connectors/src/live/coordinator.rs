@@ -9,9 +9,10 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use keytide_config::duration_text;
-use keytide_dataflow::model::Tick;
+use keytide_dataflow::model::{Tick, TickInfo};
 use keytide_dataflow::state::SnapshotRequest;
 
+use super::messages::LeadMessage;
 use super::ticker::{Ticker, TickerRules};
 use super::{
     CHECKPOINT_TICKS, Cut, InputMemory, LOOK_AROUND, Live, LiveState, NamedDecoders, PartitionMemory,
@@ -54,26 +55,29 @@ pub fn coordinate(live: &Live, clock: impl Fn() -> Tick) {
             state.begin_checkpoint(live.options.checkpoints.is_some());
             state.new_decoders.take()
         };
-        if let Some(NamedDecoders { name, decoders }) = new_decoders {
+        let decoders = new_decoders.as_ref().map(|new| new.name.clone());
+        if let Some(new) = new_decoders {
             if live.options.checkpoints.is_some() {
-                state.inputs.entry(tick).or_default().replace_decoders(name.clone());
+                state.inputs.entry(tick).or_default().replace_decoders(new.name.clone());
             }
-            state.decoders = (state.decoders.0 + 1, Some(decoders));
-            state.decoders_name = name;
+            state.use_decoders(new);
         }
+        state.tell_of_cut(decoders);
         live.changed.notify_all();
         // 3. Wait for all answers: every event of the tick is in a queue then.
-        while state.answered.iter().any(|answered| *answered < state.cut) {
+        while !state.is_answered() {
             if earlier.is_some() && state.stopping && !state.last {
                 // Half of a tick that was committed is no tick. Every reader answers at once, and once more.
                 state.last = true;
                 state.cut += 1;
+                state.tell_of_cut(None);
                 live.changed.notify_all();
             }
             state = live.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         if earlier.is_some() && state.last {
             state.over = true;
+            state.tell(&LeadMessage::Ended);
             live.changed.notify_all();
             return;
         }
@@ -87,18 +91,14 @@ pub fn coordinate(live: &Live, clock: impl Fn() -> Tick) {
         let slow: Vec<Option<u64>> = ticker.slow().collect();
         warn_of_changes(&state.partitions, &state.slow, &slow);
         state.slow = slow;
-        // 5. Open the next tick, and close this one for every worker.
-        state.open = state.next;
-        state.open_events = 0;
+        // 5. Close the tick for every worker, and open the next one.
         state.watermark = closed.info.watermark;
-        state.behind = closed.behind;
-        state.closed = tick;
-        state.closed_count += 1;
-        state.over = last;
-        let next = state.next;
         state.keep_cut(tick, earlier, live.options.checkpoints.is_some());
         let checkpoint = state.remember(tick, &ticker);
-        state.queues.close(closed.info, next, checkpoint);
+        let published = state.published.1;
+        let (info, behind) = (closed.info, closed.behind);
+        state.tell(&LeadMessage::Close { info, behind, checkpoint, published });
+        state.close(info, behind, checkpoint);
         live.changed.notify_all();
         drop(state);
         add(&live.counters.ticks, 1);
@@ -109,6 +109,32 @@ pub fn coordinate(live: &Live, clock: impl Fn() -> Tick) {
 }
 
 impl LiveState {
+    /// Gives the readers other decoders, for the records after the cut that is asked for.
+    pub(super) fn use_decoders(&mut self, new: NamedDecoders) {
+        let NamedDecoders { name, decoders } = new;
+        self.decoders = (self.decoders.0 + 1, Some(decoders));
+        self.decoders_name = name;
+    }
+
+    /// Asks the followers for the cut that is asked for.
+    fn tell_of_cut(&self, decoders: Option<String>) {
+        let Self { cut, next, last, .. } = *self;
+        let checkpoint = self.checkpoint.is_asked;
+        self.tell(&LeadMessage::Cut { cut, next, last, checkpoint, decoders });
+    }
+
+    /// Closes the open tick for every worker of this process, and opens the next one.
+    pub(super) fn close(&mut self, info: TickInfo, behind: bool, checkpoint: Option<SnapshotRequest>) {
+        self.open = self.next;
+        self.open_events = 0;
+        self.watermark = info.watermark;
+        self.behind = behind;
+        self.closed = info.tick;
+        self.closed_count += 1;
+        self.over = self.last;
+        self.queues.close(info, self.next, checkpoint);
+    }
+
     /// Makes the cut that is asked for one of a checkpoint, if that is due. The last tick always is, unless a
     /// checkpoint is under way: [`wait_until_due`] waits for that.
     fn begin_checkpoint(&mut self, has_checkpoints: bool) {
@@ -219,8 +245,8 @@ fn wait_until_due(live: &Live, due: Instant) -> bool {
         let is_due = now >= due
             || state.replay.next().is_some()
             || state.behind
-            || state.at_ceiling
-            || state.open_events >= TICK_EVENTS;
+            || state.is_at_ceiling()
+            || state.all_open_events() >= TICK_EVENTS;
         if is_due && state.may_cut() {
             return false;
         }

@@ -47,8 +47,11 @@
 //! With them it is an ordinary tick and the last checkpoint, from which the next life of the job goes on.
 
 mod coordinator;
+mod follow;
 mod inputs;
+mod lead;
 mod memory;
+mod messages;
 mod reader;
 mod tables;
 #[cfg(any(test, feature = "testing"))]
@@ -71,15 +74,22 @@ use keytide_dataflow::model::{EventTime, Tick};
 use keytide_dataflow::state::RestoreError;
 
 pub use self::coordinator::coordinate;
+use self::follow::Following;
 pub use self::inputs::{RecordedInputs, TickInputs};
+use self::lead::Follower;
+pub use self::lead::LinkFault;
 pub use self::memory::{InputMemory, LaneMemory, PartitionMemory};
+pub use self::messages::{
+    FollowMessage, FollowerAnswer, FollowerStatus, JobEnd, JobFailure, LeadMessage, ListedPartition,
+    LiveStart,
+};
 pub use self::reader::{Decoders, Feed, PartitionReader, SourceFeed};
 pub use self::tables::{FileFeed, TableFeed, TableReader, TopicFeed};
 pub use self::ticker::{ClosedTick, STEP_MS, Ticker, TickerMemory, TickerRules};
 pub use self::watch::watch_partitions;
 use crate::decode::{Decoded, Tally};
 use crate::input::{Message, PartitionInfo, Queues};
-use crate::kafka::KafkaError;
+use crate::kafka::{ErrorClass, KafkaError};
 use crate::ledger::{KEPT_TICKS, PartitionProgress, TickRecord};
 use crate::tables::{TableError, TablesMemory, TablesRead};
 
@@ -101,10 +111,30 @@ pub struct LiveOptions {
     /// The width of a tick in ms.
     pub tick_ms: u64,
     pub windows: Windows,
-    /// The number of workers, each of which has a reader.
+    /// The number of workers of this process, each of which has a reader.
     pub workers: NonZeroUsize,
+    pub place: ProcessPlace,
     /// When checkpoints are made; `None` for a job that stores nothing.
     pub checkpoints: Option<CheckpointRules>,
+}
+
+/// The place of a process among those of its job, all of which have the same number of workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProcessPlace {
+    /// Its number; 0 has the coordinator.
+    pub process: usize,
+    pub processes: NonZeroUsize,
+}
+
+impl ProcessPlace {
+    /// The place of the only process of a job.
+    pub const ALONE: Self = Self { process: 0, processes: NonZeroUsize::MIN };
+
+    /// Returns which reader of this process has a partition, if one has. `index` is the partition's in the job's list.
+    fn reader(self, index: usize, readers: usize) -> Option<usize> {
+        let reader = index % (self.processes.get() * readers);
+        (reader / readers == self.process).then_some(reader % readers)
+    }
 }
 
 /// When a live job makes checkpoints.
@@ -143,6 +173,36 @@ pub enum LiveError {
          state and another prefix of topics"
     )]
     RecordsGone { source_name: String, number: u32, from: u64, to: u64 },
+    /// New decoders can't be made of what the coordinator named.
+    #[error("{message}")]
+    Decoders { message: String },
+    /// Another process of the job has the error.
+    #[error("process {process}: {}", failure.message)]
+    Follower { process: usize, failure: JobFailure },
+}
+
+impl LiveError {
+    /// Returns the class of the error, by the help that it needs.
+    #[must_use]
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::Kafka(error) => error.class(),
+            Self::Table(_) | Self::Restore(_) | Self::RecordsGone { .. } | Self::Decoders { .. } => {
+                ErrorClass::Fatal
+            }
+            Self::Follower { failure, .. } => failure.class,
+        }
+    }
+
+    /// Returns whether a worker couldn't take its states in. Then no tick ends, and nothing is waited for.
+    #[must_use]
+    pub fn gives_up(&self) -> bool {
+        match self {
+            Self::Restore(_) => true,
+            Self::Follower { failure, .. } => failure.gives_up,
+            Self::Kafka(_) | Self::Table(_) | Self::RecordsGone { .. } | Self::Decoders { .. } => false,
+        }
+    }
 }
 
 /// The counts of what was read and closed, which only grow.
@@ -214,9 +274,12 @@ pub struct Status {
     pub is_held_up: bool,
     /// True if the last tick was cut because the job is behind its input.
     pub catching_up: bool,
+    /// True if this process follows another one, and has done everything that it was told to.
+    pub waits_for_leader: bool,
 }
 
-/// The input of one live job in this process, shared by its threads.
+/// The input of one live job in this process, shared by its threads. One process has the coordinator, and the others
+/// follow it.
 pub struct Live {
     state: Mutex<LiveState>,
     /// Signals every change that a thread may wait for.
@@ -283,6 +346,10 @@ struct LiveState {
     /// True once the last tick was closed.
     over: bool,
     error: Option<Arc<LiveError>>,
+    /// The other processes, as the coordinator knows them.
+    followers: Vec<Follower>,
+    /// The state of a process that follows.
+    following: Following,
 }
 
 /// A tick that was closed, as a ledger records it.
@@ -393,7 +460,7 @@ impl Orders {
 
 impl Live {
     /// Starts a job whose first tick is `open`. Each reader has a slot, one a worker, and the tables have the last
-    /// one.
+    /// one. Only the process with the coordinator has tables.
     #[must_use]
     pub fn new(open: Tick, options: LiveOptions) -> Arc<Self> {
         let workers = options.workers.get();
@@ -402,7 +469,7 @@ impl Live {
             first: open,
             open,
             next: open,
-            answered: vec![0; workers + 1],
+            answered: vec![0; workers + usize::from(options.place.process == 0)],
             additions: vec![Vec::new(); workers],
             queues: Queues::new(workers),
             computed: vec![(0, 0); workers],
@@ -457,14 +524,15 @@ impl Live {
     pub fn restore_partition(&self, info: PartitionInfo, memory: PartitionMemory, is_read: bool) {
         let mut state = self.state();
         let (index, source, number) = (state.partitions.len(), info.source_index, info.number);
+        state.tell_of_partition(&info, &memory, is_read);
         Arc::make_mut(&mut state.partitions).push(info);
         state.reached.push(PartitionProgress { at_end: !is_read, ..memory.progress() });
         state.lags.push(None);
         state.begun.push(memory.next_offset);
-        if is_read {
+        let reader = self.options.place.reader(index, state.additions.len());
+        if let Some(reader) = reader.filter(|_| is_read) {
             let PartitionMemory { next_offset: offset, lane, .. } = memory;
-            let readers = state.additions.len();
-            state.additions[index % readers].push(Addition { index, source, number, offset, lane });
+            state.additions[reader].push(Addition { index, source, number, offset, lane });
             self.changed.notify_all();
         }
     }
@@ -593,7 +661,7 @@ impl Live {
         Status {
             open: state.open,
             closed: state.closed,
-            computed: state.computed.iter().map(|(_, tick)| *tick).min().unwrap_or(0),
+            computed: state.computed().1,
             published: state.published.1,
             watermark: state.watermark,
             queued_bytes: state.queues.bytes(),
@@ -607,6 +675,7 @@ impl Live {
             tables_read: state.tables_read,
             is_held_up: state.replay.next().is_some() || state.checkpoint.is_waited_for,
             catching_up: state.behind,
+            waits_for_leader: state.waits_for_leader(),
         }
     }
 
@@ -669,20 +738,14 @@ impl Live {
             }
             state.queues.push(worker, message);
         }
-        if state.open_events >= TICK_EVENTS {
+        if state.open_events >= TICK_EVENTS || state.is_news_of_events() {
             self.changed.notify_all();
         }
     }
 
     /// Adds the times of partitions' events to the checkpoint that is asked for.
     fn remember_lanes(&self, lanes: impl IntoIterator<Item = (usize, Option<LaneMemory>)>) {
-        let mut state = self.state();
-        let partitions = state.partitions.len();
-        let known = &mut state.checkpoint.lanes;
-        known.resize(partitions.max(known.len()), None);
-        for (index, lane) in lanes {
-            known[index] = lane;
-        }
+        self.state().remember_lanes(lanes);
     }
 
     /// Notes changes of tables that are inputs of a tick.
@@ -743,10 +806,24 @@ impl LiveState {
 
     /// Returns whether another tick may be cut.
     fn may_cut(&self) -> bool {
-        let computed = self.computed.iter().map(|(count, _)| *count).min().unwrap_or(0);
-        self.closed_count < computed + TICKS_COMPUTED
+        self.closed_count < self.computed().0 + TICKS_COMPUTED
             && self.closed_count < self.published.0 + TICKS_PUBLISHED
             && (self.replay.next().is_some() || self.may_forget())
+    }
+
+    fn remember_lanes(&mut self, lanes: impl IntoIterator<Item = (usize, Option<LaneMemory>)>) {
+        let partitions = self.partitions.len();
+        let known = &mut self.checkpoint.lanes;
+        known.resize(partitions.max(known.len()), None);
+        for (index, lane) in lanes {
+            known[index] = lane;
+        }
+    }
+
+    /// Returns how many ticks all workers computed, of all processes that this one knows, and the last of them.
+    fn computed(&self) -> (u64, Tick) {
+        let others = self.followers.iter().map(Follower::computed);
+        self.computed.iter().copied().chain(others).min().unwrap_or_default()
     }
 
     /// Returns whether the ledger may forget the ticks that one more would make it forget.

@@ -1,7 +1,8 @@
-//! Readers, coordinator and workers over topics in memory.
+//! Readers, coordinator and workers over topics in memory, in one process or several.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
@@ -58,6 +59,8 @@ fn named(name: &str) -> NamedDecoders {
 /// A job over one topic, with its threads.
 struct Job {
     live: Arc<Live>,
+    /// The inputs of the other processes.
+    followers: Vec<Arc<Live>>,
     topic: MemoryTopic,
     cuts: Arc<Mutex<Vec<Cut>>>,
     threads: Vec<JoinHandle<()>>,
@@ -65,6 +68,8 @@ struct Job {
 }
 
 struct Setup {
+    processes: usize,
+    /// The number of workers of each process.
     workers: usize,
     tick_ms: u64,
     low: u64,
@@ -85,6 +90,7 @@ struct Setup {
 impl Default for Setup {
     fn default() -> Self {
         Self {
+            processes: 1,
             workers: 2,
             tick_ms: 5,
             low: 0,
@@ -107,10 +113,24 @@ impl Job {
             tick_ms: setup.tick_ms,
             windows: Windows::default(),
             workers,
+            place: ProcessPlace { process: 0, processes: NonZeroUsize::new(setup.processes).unwrap() },
             checkpoints: setup.checkpoints,
         };
         let live = Live::new(NOW, options);
         let topic = setup.topic;
+        let records: Vec<TickRecord> = setup.earlier.iter().map(|cut| cut.record.clone()).collect();
+        let (mut messages, mut followers, mut threads) = (Vec::new(), Vec::new(), Vec::new());
+        for process in 1..setup.processes {
+            let place = ProcessPlace { process, ..options.place };
+            let follower = Live::new(NOW, LiveOptions { place, ..options });
+            follower.follow(0);
+            follower.replay(0, records.clone(), BTreeMap::new());
+            let (sender, received) = channel();
+            messages.push(sender);
+            threads.extend(link(&live, &follower, process, received));
+            followers.push(follower);
+        }
+        live.lead(messages);
         let recorded = setup.earlier.iter().filter(|cut| !cut.inputs.is_empty()).map(|cut| {
             (cut.record.tick, TickInputs::read(&cut.inputs.clone().into_blocks().concat()).unwrap().tables)
         });
@@ -119,21 +139,23 @@ impl Job {
             let inputs = TickInputs::read(&cut.inputs.clone().into_blocks().concat()).unwrap();
             Some((cut.record.tick, named(&inputs.decoders?)))
         });
-        live.replay(0, setup.earlier.iter().map(|cut| cut.record.clone()).collect(), decoders.collect());
+        live.replay(0, records, decoders.collect());
         for AddedPartition { source, number, offset } in
             setup.earlier.iter().flat_map(|cut| cut.record.added.clone())
         {
             live.add_partition(PartitionInfo { source, source_index: 0, number, path: None }, offset);
         }
-        let mut threads = Vec::new();
-        for slot in 0..setup.workers {
+        for (live, slot) in std::iter::once(&live)
+            .chain(&followers)
+            .flat_map(|live| (0..setup.workers).map(move |slot| (live, slot)))
+        {
             let source = SourceFeed {
                 name: "events".to_owned(),
                 source: 0,
                 feed: topic.feed(setup.low),
                 on_gap: setup.on_gap,
             };
-            let reader = PartitionReader::new(&live, slot, vec![source], &|_| Box::new(Times(0)));
+            let reader = PartitionReader::new(live, slot, vec![source], &|_| Box::new(Times(0)));
             threads.push(thread::spawn(move || reader.run()));
         }
         let tables = TableReader::new(&live, TablesRead::default(), setup.tables, recorded);
@@ -145,14 +167,17 @@ impl Job {
             threads.push(thread::spawn(move || coordinate(&live, clock)));
         }
         let cuts = Arc::<Mutex<Vec<Cut>>>::default();
-        let run = |worker| {
-            let (live, computing) = (Arc::clone(&live), Arc::clone(&setup.computing));
+        let run = |live: &Arc<Live>, worker, publishes| {
+            let (live, computing) = (Arc::clone(live), Arc::clone(&setup.computing));
             let stores = Arc::clone(&setup.stores);
             let cuts = Arc::clone(&cuts);
-            thread::spawn(move || run_worker(&live, worker, &computing, &stores, &cuts))
+            thread::spawn(move || run_worker(&live, worker, publishes, &computing, &stores, &cuts))
         };
-        let workers = (0..setup.workers).map(run).collect();
-        Self { live, topic, cuts, threads, workers }
+        let mut workers: Vec<_> = (0..setup.workers).map(|worker| run(&live, worker, worker == 0)).collect();
+        for follower in &followers {
+            workers.extend((0..setup.workers).map(|worker| run(follower, worker, false)));
+        }
+        Self { live, followers, topic, cuts, threads, workers }
     }
 
     fn add_partition(&self, number: u32) {
@@ -169,20 +194,58 @@ impl Job {
     }
 
     fn wait_for_events(&self, count: u64) {
-        self.wait("events are read", |_| self.live.counters.events.load(Ordering::Relaxed) >= count);
+        let all = || std::iter::once(&self.live).chain(&self.followers);
+        let read = || all().map(|live| live.counters.events.load(Ordering::Relaxed)).sum::<u64>();
+        self.wait("events are read", |_| read() >= count);
     }
 
     /// The messages that each worker was given.
     fn end(self) -> Vec<Vec<Message>> {
         self.live.stop();
+        let messages = self.workers.into_iter().map(|worker| worker.join().unwrap()).collect();
+        self.followers.iter().for_each(|follower| follower.report_no_more());
+        self.live.tell(&LeadMessage::Done(JobEnd::default()));
         self.threads.into_iter().for_each(|thread| thread.join().unwrap());
-        self.workers.into_iter().map(|worker| worker.join().unwrap()).collect()
+        messages
     }
+}
+
+/// Starts the threads of a link, over which messages go as bytes and take their time.
+fn link(
+    live: &Arc<Live>,
+    follower: &Arc<Live>,
+    process: usize,
+    messages: Receiver<LeadMessage>,
+) -> [JoinHandle<()>; 2] {
+    fn sent<T: serde::Serialize + serde::de::DeserializeOwned>(message: &T, number: u64) -> T {
+        // No order of the threads is left out for being too quick.
+        (0..number * 7_919 % 5).for_each(|_| thread::yield_now());
+        postcard::from_bytes(&postcard::to_stdvec(message).unwrap()).unwrap()
+    }
+    let (live, follower) = (Arc::clone(live), Arc::clone(follower));
+    let of_report = Arc::clone(&follower);
+    let obey = move || {
+        for (number, message) in (process as u64..).zip(messages) {
+            follower.obey(sent(&message, number), |name| Some(named(name))).unwrap();
+            if follower.is_done() {
+                return;
+            }
+        }
+    };
+    let report = move || {
+        let mut number = process as u64;
+        while let Some(message) = of_report.report(Duration::from_millis(3)) {
+            number += 1;
+            live.hear(process, sent(&message, number)).unwrap();
+        }
+    };
+    [thread::spawn(obey), thread::spawn(report)]
 }
 
 fn run_worker(
     live: &Live,
     worker: usize,
+    publishes: bool,
     computing: &AtomicBool,
     stores: &AtomicBool,
     cuts: &Mutex<Vec<Cut>>,
@@ -194,7 +257,7 @@ fn run_worker(
         while let Some(message) = live.next(worker) {
             if let Message::Close { info, checkpoint, .. } = &message {
                 closed.push_back(info.tick);
-                if checkpoint.is_some() && worker == 0 {
+                if checkpoint.is_some() && publishes {
                     let number = live.state().number;
                     live.end_checkpoint(Duration::ZERO, stores.load(Ordering::Relaxed).then_some(number));
                 }
@@ -204,7 +267,7 @@ fn run_worker(
         if computing.load(Ordering::Relaxed) {
             for tick in closed.drain(..) {
                 live.computed(worker, tick);
-                if worker == 0 {
+                if publishes {
                     cuts.lock().unwrap().extend(live.take_cut(tick));
                     live.published(tick);
                 }
@@ -254,8 +317,8 @@ fn times(from: u64, count: u64, step: u64) -> impl Iterator<Item = String> {
 
 #[test]
 fn every_record_arrives_once_in_the_order_of_its_partition() {
-    for workers in 1..=3 {
-        let job = Job::start(Setup { workers, ..Setup::default() });
+    for (processes, workers) in [(1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (3, 2)] {
+        let job = Job::start(Setup { processes, workers, ..Setup::default() });
         for partition in 0..4 {
             job.add_partition(partition);
         }
@@ -323,6 +386,7 @@ fn a_worker_may_come_after_the_first_tick() {
         tick_ms: 1,
         windows: Windows::default(),
         workers: NonZeroUsize::MIN,
+        place: ProcessPlace::ALONE,
         checkpoints: None,
     };
     let live = Live::new(NOW, options);
@@ -348,7 +412,8 @@ fn a_worker_may_come_after_the_first_tick() {
 #[test]
 fn ticks_wait_for_the_workers() {
     let computing = Arc::new(AtomicBool::new(false));
-    let job = Job::start(Setup { tick_ms: 1, computing: Arc::clone(&computing), ..Setup::default() });
+    let (processes, computing_too) = (2, Arc::clone(&computing));
+    let job = Job::start(Setup { processes, tick_ms: 1, computing: computing_too, ..Setup::default() });
     job.add_partition(0);
     job.topic.append(0, times(NOW - 1_000, 100, 1));
     job.wait_for_events(100);
@@ -496,7 +561,7 @@ fn ticks_go_on_after_the_clock_was_set_back() {
 
 #[test]
 fn new_decoders_take_effect_at_a_tick() {
-    let job = Job::start(Setup { workers: 3, ..Setup::default() });
+    let job = Job::start(Setup { processes: 2, workers: 2, ..Setup::default() });
     for partition in 0..6 {
         job.add_partition(partition);
     }
@@ -576,10 +641,10 @@ fn contents(workers: &[Vec<Message>]) -> Ticks {
 }
 
 #[test]
-fn recorded_ticks_are_made_again_from_the_same_records_with_any_number_of_workers() {
+fn recorded_ticks_are_made_again_from_the_same_records_with_any_number_of_processes_and_workers() {
     let checkpoints = Some(CheckpointRules { every_ms: 3_600_000, has_parts: false });
     let tables: Vec<Box<dyn TableFeed>> = vec![Box::new(Changing { polls: 0, changes: 0 })];
-    let job = Job::start(Setup { workers: 2, checkpoints, tables, ..Setup::default() });
+    let job = Job::start(Setup { processes: 2, workers: 2, checkpoints, tables, ..Setup::default() });
     (0..3).for_each(|partition| job.add_partition(partition));
     let mut count = 0;
     for round in 0..60_u64 {
@@ -610,9 +675,10 @@ fn recorded_ticks_are_made_again_from_the_same_records_with_any_number_of_worker
         (1..=cuts.len() as u64).collect::<Vec<_>>()
     );
 
-    for workers in 1..=3 {
+    for (processes, workers) in [(1, 1), (1, 3), (2, 1), (3, 2)] {
         let topic = topic.copy();
-        let setup = Setup { workers, checkpoints, topic, earlier: cuts.clone(), ..Setup::default() };
+        let setup =
+            Setup { processes, workers, checkpoints, topic, earlier: cuts.clone(), ..Setup::default() };
         let open = cuts[0].record.tick;
         assert_eq!(open, NOW);
         let job = Job::start(setup);
@@ -627,7 +693,10 @@ fn recorded_ticks_are_made_again_from_the_same_records_with_any_number_of_worker
             second.values().flat_map(|(events, ..)| events).map(|event| event.asn).collect();
         assert_eq!(kinds, BTreeSet::from([0, 7]));
         for (tick, content) in &first {
-            assert!(second.get(tick) == Some(content), "{workers} workers, tick {tick}");
+            assert!(
+                second.get(tick) == Some(content),
+                "{processes} processes, {workers} workers, tick {tick}"
+            );
         }
         assert_eq!(second.len(), first.len());
         assert_eq!(live.values().map(|(events, ..)| events.len()).sum::<usize>(), 20);
@@ -680,10 +749,98 @@ fn a_replay_without_its_records_ends_the_job_and_a_stop_ends_it_before_its_end()
     job.end();
     assert!(cuts.lock().unwrap().is_empty(), "nothing was closed");
     // The rest of the tick isn't there yet.
-    let job = Job::start(Setup { checkpoints, earlier, ..Setup::default() });
-    job.topic.append(0, times(NOW, 30, 1));
-    job.wait_for_events(30);
-    let cuts = Arc::clone(&job.cuts);
-    job.end();
-    assert!(cuts.lock().unwrap().is_empty());
+    for processes in 1..=2 {
+        let earlier = earlier.clone();
+        let job = Job::start(Setup { processes, checkpoints, earlier, ..Setup::default() });
+        job.topic.append(0, times(NOW, 30, 1));
+        job.wait_for_events(30);
+        let cuts = Arc::clone(&job.cuts);
+        job.end();
+        assert!(cuts.lock().unwrap().is_empty());
+    }
+}
+
+#[test]
+fn an_error_or_a_stop_of_a_follower_ends_all_processes_with_a_last_tick() {
+    for fails in [true, false] {
+        let job = Job::start(Setup { processes: 2, workers: 1, ..Setup::default() });
+        job.add_partition(0);
+        job.add_partition(1);
+        (0..2).for_each(|partition| job.topic.append(partition, times(NOW - 1_000, 10, 1)));
+        job.wait_for_events(20);
+        if fails {
+            job.followers[0].fail(LiveError::Decoders { message: "no database".to_owned() });
+        } else {
+            job.followers[0].stop();
+        }
+        job.wait("the last tick is closed", |_| job.live.state().over);
+        let error = job.live.error();
+        assert_eq!(error.is_some(), fails);
+        if let Some(error) = error {
+            assert_eq!(error.to_string(), "process 1: no database");
+            assert_eq!(error.class(), ErrorClass::Fatal);
+        }
+        let messages = job.end();
+        assert!(messages.iter().all(|worker| by_tick(worker).1.last().unwrap().last));
+        assert_eq!(contents(&messages).values().map(|(events, ..)| events.len()).sum::<usize>(), 20);
+    }
+}
+
+#[test]
+fn what_a_follower_can_not_say_ends_its_link_and_changes_nothing() {
+    let options = LiveOptions {
+        tick_ms: 1,
+        windows: Windows::default(),
+        workers: NonZeroUsize::MIN,
+        place: ProcessPlace { process: 0, processes: NonZeroUsize::new(2).unwrap() },
+        checkpoints: None,
+    };
+    let live = Live::new(NOW, options);
+    let (sender, _messages) = channel();
+    live.lead(vec![sender]);
+    let info = PartitionInfo { source: "gateway".into(), source_index: 0, number: 0, path: None };
+    live.add_partition(info, 0);
+    live.state().cut = 1;
+    let answer = |cut, index| {
+        let reached = vec![(index, PartitionProgress { next_offset: 7, ..PartitionProgress::default() })];
+        FollowMessage::Answer(FollowerAnswer { cut, reached, ..FollowerAnswer::default() })
+    };
+    assert_eq!(live.hear(1, answer(0, 0)), Err(LinkFault::Cut { cut: 0, last: 1 }));
+    assert_eq!(live.hear(1, answer(2, 0)), Err(LinkFault::Cut { cut: 2, last: 1 }));
+    assert_eq!(live.hear(1, answer(1, 1)), Err(LinkFault::Partition { index: 1, partitions: 1 }));
+    assert_eq!(live.state().reached[0].next_offset, 0);
+    assert_eq!(live.hear(1, answer(1, 0)), Ok(()));
+    assert_eq!(
+        live.hear(1, answer(1, 0)),
+        Err(LinkFault::Cut { cut: 1, last: 1 }),
+        "each cut is answered once"
+    );
+    assert_eq!(live.state().reached[0].next_offset, 7);
+    // What it says of an earlier tick or cut isn't heeded.
+    let status = |cut, open| {
+        FollowMessage::Status(FollowerStatus {
+            cut,
+            open,
+            open_events: TICK_EVENTS,
+            at_ceiling: true,
+            ..FollowerStatus::default()
+        })
+    };
+    let heeded = || {
+        let state = live.state();
+        (state.all_open_events(), state.is_at_ceiling())
+    };
+    live.hear(1, status(0, NOW - 1)).unwrap();
+    assert_eq!(heeded(), (0, false));
+    live.hear(1, status(1, NOW)).unwrap();
+    assert_eq!(heeded(), (TICK_EVENTS, true));
+    // And a follower is told each cut once.
+    let follower =
+        Live::new(NOW, LiveOptions { place: ProcessPlace { process: 1, ..options.place }, ..options });
+    follower.follow(0);
+    let cut = LeadMessage::Cut { cut: 1, next: NOW + 1, last: false, checkpoint: false, decoders: None };
+    follower.obey(cut.clone(), |_| None).unwrap();
+    assert_eq!(follower.obey(cut, |_| None), Err(LinkFault::Cut { cut: 1, last: 1 }));
+    let start = LeadMessage::Start(Arc::default());
+    assert_eq!(follower.obey(start, |_| None), Err(LinkFault::Start));
 }

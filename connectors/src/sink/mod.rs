@@ -59,12 +59,13 @@ use crate::input::PartitionInfo;
 use crate::kafka::{ErrorClass, KafkaError};
 use crate::ledger::{KeptRows, RowTopic};
 use crate::tables::TableDeadLetter;
+use serde::{Deserialize, Serialize};
 
 /// The most topics that a message names.
 const LISTED: usize = 3;
 
 /// The results of one worker for one tick.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct TickOutput {
     pub tick: Tick,
     /// The rows, at most one per key.
@@ -242,8 +243,8 @@ struct SinkCounters {
     waits_for_id: AtomicBool,
 }
 
-/// A view of a [`Publisher`]'s progress for other threads.
-#[derive(Clone, Debug)]
+/// A view of a [`Publisher`]'s progress for other threads. By default it is that of none.
+#[derive(Clone, Debug, Default)]
 pub struct PublisherMonitor(Arc<SinkCounters>);
 
 impl PublisherMonitor {

@@ -140,7 +140,7 @@ fn small(tick: Tick) -> Checkpoint {
     let parts = parts.into_iter().map(|(name, bytes)| (name.to_owned(), part(name, bytes))).collect();
     let info =
         CheckpointInfo { tick, number: tick / 1_000, job: "job".to_owned(), ..CheckpointInfo::default() };
-    Checkpoint { info, parts, unchanged: Vec::new() }
+    Checkpoint { info, parts, unchanged: Vec::new(), written: BTreeMap::new() }
 }
 
 fn with_manifest((id, manifest): (CheckpointId, Manifest)) -> (CheckpointId, Arc<Manifest>) {

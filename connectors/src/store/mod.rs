@@ -83,6 +83,8 @@ pub struct Checkpoint {
     pub parts: BTreeMap<String, CheckpointPart>,
     /// The names of parts that are those of the checkpoint before. A checkpoint that was read has none.
     pub unchanged: Vec<String>,
+    /// The parts that other processes have [written](Store::write_parts). A checkpoint that was read has none.
+    pub written: BTreeMap<String, PartInfo>,
 }
 
 /// A checkpoint that stays, and the manifest that says which objects it needs.
@@ -168,20 +170,27 @@ impl Store {
         Self::of_folder(root, None)
     }
 
-    /// Opens the place of a job for this process: a folder as [`open`](Self::open) does. A bucket can't be locked, so it is
-    /// [probed](Self::probe).
+    /// Opens the place of a job for this process: a folder as [`open`](Self::open) does. A bucket can't be locked, nor a
+    /// folder that is `shared` by processes, so it is [probed](Self::probe).
     ///
     /// # Errors
     /// If the place can't be used, or another process uses the folder.
-    pub fn of_job(place: &StatePlace, options: &BTreeMap<String, Secret>) -> Result<Self, StoreError> {
-        match place {
-            StatePlace::Folder(dir) => Self::open(dir),
-            StatePlace::Remote(_) => {
-                let store = Self::look_at(place, options)?;
-                store.probe()?;
-                Ok(store)
+    pub fn of_job(
+        place: &StatePlace,
+        options: &BTreeMap<String, Secret>,
+        shared: bool,
+    ) -> Result<Self, StoreError> {
+        let store = match place {
+            StatePlace::Folder(dir) if !shared => return Self::open(dir),
+            StatePlace::Folder(dir) => {
+                let failed = |source| StoreError::Folder { what: "make", path: dir.clone(), source };
+                std::fs::create_dir_all(dir).map_err(failed)?;
+                Self { is_shared: true, ..Self::look(dir)? }
             }
-        }
+            StatePlace::Remote(_) => Self::look_at(place, options)?,
+        };
+        store.probe()?;
+        Ok(store)
     }
 
     /// Opens the place of a job to look at it. That of a bucket connects nowhere.
@@ -246,24 +255,52 @@ impl Store {
         nonce: u64,
         before: Option<&Manifest>,
     ) -> Result<(CheckpointId, Manifest), StoreError> {
-        let Checkpoint { info, parts, unchanged } = checkpoint;
-        let written = CheckpointId { tick: info.tick, nonce };
-        let folder = written.name();
-        let mut manifest = Manifest { format: FORMAT, info, parts: BTreeMap::new(), checksum: String::new() };
+        let Checkpoint { info, parts, unchanged, written } = checkpoint;
+        let id = CheckpointId { tick: info.tick, nonce };
+        let folder = id.name();
+        let mut manifest = Manifest { format: FORMAT, info, parts: written, checksum: String::new() };
         for name in unchanged {
             let part = before.and_then(|before| before.parts.get(&name)).cloned();
             let part = part.unwrap_or_else(|| panic!("part {name} isn't in the checkpoint before"));
             manifest.parts.insert(name, part);
         }
+        manifest.parts.extend(self.write_parts(id, 0, parts)?);
+        manifest.checksum = manifest.sum(&folder);
+        let json = serde_json::to_vec_pretty(&manifest).expect("plain data can be written to memory");
+        fail_point("manifest-before");
+        self.put(&format!("{FOLDER}/{folder}/{MANIFEST}"), json.into())?;
+        fail_point("manifest-after");
+        Ok((id, manifest))
+    }
+
+    /// Writes parts of a checkpoint, which another process names in the manifest. `process` tells the objects of processes
+    /// apart. Returns where each part is.
+    ///
+    /// # Errors
+    /// If an object can't be written.
+    ///
+    /// # Panics
+    /// If memory can't be written to.
+    pub fn write_parts(
+        &self,
+        of: CheckpointId,
+        process: usize,
+        parts: BTreeMap<String, CheckpointPart>,
+    ) -> Result<BTreeMap<String, PartInfo>, StoreError> {
+        let folder = of.name();
+        let mut infos = BTreeMap::new();
         let mut objects: BTreeMap<String, Vec<Bytes>> = BTreeMap::new();
         for (name, part) in parts {
-            let object = format!("{folder}/{}", part.object);
+            let object = match process {
+                0 => format!("{folder}/{}", part.object),
+                process => format!("{folder}/{}.{process}", part.object),
+            };
             let content = objects.entry(object.clone()).or_default();
             let offset = content.iter().map(|frame| frame.len() as u64).sum();
             let (rows, unpacked_bytes) = (part.rows, part.bytes());
             let frame = pack(&part.blocks).expect("memory can be written to");
             let (bytes, checksum) = (frame.len() as u64, digest(&frame));
-            manifest.parts.insert(name, PartInfo { object, offset, bytes, unpacked_bytes, rows, checksum });
+            infos.insert(name, PartInfo { object, offset, bytes, unpacked_bytes, rows, checksum });
             content.push(Bytes::from(frame));
         }
         fail_point("checkpoint-before");
@@ -271,12 +308,7 @@ impl Store {
             self.put(&format!("{FOLDER}/{object}"), content.into_iter().collect())?;
             fail_point("part-after");
         }
-        manifest.checksum = manifest.sum(&folder);
-        let json = serde_json::to_vec_pretty(&manifest).expect("plain data can be written to memory");
-        fail_point("manifest-before");
-        self.put(&format!("{FOLDER}/{folder}/{MANIFEST}"), json.into())?;
-        fail_point("manifest-after");
-        Ok((written, manifest))
+        Ok(infos)
     }
 
     /// Reads the checkpoint of a folder, as its manifest says.
@@ -311,7 +343,7 @@ impl Store {
                 parts.insert(name, CheckpointPart { object, blocks: vec![bytes], rows: info.rows });
             }
         }
-        Ok(Checkpoint { info: manifest.info, parts, unchanged: Vec::new() })
+        Ok(Checkpoint { info: manifest.info, parts, ..Checkpoint::default() })
     }
 
     /// Returns the manifest in a folder; `None` if a crash came before it was written.

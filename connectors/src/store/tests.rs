@@ -13,7 +13,7 @@ fn checkpoint(tick: Tick, states: &[(&str, &[&[u8]])]) -> Checkpoint {
     };
     let info = CheckpointInfo { tick, job: "job".to_owned(), workers: 2, ..CheckpointInfo::default() };
     let parts = states.iter().map(|(name, blocks)| ((*name).to_owned(), part(name, blocks))).collect();
-    Checkpoint { info, parts, unchanged: Vec::new() }
+    Checkpoint { info, parts, unchanged: Vec::new(), written: BTreeMap::new() }
 }
 
 fn small(tick: Tick) -> Checkpoint {

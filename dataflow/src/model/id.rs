@@ -259,7 +259,7 @@ pub enum Definition {
 }
 
 /// An id that needs its string no more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Forgotten {
     Key(KeyId),
     Route(RouteId),

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use postcard::ser_flavors::Flavor;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Durable, StateId};
 
@@ -78,7 +78,7 @@ impl PartKey {
 }
 
 /// Says which parts a snapshot has to have with their rows. The snapshots of one life are numbered from 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotRequest {
     pub number: u64,
     /// The number of the snapshot whose parts are stored. It is 0 for the states that were restored, and `None` if all

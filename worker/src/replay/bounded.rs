@@ -123,9 +123,7 @@ fn read_topic(client: &KafkaClient, table: TopicTable) -> anyhow::Result<TablesR
     while !feed.is_complete() {
         feed.poll(POLL_WAIT, &mut read).map_err(|error| match error {
             LiveError::Kafka(error) => kafka_failure(error),
-            error @ (LiveError::Table(_) | LiveError::Restore(_) | LiveError::RecordsGone { .. }) => {
-                usage(error)
-            }
+            error => usage(error),
         })?;
     }
     Ok(read)

@@ -228,7 +228,7 @@ impl CheckpointWriter {
             record(OUTBOX, &outbox, 1),
         ]);
         parts.extend(files.as_ref().map(|files| record(FILES, files, 1)));
-        let checkpoint = Checkpoint { info, parts, unchanged };
+        let checkpoint = Checkpoint { info, parts, unchanged, written: BTreeMap::new() };
         let written = self.store.write(checkpoint, self.nonce, self.before.as_deref());
         let took = begun.elapsed();
         self.live.end_checkpoint(took, written.is_ok().then_some(number));

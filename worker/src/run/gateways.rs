@@ -92,8 +92,13 @@ impl JobOutcome {
 
 impl Gateways {
     fn start(partitions: u32, windows: Windows) -> Self {
-        let options =
-            live::LiveOptions { tick_ms: 1, windows, workers: NonZeroUsize::MIN, checkpoints: None };
+        let options = live::LiveOptions {
+            tick_ms: 1,
+            windows,
+            workers: NonZeroUsize::MIN,
+            place: live::ProcessPlace::ALONE,
+            checkpoints: None,
+        };
         let live = Live::new(NOW, options);
         let topic = MemoryTopic::default();
         let source =

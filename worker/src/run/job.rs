@@ -32,8 +32,8 @@ use keytide_connectors::ledger::{
     AddedPartition, KafkaLedgerOptions, Ledger, LedgerError, MadeBy, PartitionProgress, Stop, TickRecord,
 };
 use keytide_connectors::live::{
-    self, Decoders, InputMemory, Live, LiveError, NamedDecoders, PartitionMemory, PartitionReader,
-    SourceFeed, TableReader, coordinate, watch_partitions,
+    self, Decoders, InputMemory, Live, NamedDecoders, PartitionMemory, PartitionReader, SourceFeed,
+    TableReader, coordinate, watch_partitions,
 };
 use keytide_connectors::sink::{self, FilesMemory, Promise, Publisher, PublisherMonitor};
 use keytide_connectors::store::{Store, StoreError};
@@ -224,6 +224,7 @@ impl LiveJob {
             tick_ms: config.job.tick_ms,
             windows: config.windows,
             workers,
+            place: live::ProcessPlace::ALONE,
             checkpoints: config.state.as_ref().map(|state| live::CheckpointRules {
                 every_ms: state.checkpoint_every_ms,
                 has_parts: before.is_some(),
@@ -352,15 +353,7 @@ impl LiveJob {
                 None => Ok(()),
                 Some(error) => Err(failure(Exit::Transient, error)),
             },
-            Some(error) => {
-                let exit = match &*error {
-                    LiveError::Kafka(error) => error.class().into(),
-                    LiveError::Table(_) | LiveError::Restore(_) | LiveError::RecordsGone { .. } => {
-                        Exit::Fatal
-                    }
-                };
-                Err(failure(exit, anyhow::anyhow!("{error}")))
-            }
+            Some(error) => Err(failure(error.class().into(), anyhow::anyhow!("{error}"))),
         }
     }
 }

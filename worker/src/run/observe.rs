@@ -250,8 +250,13 @@ mod tests {
     #[test]
     fn a_worker_reports_its_states_and_operators_while_it_works() {
         let windows = keytide_config::Windows::default();
-        let options =
-            live::LiveOptions { tick_ms: 1, windows, workers: NonZeroUsize::MIN, checkpoints: None };
+        let options = live::LiveOptions {
+            tick_ms: 1,
+            windows,
+            workers: NonZeroUsize::MIN,
+            place: live::ProcessPlace::ALONE,
+            checkpoints: None,
+        };
         let live = Live::new(FOOTPRINTS_MS, options);
         let plan = PlanRow { id: NameId::new("free"), name: NameId::new("free"), policy: Policy::Alert };
         let change = TableChange { offset: 0, row: TableRow::Plan(plan), deleted: false };

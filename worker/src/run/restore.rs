@@ -107,7 +107,7 @@ impl Restored {
 /// # Errors
 /// If it can't be used.
 pub(super) fn open(state: &State) -> anyhow::Result<Arc<Store>> {
-    Store::of_job(&state.place, &state.options).map(Arc::new).map_err(refused)
+    Store::of_job(&state.place, &state.options, state.shared).map(Arc::new).map_err(refused)
 }
 
 /// Reads with what a job goes on, of its store and its ledger. `claim` claims the ledger for this life. That comes before

@@ -8,6 +8,7 @@ mod backtest;
 mod bucket;
 mod canary;
 mod circles;
+mod cluster;
 #[cfg(feature = "demo")]
 mod demo;
 mod dependencies;

@@ -679,6 +679,12 @@ impl Live {
         }
     }
 
+    /// Returns how many workers processes with lower numbers have. From there the job counts those of this process.
+    #[must_use]
+    pub fn first_worker(&self) -> usize {
+        self.options.place.process * self.options.workers.get()
+    }
+
     /// Returns the slot of the tables.
     fn table_slot(&self) -> usize {
         self.options.workers.get()

@@ -30,7 +30,9 @@ use keytide_dataflow::model::Tick;
 use keytide_dataflow::state::{STATE_VERSION, Snapshot, TakenSnapshot};
 use serde::Serialize;
 
+use super::cluster::results::{FollowerParts, WrittenParts};
 use super::notify::AlertMemory;
+use super::publish::PublishEvent;
 
 /// The parts beside those of the dataflow's states, whose names begin with [`STATE`].
 pub(super) const INPUT: &str = "input";
@@ -73,6 +75,8 @@ pub struct CheckpointStats {
 pub(super) enum Piece {
     /// The states of a worker at the end of a tick, and how long it paused to take them.
     States { tick: Tick, snapshot: TakenSnapshot, took: Duration },
+    /// The states of a follower's workers at the end of a tick, which it has written.
+    Parts(FollowerParts),
     /// The memory of policy and outbox, and that of the sink's files, at the end of a tick.
     Results { tick: Tick, alerts: Box<AlertMemory>, files: Option<FilesMemory> },
     /// All ticks up to this one are in the ledger.
@@ -97,6 +101,7 @@ pub(super) struct CheckpointWriter {
     /// The checkpoint whose parts those are that didn't change, if there is one; see [`keytide_connectors::live::CheckpointRules`].
     pub(super) before: Option<Arc<Manifest>>,
     pub(super) live: Arc<Live>,
+    /// The number of workers of all processes.
     pub(super) workers: usize,
     pub(super) job: String,
     /// The fingerprint of the configuration.
@@ -117,6 +122,8 @@ struct Gathering {
     /// The longest pause of one.
     pause: Duration,
     snapshot: Snapshot,
+    /// What followers have written.
+    written: WrittenParts,
     results: Option<(Box<AlertMemory>, Option<FilesMemory>)>,
 }
 
@@ -137,6 +144,25 @@ impl CheckpointWriter {
                     of_tick.pause = of_tick.pause.max(took);
                     of_tick.snapshot.merge(snapshot.encode());
                 }
+                Piece::Parts(FollowerParts { tick, workers, pause, written }) => match written {
+                    Ok(WrittenParts { parts, unchanged }) => {
+                        let of_tick = of_tick(&mut gathering, tick);
+                        of_tick.workers += workers;
+                        of_tick.pause = of_tick.pause.max(pause);
+                        of_tick.written.parts.extend(parts);
+                        of_tick.written.unchanged.extend(unchanged);
+                    }
+                    Err(error) => {
+                        // What else comes of this tick is never whole, and goes when the next one begins.
+                        let took = gathering.take().map_or(Duration::ZERO, |of| of.begun.elapsed());
+                        let _ = self.live.take_checkpoint();
+                        self.live.end_checkpoint(took, None);
+                        self.stats.failed.fetch_add(1, Ordering::Relaxed);
+                        tracing::warn!(
+                            "a checkpoint failed in another process: {error}; a restart would go on from the one before it"
+                        );
+                    }
+                },
                 Piece::Results { tick, alerts, files } => {
                     of_tick(&mut gathering, tick).results = Some((alerts, files));
                 }
@@ -189,7 +215,7 @@ impl CheckpointWriter {
     }
 
     fn write(&mut self, gathering: Gathering) -> Result<Option<(Stored, Option<FilesMemory>)>, StoreError> {
-        let Gathering { tick, begun, pause, snapshot, results, workers: _ } = gathering;
+        let Gathering { tick, begun, pause, snapshot, written, results, workers: _ } = gathering;
         let (alerts, files) = results.unwrap_or_default();
         let AlertMemory { policy, outbox } = *alerts;
         let Some((input, tables)) = self.live.take_checkpoint() else {
@@ -208,19 +234,8 @@ impl CheckpointWriter {
             workers: self.workers,
             decoders: input.decoders.clone(),
         };
-        let mut parts = BTreeMap::new();
-        let mut unchanged = Vec::new();
-        for (key, rows) in snapshot.parts {
-            let name = format!("{STATE}{}", key.name());
-            match rows {
-                None => unchanged.push(name),
-                Some(rows) => {
-                    let (object, rows, blocks) =
-                        (format!("{STATE}{}", key.group()), rows.len(), rows.into_blocks());
-                    parts.insert(name, CheckpointPart { object, blocks, rows });
-                }
-            }
-        }
+        let (mut parts, mut unchanged) = parts_of(snapshot);
+        unchanged.extend(written.unchanged);
         parts.extend([
             record(INPUT, &input, input.partitions.len() as u64),
             record(TABLES, &tables, tables.len()),
@@ -228,7 +243,7 @@ impl CheckpointWriter {
             record(OUTBOX, &outbox, 1),
         ]);
         parts.extend(files.as_ref().map(|files| record(FILES, files, 1)));
-        let checkpoint = Checkpoint { info, parts, unchanged, written: BTreeMap::new() };
+        let checkpoint = Checkpoint { info, parts, unchanged, written: written.parts };
         let written = self.store.write(checkpoint, self.nonce, self.before.as_deref());
         let took = begun.elapsed();
         self.live.end_checkpoint(took, written.is_ok().then_some(number));
@@ -257,6 +272,65 @@ impl CheckpointWriter {
     }
 }
 
+/// Returns the parts of a snapshot with their rows, and the names of those that didn't change.
+fn parts_of(snapshot: Snapshot) -> (BTreeMap<String, CheckpointPart>, Vec<String>) {
+    let (mut parts, mut unchanged) = (BTreeMap::new(), Vec::new());
+    for (key, rows) in snapshot.parts {
+        let name = format!("{STATE}{}", key.name());
+        match rows {
+            None => unchanged.push(name),
+            Some(rows) => {
+                let (object, rows, blocks) =
+                    (format!("{STATE}{}", key.group()), rows.len(), rows.into_blocks());
+                parts.insert(name, CheckpointPart { object, blocks, rows });
+            }
+        }
+    }
+    (parts, unchanged)
+}
+
+/// Writes the states of a follower's workers, on a thread of its own. The leader names them in the manifest.
+pub(super) struct PartsWriter {
+    pub(super) store: Arc<Store>,
+    /// The random number of this life of the job.
+    pub(super) nonce: u64,
+    /// The number of the process.
+    pub(super) process: usize,
+    /// The number of its workers.
+    pub(super) workers: usize,
+    /// Gets what is written.
+    pub(super) events: Sender<PublishEvent>,
+}
+
+impl PartsWriter {
+    /// Writes until the workers have ended.
+    pub(super) fn run(self, pieces: &Receiver<Piece>) {
+        let mut gathering: Option<Gathering> = None;
+        for piece in pieces {
+            // Workers give up only if the job does.
+            let Piece::States { tick, snapshot, took } = piece else { continue };
+            let of_tick = of_tick(&mut gathering, tick);
+            of_tick.workers += 1;
+            of_tick.pause = of_tick.pause.max(took);
+            of_tick.snapshot.merge(snapshot.encode());
+            let Some(whole) = gathering.take_if(|gathering| gathering.workers == self.workers) else {
+                continue;
+            };
+            let (parts, unchanged) = parts_of(whole.snapshot);
+            let written =
+                self.store.write_parts(CheckpointId { tick, nonce: self.nonce }, self.process, parts);
+            if let Err(error) = &written {
+                tracing::warn!("this process's part of a checkpoint can't be written: {error}");
+            }
+            let written = written.map(|parts| WrittenParts { parts, unchanged });
+            let written = written.map_err(|error| error.to_string());
+            let parts = FollowerParts { tick, workers: self.workers, pause: whole.pause, written };
+            // The thread that sends is gone if the generation is lost.
+            let _ = self.events.send(PublishEvent::Parts(parts));
+        }
+    }
+}
+
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -271,6 +345,7 @@ fn of_tick(gathering: &mut Option<Gathering>, tick: Tick) -> &mut Gathering {
             workers: 0,
             pause: Duration::ZERO,
             snapshot: Snapshot::default(),
+            written: WrittenParts::default(),
             results: None,
         });
     }

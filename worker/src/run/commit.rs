@@ -12,6 +12,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use keytide_connectors::fail_point::fail_point;
+use keytide_connectors::kafka::ErrorClass;
 use keytide_connectors::ledger::{Committed, KeptRows, Ledger, LedgerError, MadeBy, TickRecord};
 use keytide_connectors::live::{Cut, Live, TICKS_PUBLISHED};
 use keytide_connectors::sink::encode::time;
@@ -21,7 +22,6 @@ use keytide_dataflow::model::Tick;
 
 use super::checkpoint::CheckpointStats;
 use super::patience::Patience;
-use crate::exit::Exit;
 
 /// How long to wait before inputs that can't be stored are tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -49,13 +49,18 @@ pub(super) enum PublishError {
 }
 
 impl PublishError {
-    /// Returns the exit code of the error.
-    pub(super) fn exit(&self) -> Exit {
+    /// Returns whether another process of the job took over.
+    pub(super) fn is_superseded(&self) -> bool {
+        matches!(self, Self::Ledger(error) if error.is_superseded())
+    }
+
+    /// Returns the class of the error.
+    pub(super) fn class(&self) -> ErrorClass {
         match self {
-            Self::Sink(error) => error.class().into(),
-            Self::Ledger(error) => error.class().into(),
-            Self::Store(_) => Exit::Transient,
-            Self::Diverged { .. } => Exit::Fatal,
+            Self::Sink(error) => error.class(),
+            Self::Ledger(error) => error.class(),
+            Self::Store(_) => ErrorClass::Transient,
+            Self::Diverged { .. } => ErrorClass::Fatal,
         }
     }
 }

@@ -97,6 +97,7 @@ fn stuck(sample: &JobSample) -> Option<String> {
     let waits_for_others = sample.is_stopping
         || !status.tables_read
         || status.is_held_up
+        || status.waits_for_leader
         || waits_for_sinks(sample)
         || status.open == 0;
     let open_ms = sample.now.saturating_sub(status.open);

@@ -27,33 +27,35 @@ use keytide_alerts::outbox::{ClaimsError, OutboxError};
 use keytide_config::{Delivery, JobConfig, Limits, Source, SourceKind, Start, State};
 use keytide_connectors::geo::{GeoCopies, Unreadable};
 use keytide_connectors::input::PartitionInfo;
-use keytide_connectors::kafka::{Consumer, Topic};
+use keytide_connectors::kafka::{Consumer, ErrorClass, Topic};
 use keytide_connectors::ledger::{
     AddedPartition, KafkaLedgerOptions, Ledger, LedgerError, MadeBy, PartitionProgress, Stop, TickRecord,
 };
 use keytide_connectors::live::{
-    self, Decoders, InputMemory, Live, NamedDecoders, PartitionMemory, PartitionReader, SourceFeed,
-    TableReader, coordinate, watch_partitions,
+    self, Decoders, InputMemory, JobEnd, JobFailure, Live, LiveError, LiveStart, NamedDecoders,
+    PartitionMemory, PartitionReader, ProcessPlace, SourceFeed, TableReader, coordinate, watch_partitions,
 };
 use keytide_connectors::sink::{self, FilesMemory, Promise, Publisher, PublisherMonitor};
-use keytide_connectors::store::{Store, StoreError};
+use keytide_connectors::store::{CheckpointId, Store, StoreError};
 use keytide_dataflow::model::Tick;
 use keytide_dataflow::state::Snapshot;
 use keytide_dataflow::{Options, Publish};
 use timely::communication::WorkerGuards;
+use timely::worker::Worker;
 
 use super::Clock;
-use super::checkpoint::{CheckpointStats, CheckpointWriter, Piece, Pieces, Stored};
+use super::checkpoint::{CheckpointStats, CheckpointWriter, PartsWriter, Piece, Pieces, Stored};
+use super::cluster::{self, Leader, Membership, Mesh, Role};
 use super::commit::{Committer, LedgerStats, PublishError};
 use super::notify::Notifier;
 use super::observe::WorkerStats;
 use super::patience::Patience;
 use super::publish::{Outlets, PublishEvent, ResultCounters, Results, Subscriber, Watchers, publish};
 use super::restore::{self, Beginning, Restored};
-use super::tables::{GeoFeed, JobGeo, ReferenceData, named_decoders};
+use super::tables::{GeoFeed, JobGeo, ReferenceData, named_decoders, refused_geo_copy};
 use super::top::LiveTop;
 use super::work::work;
-use crate::exit::{Exit, failure, kafka_failure};
+use crate::exit::{Exit, failure, kafka_failure, message};
 
 /// Rows of a bulk change that are published per tick, view and bucket of groups.
 const BULK_ROWS: usize = 128;
@@ -68,9 +70,19 @@ pub struct LiveJob {
     pub handle: Handle,
     threads: Vec<JoinHandle<()>>,
     workers: WorkerGuards<()>,
-    publisher: JoinHandle<()>,
+    /// A process that follows has none.
+    publisher: Option<JoinHandle<()>>,
+    company: Company,
     /// Returns the error of the last checkpoint.
     checkpoints: Option<JoinHandle<Option<StoreError>>>,
+}
+
+/// The other processes of a job.
+enum Company {
+    None,
+    Led(Leader),
+    /// This process follows, and has a thread that reports.
+    Leader(Arc<Membership>, JoinHandle<()>),
 }
 
 /// Watches and stops a running job from outside.
@@ -108,18 +120,26 @@ struct Durable {
 
 /// Opens the store and the ledger of a job, reads with what it goes on, and claims the ledger for this life. An older life
 /// may commit a tick before it finds the claim. Then all is read again.
-fn go_on(config: &JobConfig, state: &State, clock: Clock) -> anyhow::Result<(Durable, Restored)> {
-    let store = restore::open(state)?;
+fn go_on(
+    config: &JobConfig,
+    state: &State,
+    clock: Clock,
+    leader: Option<&Leader>,
+) -> anyhow::Result<(Durable, Restored)> {
+    let store = match leader {
+        Some(leader) => Arc::clone(&leader.membership.store),
+        None => restore::open(state)?,
+    };
     for _ in 1..CLAIMS {
         let has_moved = Cell::new(false);
-        match try_to_go_on(config, state, &store, clock, &has_moved) {
+        match try_to_go_on(config, state, &store, clock, &has_moved, leader) {
             Err(error) if has_moved.get() => {
                 tracing::info!("an older process of the job is ending, its last ticks are read: {error}");
             }
             result => return result,
         }
     }
-    try_to_go_on(config, state, &store, clock, &Cell::default())
+    try_to_go_on(config, state, &store, clock, &Cell::default(), leader)
 }
 
 /// Sets `has_moved` if an older life committed ticks after the ledger was read.
@@ -129,9 +149,15 @@ fn try_to_go_on(
     store: &Arc<Store>,
     clock: Clock,
     has_moved: &Cell<bool>,
+    leader: Option<&Leader>,
 ) -> anyhow::Result<(Durable, Restored)> {
-    let refused = |error: LedgerError| failure(error.class().into(), error);
-    let nonce = RandomState::new().build_hasher().finish();
+    let refused = |error: LedgerError| match leader {
+        Some(leader) if error.is_superseded() && !has_moved.get() => {
+            leader.membership.leave(&error.to_string())
+        }
+        _ => failure(error.class().into(), error),
+    };
+    let nonce = leader.map_or_else(random_nonce, |leader| leader.nonce);
     let patience = Arc::<Patience>::default();
     let stop: Stop = {
         let patience = Arc::clone(&patience);
@@ -153,10 +179,17 @@ fn try_to_go_on(
         tracing::info!(generation = claim.generation, "the job is this process's");
         Ok(())
     };
-    let mut restored = restore::restore(store, state, config, history, claim)?;
+    let processes = leader.map_or(1, |leader| leader.membership.place.processes.get());
+    let workers = config.job.workers.get() * processes;
+    let mut restored = restore::restore(store, state, config, history, workers, claim)?;
     let checkpoints = mem::take(&mut restored.checkpoints);
     let store = Arc::clone(store);
     Ok((Durable { store, ledger, promise, checkpoints, nonce, patience }, restored))
+}
+
+/// Returns a random number that tells a life of a job from all others.
+fn random_nonce() -> u64 {
+    RandomState::new().build_hasher().finish()
 }
 
 /// Returns the name of this machine, for people.
@@ -168,16 +201,32 @@ fn hostname() -> String {
 }
 
 impl LiveJob {
-    /// Starts a job; blocks until its topics are looked up. `subscriber` gets every tick's results. `clock` returns the
-    /// time in milliseconds since the epoch.
+    /// Starts a job; blocks until its topics are looked up, and with `[cluster]` until enough processes are there.
+    /// `subscriber` gets every tick's results, if this process publishes them. `clock` returns the time in milliseconds
+    /// since the epoch.
     ///
     /// # Errors
     /// If something that the configuration names can't be used.
     pub fn start(config: &JobConfig, subscriber: Option<Subscriber>, clock: Clock) -> anyhow::Result<Self> {
+        let Some((cluster, state)) = config.cluster.as_ref().zip(config.state.as_ref()) else {
+            return Self::lead(config, subscriber, clock, None);
+        };
+        match cluster::join(config, cluster, state, random_nonce(), clock)? {
+            Role::Leads(leader) => Self::lead(config, subscriber, clock, Some(leader)),
+            Role::Follows(follower) => Self::follow(config, clock, follower),
+        }
+    }
+
+    /// Starts the process that cuts ticks and publishes. It may lead others.
+    fn lead(
+        config: &JobConfig,
+        subscriber: Option<Subscriber>,
+        clock: Clock,
+        leader: Option<Leader>,
+    ) -> anyhow::Result<Self> {
         let (durable, restored) = match &config.state {
-            Some(state) => {
-                go_on(config, state, clock).map(|(durable, restored)| (Some(durable), restored))?
-            }
+            Some(state) => go_on(config, state, clock, leader.as_ref())
+                .map(|(durable, restored)| (Some(durable), restored))?,
             None => (None, Restored::default()),
         };
         let number = restored.number();
@@ -220,22 +269,27 @@ impl LiveJob {
         let of_replay = replay.iter().flat_map(|record| &record.added).map(|added| &added.source);
         let sources = kafka_sources(&config.sources, &of_input.chain(of_replay).cloned().collect())?;
         let workers = config.job.workers;
-        let options = live::LiveOptions {
-            tick_ms: config.job.tick_ms,
-            windows: config.windows,
-            workers,
-            place: live::ProcessPlace::ALONE,
-            checkpoints: config.state.as_ref().map(|state| live::CheckpointRules {
-                every_ms: state.checkpoint_every_ms,
-                has_parts: before.is_some(),
-            }),
-        };
+        let place = leader.as_ref().map_or(ProcessPlace::ALONE, |leader| leader.membership.place);
+        let all_workers = workers.get() * place.processes.get();
+        let options = live_options(config, place, before.is_some());
         // A clock that was set back doesn't lead to ticks that were there already.
         let first = match replay.first() {
             Some(record) => record.tick,
             None => input.as_ref().map_or(0, |input| input.tick + 1).max(clock()),
         };
         let live = Live::new(first, options);
+        if let Some(leader) = &leader {
+            let checkpoint = input.as_ref().and(durable.as_ref()).and_then(|of| of.checkpoints.last());
+            let start = LiveStart {
+                checkpoint: checkpoint.map(|stored| (stored.id.tick, stored.id.nonce)),
+                first,
+                watermark: input.as_ref().map_or(0, |input| input.ticker.watermark()),
+                replay: replay.clone(),
+                decoders: decoders.clone().unwrap_or_else(|| tables.geo.name.clone()),
+                ..LiveStart::default()
+            };
+            leader.announce(&live, &start);
+        }
         let to_replay = replay.len() as u64;
         let recorded = recorded_decoders(config, &tables.geo, &replaced)?;
         add_partitions(&live, input, (number, replay, recorded), &sources)?;
@@ -285,7 +339,7 @@ impl LiveJob {
                     kept: checkpoints,
                     before,
                     live: Arc::clone(&live),
-                    workers: workers.get(),
+                    workers: all_workers,
                     job: config.job.name.clone(),
                     config: fingerprint.clone(),
                     stats: Arc::clone(&handle.checkpoints),
@@ -315,21 +369,102 @@ impl LiveJob {
             let (handle, pieces) = (handle.clone(), pieces.clone());
             spawn("publisher".to_owned(), move || {
                 let writers = (publisher, notifier, committer);
-                handle.publish(writers, &published, workers.get(), (&pieces, &counted), subscriber);
+                handle.publish(writers, &published, all_workers, (&pieces, &counted), subscriber);
             })?
         };
-        let dataflow = Options {
-            windows: config.windows,
-            limits: config.limits,
-            publish: Publish::Changes { bulk_rows: BULK_ROWS },
-            detection: (&config.detection).into(),
-        };
-        let guards = start_workers(&handle, workers.get(), dataflow, Results::new(events), pieces, snapshot)?;
+        let results = Arc::new(Results::new(events));
+        let mut mesh = None;
+        if let Some(leader) = &leader {
+            let membership = &leader.membership;
+            cluster::results::receive(leader.results(), &results, membership)?;
+            mesh = Some(membership.mesh());
+            membership.watch(&live)?;
+        }
+        let guards = start_workers(&handle, mesh, config, &results, pieces, snapshot)?;
+        drop(results);
         {
             let live = Arc::clone(&live);
             threads.push(spawn("coordinator".to_owned(), move || coordinate(&live, clock))?);
         }
-        Ok(Self { handle, threads, workers: guards, publisher, checkpoints })
+        let company = leader.map_or(Company::None, Company::Led);
+        Ok(Self { handle, threads, workers: guards, publisher: Some(publisher), company, checkpoints })
+    }
+
+    /// Starts a process that follows another one.
+    fn follow(config: &JobConfig, clock: Clock, follower: cluster::Follower) -> anyhow::Result<Self> {
+        let (membership, start) = (Arc::clone(&follower.membership), Arc::clone(&follower.start));
+        let Membership { place, store, .. } = &*membership;
+        let (place, workers) = (*place, config.job.workers);
+        // 1. The links, for which the others wait.
+        let results_link = membership.results_to_leader();
+        let mesh = membership.mesh();
+        // 2. The states.
+        let own = place.process * workers.get()..(place.process + 1) * workers.get();
+        let all_workers = workers.get() * place.processes.get();
+        let states = |(tick, nonce)| restore::states(store, CheckpointId { tick, nonce }, own, all_workers);
+        let snapshot = start.checkpoint.map(states).transpose()?;
+        // 3. The input.
+        let live = Live::new(start.first, live_options(config, place, false));
+        live.follow(start.watermark);
+        live.replay(0, start.replay.clone(), BTreeMap::new());
+        live.name_decoders(start.decoders.clone());
+        let unreadable_places = Unreadable::default();
+        let named = {
+            let (copies, unreadable) = (GeoCopies::new(Arc::clone(store)), unreadable_places.clone());
+            let config = config.clone();
+            move |name: &str| -> anyhow::Result<NamedDecoders> {
+                let databases = copies.open(name, &config.geo, &unreadable).map_err(refused_geo_copy)?;
+                Ok(named_decoders(&config, databases, name.to_owned()))
+            }
+        };
+        let decoders = named(&start.decoders)?.decoders;
+        let handle = Handle {
+            live: Arc::clone(&live),
+            results: Arc::default(),
+            observed: Arc::default(),
+            checkpoints: Arc::default(),
+            ledger: Arc::default(),
+            sinks: PublisherMonitor::default(),
+            alerts: keytide_alerts::outbox::OutboxMonitor::default(),
+            limits: config.limits,
+            top: None,
+            unreadable_places,
+            clock,
+            publish_error: Arc::default(),
+        };
+        let report = {
+            let of_thread = Arc::clone(&live);
+            follower.obey(&live, move |name| match named(name) {
+                Ok(decoders) => Some(decoders),
+                Err(error) => {
+                    of_thread.fail(LiveError::Decoders { message: message(&error) });
+                    None
+                }
+            })?
+        };
+        membership.watch(&live)?;
+        // 4. The threads.
+        let mut threads = Vec::new();
+        for slot in 0..workers.get() {
+            let reader = PartitionReader::new(&live, slot, feeds(&config.sources)?, &*decoders);
+            threads.push(spawn(format!("reader-{slot}"), move || reader.run())?);
+        }
+        let (events, to_send) = mpsc::channel();
+        let (sender, pieces) = mpsc::channel();
+        let writer = PartsWriter {
+            store: Arc::clone(store),
+            nonce: start.nonce,
+            process: place.process,
+            workers: workers.get(),
+            events: events.clone(),
+        };
+        threads.push(spawn("checkpoints".to_owned(), move || writer.run(&pieces))?);
+        threads.push(cluster::results::send(results_link, to_send, Arc::clone(&membership))?);
+        let results = Arc::new(Results::new(events));
+        let guards = start_workers(&handle, Some(mesh), config, &results, Pieces::new(sender), snapshot)?;
+        drop(results);
+        let company = Company::Leader(membership, report);
+        Ok(Self { handle, threads, workers: guards, publisher: None, company, checkpoints: None })
     }
 
     /// Waits until all threads ended.
@@ -337,30 +472,71 @@ impl LiveJob {
     /// # Errors
     /// The reason, if the job ended without a stop.
     pub fn join(self) -> anyhow::Result<()> {
-        // A thread that panics ends the process.
-        for thread in self.threads {
+        let Self { handle, threads, workers, publisher, company, checkpoints } = self;
+        // The threads of a follower end only after its workers. A thread that panics ends the process.
+        drop(workers.join());
+        for thread in threads.into_iter().chain(publisher) {
             let _ = thread.join();
         }
-        drop(self.workers.join());
-        let _ = self.publisher.join();
-        let unwritten = self.checkpoints.and_then(|thread| thread.join().ok().flatten());
-        let error = self.handle.publish_error.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let unwritten = checkpoints.and_then(|thread| thread.join().ok().flatten());
+        let error = handle.publish_error.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let end = match company {
+            Company::None => JobEnd::default(),
+            Company::Led(leader) => {
+                if let Some(error) = error.as_ref().filter(|error| error.is_superseded()) {
+                    leader.membership.leave(&error.to_string());
+                }
+                let failed = |message, class| JobFailure { message, class, gives_up: false };
+                let of_publisher = error.as_ref().map(|error| failed(error.to_string(), error.class()));
+                let of_input = || handle.live.error().map(|error| JobFailure::from(&*error));
+                let of_checkpoint =
+                    || unwritten.as_ref().map(|error| failed(error.to_string(), ErrorClass::Transient));
+                let failure = of_publisher.or_else(of_input).or_else(of_checkpoint);
+                leader.end(&handle.live, failure);
+                JobEnd::default()
+            }
+            Company::Leader(membership, report) => {
+                handle.live.report_no_more();
+                let end = handle.live.wait_until_done();
+                let _ = report.join();
+                if end.again {
+                    membership.leave("a process that waited takes part in the next generation");
+                }
+                end
+            }
+        };
         if let Some(error) = error {
-            return Err(failure(error.exit(), error));
+            return Err(failure(error.class().into(), error));
         }
-        match self.handle.live.error() {
-            None => match unwritten {
-                None => Ok(()),
-                Some(error) => Err(failure(Exit::Transient, error)),
-            },
-            Some(error) => Err(failure(error.class().into(), anyhow::anyhow!("{error}"))),
+        match (handle.live.error(), unwritten, end.failure) {
+            (Some(error), ..) => Err(failure(error.class().into(), anyhow::anyhow!("{error}"))),
+            (None, Some(error), _) => Err(failure(Exit::Transient, error)),
+            (None, None, Some(of_leader)) => {
+                Err(failure(of_leader.class.into(), anyhow::anyhow!("the job ended: {}", of_leader.message)))
+            }
+            (None, None, None) => Ok(()),
         }
+    }
+}
+
+/// Returns the options of a job's input in a process.
+fn live_options(config: &JobConfig, place: ProcessPlace, has_parts: bool) -> live::LiveOptions {
+    live::LiveOptions {
+        tick_ms: config.job.tick_ms,
+        windows: config.windows,
+        workers: config.job.workers,
+        place,
+        checkpoints: config
+            .state
+            .as_ref()
+            .map(|state| live::CheckpointRules { every_ms: state.checkpoint_every_ms, has_parts }),
     }
 }
 
 impl Handle {
     /// Ends the job after its last tick is cut, computed and published.
     pub fn stop(&self) {
+        cluster::tell_to_end();
         self.live.stop();
     }
 
@@ -578,25 +754,37 @@ fn watch(
     })
 }
 
+/// Starts the workers of this process, which exchange over `mesh` if there are others.
 fn start_workers(
     job: &Handle,
-    workers: usize,
-    options: Options,
-    results: Results,
+    mesh: Option<Mesh>,
+    config: &JobConfig,
+    results: &Arc<Results>,
     pieces: Pieces,
     restored: Option<Arc<Snapshot>>,
 ) -> anyhow::Result<WorkerGuards<()>> {
+    let options = Options {
+        windows: config.windows,
+        limits: config.limits,
+        publish: Publish::Changes { bulk_rows: BULK_ROWS },
+        detection: (&config.detection).into(),
+    };
+    let workers = config.job.workers.get();
     let (live, observed) = (Arc::clone(&job.live), Arc::clone(&job.observed));
-    // The last worker drops the results, and so ends the publisher.
+    // The last one that drops the results ends the publisher.
     // The snapshot is gone once each worker has taken it.
     let snapshots = Mutex::new(vec![restored; workers]);
-    let results = Mutex::new(vec![(Arc::new(results), pieces); workers]);
-    timely::execute(timely::Config::process(workers), move |worker| {
+    let results = Mutex::new(vec![(Arc::clone(results), pieces); workers]);
+    let work = move |worker: &mut Worker| {
         let taken = results.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let (results, pieces) = taken.expect("there is one for each worker");
         let restored = snapshots.lock().unwrap_or_else(PoisonError::into_inner).pop().flatten();
         work(worker, &live, options, &observed, &results, &pieces, restored);
-    })
-    .map_err(|error| anyhow::anyhow!(error))
-    .context("starting workers failed")
+    };
+    match mesh {
+        Some(mesh) => mesh.execute(workers, work),
+        None => timely::execute(timely::Config::process(workers), work)
+            .map_err(|error| anyhow::anyhow!(error))
+            .context("starting workers failed"),
+    }
 }

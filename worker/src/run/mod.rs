@@ -1,6 +1,7 @@
 //! A live job: its threads, its publisher, and the metrics and health that it serves.
 
 mod checkpoint;
+mod cluster;
 mod commit;
 mod first;
 #[cfg(test)]
@@ -21,6 +22,7 @@ mod top;
 mod work;
 
 pub use self::checkpoint::CheckpointStats;
+pub use self::cluster::leave_on_panic;
 pub use self::commit::LedgerStats;
 pub use self::http::{HttpServer, Sampler};
 pub use self::job::{Handle, LiveJob};

@@ -21,6 +21,7 @@ use keytide_dataflow::model::Tick;
 use keytide_dataflow::{Admitted, Counts, Transition};
 
 use super::checkpoint::{Piece, Pieces};
+use super::cluster::results::FollowerParts;
 use super::commit::{Committer, PublishError, TickBatch};
 use super::first::FirstMinute;
 use super::notify::Notifier;
@@ -93,13 +94,16 @@ pub(super) struct Watchers {
 
 pub(super) enum PublishEvent {
     Output(TickOutput),
+    /// A follower has written its part of a checkpoint, of which the leader has to hear.
+    Parts(FollowerParts),
     /// The ledger is done with its batch.
     Committed(Result<TickBatch, LedgerError>),
     /// The last worker is gone.
     Ended,
 }
 
-/// The way of the workers' results to the publisher, which learns when the last worker is gone.
+/// The way of the workers' results to the publisher, or to the thread that sends them there. It learns when the last
+/// worker is gone.
 pub(super) struct Results(Sender<PublishEvent>);
 
 impl Results {
@@ -110,6 +114,11 @@ impl Results {
     pub(super) fn send(&self, output: TickOutput) {
         // The publisher is gone if the sinks failed, which it has reported.
         let _ = self.0.send(PublishEvent::Output(output));
+    }
+
+    /// Hands over what a follower has written of a checkpoint.
+    pub(super) fn parts(&self, parts: FollowerParts) {
+        let _ = self.0.send(PublishEvent::Parts(parts));
     }
 }
 
@@ -209,6 +218,7 @@ pub(super) fn publish(
             Some(PublishEvent::Output(output)) => waiting.entry(output.tick).or_default().push(output),
             Some(PublishEvent::Committed(batch)) => outlets.committed(batch, live)?,
             Some(PublishEvent::Ended) => has_ended = true,
+            Some(PublishEvent::Parts(parts)) => outlets.pieces.send(Piece::Parts(parts)),
             None => {}
         }
     }

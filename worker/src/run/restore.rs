@@ -8,6 +8,7 @@
 //! One that is damaged is passed over, as long as an older one and the ticks since are there.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -112,7 +113,7 @@ pub(super) fn open(state: &State) -> anyhow::Result<Arc<Store>> {
 
 /// Reads with what a job goes on, of its store and its ledger. `claim` claims the ledger for this life. That comes before
 /// the checkpoint is read, since an earlier life waits for the claim some seconds only; and after a ledger that was lost
-/// is noticed, since a claim would hide that.
+/// is noticed, since a claim would hide that. The job has so many `workers` in all processes.
 ///
 /// # Errors
 /// If the ledger was lost, if no checkpoint counts, or if this program can't read one.
@@ -121,6 +122,7 @@ pub(super) fn restore(
     state: &State,
     config: &JobConfig,
     history: History,
+    workers: usize,
     claim: impl FnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<Restored> {
     let started = Instant::now();
@@ -156,7 +158,7 @@ pub(super) fn restore(
     let mut candidates: Vec<CheckpointId> = folders.into_iter().filter(|id| counts(*id)).collect();
     claim()?;
     while let Some(&id) = candidates.last() {
-        match read(store, id, state, config) {
+        match read(store, id, state, config, workers) {
             Ok(Some(found)) => {
                 restored = Some(found);
                 break;
@@ -273,22 +275,14 @@ fn read(
     id: CheckpointId,
     state: &State,
     config: &JobConfig,
+    workers: usize,
 ) -> Result<Option<Restored>, ReadError> {
     let Some(manifest) = store.manifest(id)? else { return Ok(None) };
     accept(&manifest.info, state, config).map_err(ReadError::Final)?;
     let mut parts = store.read(id, manifest.clone())?.parts;
-    let of_states = parts.extract_if(.., |name, _| name.starts_with(STATE));
-    let mut snapshot = Snapshot { workers: manifest.info.workers, ..Snapshot::default() };
-    for (name, CheckpointPart { blocks, rows, .. }) in of_states {
-        let Some(key) = PartKey::named(&name[STATE.len()..]) else {
-            return Err(ReadError::Final(fatal(format!(
-                "state.url: the checkpoint has a part {name} that this version doesn't know: another version wrote it"
-            ))));
-        };
-        snapshot.parts.insert(key, Some(StateRows::from_blocks(blocks, rows)));
-    }
+    let snapshot = take_snapshot(&mut parts, manifest.info.workers).map_err(ReadError::Final)?;
     // Parts are of a worker each, so another number of workers deals all rows anew.
-    let before = (snapshot.workers == config.job.workers.get()).then(|| Arc::new(manifest));
+    let before = (snapshot.workers == workers).then(|| Arc::new(manifest));
     let files = parts.remove(FILES).map(|part| decode(FILES, &part.blocks.concat())).transpose();
     let mut part = |name: &str| parts.remove(name).unwrap_or_default().blocks.concat();
     let input: InputMemory = decode(INPUT, &part(INPUT)).map_err(ReadError::Final)?;
@@ -305,6 +299,45 @@ fn read(
         before,
         ..Restored::default()
     }))
+}
+
+/// Takes the states out of the parts of a checkpoint of so many workers.
+fn take_snapshot(parts: &mut BTreeMap<String, CheckpointPart>, workers: usize) -> anyhow::Result<Snapshot> {
+    let of_states = parts.extract_if(.., |name, _| name.starts_with(STATE));
+    let mut snapshot = Snapshot { workers, ..Snapshot::default() };
+    for (name, CheckpointPart { blocks, rows, .. }) in of_states {
+        let key = PartKey::named(&name[STATE.len()..]).ok_or_else(|| {
+            fatal(format!(
+                "state.url: the checkpoint has a part {name} that this version doesn't know: another version wrote it"
+            ))
+        })?;
+        snapshot.parts.insert(key, Some(StateRows::from_blocks(blocks, rows)));
+    }
+    Ok(snapshot)
+}
+
+/// Reads the states of a checkpoint, for the workers of a follower: from `first` on as many as it has, of `all`. If the
+/// checkpoint is of as many workers, only their parts are read.
+///
+/// # Errors
+/// If the checkpoint can't be read. The leader has read it, so it is there and sound.
+pub(super) fn states(
+    store: &Store,
+    id: CheckpointId,
+    own: Range<usize>,
+    all: usize,
+) -> anyhow::Result<Arc<Snapshot>> {
+    let manifest = store.manifest(id).map_err(refused)?;
+    let mut manifest = manifest.ok_or_else(|| {
+        failure(Exit::Transient, anyhow::anyhow!("state.url: the checkpoint that the leader named is gone"))
+    })?;
+    let workers = manifest.info.workers;
+    manifest.parts.retain(|name, _| {
+        let key = name.strip_prefix(STATE).map(PartKey::named);
+        key.is_some_and(|key| workers != all || key.is_none_or(|key| own.contains(&key.worker)))
+    });
+    let mut parts = store.read(id, manifest).map_err(refused)?.parts;
+    take_snapshot(&mut parts, workers).map(Arc::new)
 }
 
 /// Refuses a checkpoint that this job or this program can't go on from.

@@ -144,7 +144,12 @@ impl JobSample {
         };
         Self {
             tick_ms,
-            published: job.sinks.published(),
+            // A process that follows hears of it.
+            published: job.sinks.published().max(if job.live.is_following() {
+                job.live.status().published
+            } else {
+                0
+            }),
             sinks: job.sinks.stats(),
             waits_for_id: job.sinks.waits_for_id(),
             alerts: job.alerts.stats(),

@@ -54,10 +54,9 @@ impl JobGeo {
         config: &keytide_config::Geo,
     ) -> anyhow::Result<Arc<GeoDatabases>> {
         match &self.copies {
-            Some(copies) if name != self.name => copies
-                .open(name, config, self.databases.unreadable())
-                .map_err(|error| refused_geo(error, Exit::Fatal))
-                .context("the geo databases of ticks that are to be made again can't be read"),
+            Some(copies) if name != self.name => {
+                copies.open(name, config, self.databases.unreadable()).map_err(refused_geo_copy)
+            }
             _ => Ok(Arc::clone(&self.databases)),
         }
     }
@@ -71,6 +70,11 @@ fn refused_geo(error: GeoError, otherwise: Exit) -> anyhow::Error {
         _ => otherwise,
     };
     failure(exit, error)
+}
+
+/// Gives an error of the copies of geo databases, which a leader named, its exit code.
+pub(super) fn refused_geo_copy(error: GeoError) -> anyhow::Error {
+    refused_geo(error, Exit::Fatal).context("the geo databases of the job can't be read")
 }
 
 impl ReferenceData {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use keytide_connectors::input::Message;
-use keytide_connectors::live::{Live, LiveError};
+use keytide_connectors::live::Live;
 use keytide_dataflow::model::Tick;
 use keytide_dataflow::state::{Snapshot, SnapshotRequest};
 use keytide_dataflow::{Dataflow, Options, render};
@@ -34,8 +34,8 @@ pub(super) fn work(
     restored: Option<Arc<Snapshot>>,
 ) {
     watch_operators(worker, observed);
+    let index = worker.index() - live.first_worker();
     let gather = Rc::new(RefCell::new(Gather::default()));
-    let index = worker.index();
     let dataflow = worker.dataflow(|scope| render(scope, options, &gather, restored.as_deref()));
     drop(restored);
     let dataflow = match dataflow {
@@ -101,7 +101,7 @@ pub(super) fn work(
 
 /// Returns whether another worker couldn't take its states in. Then no tick ends.
 fn is_given_up(live: &Live) -> bool {
-    live.error().is_some_and(|error| matches!(*error, LiveError::Restore(_)))
+    live.error().is_some_and(|error| error.gives_up())
 }
 
 /// Drops a dataflow that never ends, since another worker has none.

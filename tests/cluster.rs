@@ -1,0 +1,136 @@
+//! Several processes that do the work of one job: their rows are those of one process, whichever of them is lost.
+
+use std::net::TcpListener;
+
+use crate::harness::LiveProcess;
+use crate::restart::Restarted;
+
+const SECRET: &str = "a secret of this test, of more than 32 bytes";
+
+/// A job, and the addresses of its processes.
+struct Cluster {
+    job: Restarted,
+    addresses: Vec<String>,
+}
+
+impl Cluster {
+    /// A job of so many processes of `workers`, with more settings of `[cluster]`.
+    fn new(processes: usize, workers: usize, more: &str) -> Self {
+        let job = Restarted::new();
+        job.tables("key-0,sub-a\nkey-1,sub-a\nkey-2,sub-b\nkey-9,\n");
+        let mut this = Self { job, addresses: Vec::new() };
+        // Ports that were free just now. Others rarely take them meanwhile, as the system draws ports at random.
+        let listeners: Vec<_> = (0..4).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        this.addresses = listeners.iter().map(|at| at.local_addr().unwrap().to_string()).collect();
+        this.configure(processes, workers, more);
+        this
+    }
+
+    fn configure(&mut self, processes: usize, workers: usize, more: &str) {
+        let cluster = format!(
+            "shared = true\ncheckpoint_every = \"1s\"\n\
+             [cluster]\nlisten = \"127.0.0.1:1\"\nprocesses = {processes}\nsettle = \"1s\"\ndead_after = \"3s\"\n\
+             secret = \"env:SECRET\"\n{more}"
+        );
+        self.job.configure(workers, &cluster);
+    }
+
+    fn start(&self, process: usize) -> LiveProcess {
+        self.start_with(process, SECRET)
+    }
+
+    fn start_with(&self, process: usize, secret: &str) -> LiveProcess {
+        let listen = ("KEYTIDE_CLUSTER__LISTEN", self.addresses[process].as_str());
+        LiveProcess::start(&self.job.job.path("keytide.toml"), &[listen, ("SECRET", secret)])
+    }
+}
+
+#[test]
+fn processes_count_what_one_would_and_go_on_with_any_number_of_them() {
+    let mut this = Cluster::new(2, 1, "");
+    for processes in [2, 3, 1] {
+        this.configure(processes, 2, "");
+        this.job.send(210);
+        let lives: Vec<LiveProcess> = (0..processes).map(|process| this.start(process)).collect();
+        this.job.wait(&lives[0]);
+        // One that is told to end ends all of them.
+        lives[processes - 1].signal("TERM");
+        // The last one first: if it fails, its log says most.
+        for live in lives.into_iter().rev() {
+            let (code, log) = live.end();
+            assert_eq!(code, Some(0), "{log}");
+        }
+    }
+    assert_eq!(this.job.calls(), this.job.expected());
+    this.job.check_files_of(&["usage", "usage_by_route", "latency", "geo", "callers"]);
+}
+
+/// Returns whether the process leads the newest generation of which its log knows.
+fn leads(live: &LiveProcess) -> bool {
+    let log = live.log();
+    let of = |part: &str| log.rfind(part);
+    of("leads the job") > of("follows in the job")
+}
+
+#[test]
+fn a_process_that_is_killed_or_frozen_costs_a_new_generation_and_no_row() {
+    let mut this = Cluster::new(2, 1, "");
+    this.job.send(70);
+    let mut lives: Vec<LiveProcess> = (0..2).map(|process| this.start(process)).collect();
+    this.job.wait(&lives[0]);
+    for (signal, of_leader) in [("KILL", false), ("KILL", true), ("STOP", false), ("STOP", true)] {
+        let lost = lives.iter().position(|live| leads(live) == of_leader).unwrap();
+        lives[lost].signal(signal);
+        this.job.send(35);
+        if signal == "KILL" {
+            lives[lost] = this.start(lost);
+        } else {
+            // The other one finds out, and waits for it.
+            let other = &lives[1 - lost];
+            let waits = || {
+                other
+                    .log()
+                    .rfind("begins anew")
+                    .is_some_and(|at| other.log()[at..].contains("leads the next"))
+            };
+            other.find("the loss is found", || waits().then_some(())).unwrap();
+            lives[lost].signal("CONT");
+        }
+        this.job.send(35);
+        this.job.wait(&lives[1 - lost]);
+    }
+    lives[0].signal("TERM");
+    for live in lives {
+        let (code, log) = live.end();
+        assert_eq!(code, Some(0), "{log}");
+    }
+    assert_eq!(this.job.calls(), this.job.expected());
+    this.job.check_files_of(&["usage", "usage_by_route"]);
+}
+
+#[test]
+fn one_that_does_not_belong_here_is_refused_and_the_job_goes_on() {
+    let mut this = Cluster::new(2, 1, "");
+    this.job.send(70);
+    let lives: Vec<LiveProcess> = (0..2).map(|process| this.start(process)).collect();
+    this.job.wait(&lives[0]);
+    let (code, log) = this.start_with(2, "another secret, which has more than 32 bytes, too").end();
+    assert_eq!(code, Some(2), "{log}");
+    assert!(log.contains("give all processes the same cluster.secret"), "{log}");
+    this.configure(2, 2, "");
+    let (code, log) = this.start(2).end();
+    assert_eq!(code, Some(2), "{log}");
+    assert!(log.contains("it has 1 workers and this one 2: set job.workers to the same number"), "{log}");
+    this.configure(2, 1, "[windows]\nskew = \"7m\"\n");
+    let (code, log) = this.start(2).end();
+    assert_eq!(code, Some(2), "{log}");
+    assert!(log.contains("it has another configuration: give all processes the same file"), "{log}");
+    this.job.send(70);
+    this.job.wait(&lives[0]);
+    lives[1].signal("TERM");
+    for live in lives {
+        let (code, log) = live.end();
+        assert_eq!(code, Some(0), "{log}");
+    }
+    assert_eq!(this.job.calls(), this.job.expected());
+}

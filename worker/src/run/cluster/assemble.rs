@@ -1,0 +1,349 @@
+//! Finds the other processes of the job and takes part in the next generation: it does what an [`Election`] says.
+
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use keytide_config::{Delivery, JobConfig};
+use keytide_connectors::cluster::claim::{self, ClaimError, ClusterClaim};
+use keytide_connectors::cluster::{
+    ClusterFingerprint, ClusterKey, ClusterSizes, ConnectError, Door, Election, ElectionEvent, ElectionStep,
+    ElectionTerms, Hello, HostTerms, LinkKind, MessageReader, NewestTick, connect,
+};
+use keytide_connectors::ledger;
+use keytide_connectors::live::{FollowMessage, LeadMessage, LiveStart};
+use keytide_connectors::store::Store;
+use keytide_dataflow::model::Tick;
+
+use super::hub::{Candidate, Hub, halves, heard, send};
+use crate::exit::{Exit, failure};
+
+/// How long the newest tick of the ledger is asked for.
+const READ_TICK_FOR: Duration = Duration::from_secs(3);
+
+/// A process that looks for the others, or has found them.
+pub(super) struct Assembly {
+    pub(super) hub: Arc<Hub>,
+    pub(super) key: ClusterKey,
+    /// This process's hello. Its kind, number and generation are those of each link.
+    pub(super) hello: Hello,
+    pub(super) door: Door,
+    pub(super) store: Arc<Store>,
+    pub(super) nonce: u64,
+    pub(super) dead_after: Duration,
+    election: Election,
+    begun: Instant,
+    address: String,
+    fingerprint: ClusterFingerprint,
+    sizes: ClusterSizes,
+    clock: fn() -> Tick,
+    /// The generation in which this process takes part, and the number of its processes.
+    runs: Option<(u64, u16)>,
+    index: Option<u16>,
+    /// The last warning about the store, which is said once.
+    warned: Option<String>,
+}
+
+/// A link to the leader.
+pub(super) struct LeaderLink {
+    pub(super) reader: MessageReader<TcpStream>,
+    pub(super) messages: Sender<FollowMessage>,
+}
+
+/// The part of this process in the generation that starts.
+pub(super) enum Part {
+    Leads { generation: u64, members: Vec<Candidate> },
+    Follows { generation: u64, start: Arc<LiveStart>, link: LeaderLink },
+}
+
+impl Assembly {
+    /// Opens the door of a process. `lost` is the newest generation that it lost.
+    ///
+    /// # Errors
+    /// If the address or the store can't be used.
+    pub(super) fn open(
+        config: &JobConfig,
+        cluster: &keytide_config::Cluster,
+        store: Arc<Store>,
+        nonce: u64,
+        lost: u64,
+        clock: fn() -> Tick,
+    ) -> anyhow::Result<Self> {
+        let key = ClusterKey::new(&cluster.secret);
+        let program = keytide_connectors::cluster::program()
+            .map_err(|error| anyhow::Error::new(error).context("the program can't read its own file"))?;
+        let fingerprint = key.fingerprint(&config.fingerprint(), &program);
+        let short = |number: usize| u16::try_from(number).unwrap_or(u16::MAX);
+        let sizes =
+            ClusterSizes { processes: short(cluster.processes), workers: short(config.job.workers.get()) };
+        let hello = Hello { kind: LinkKind::Control, sizes, index: None, generation: 0, fingerprint };
+        let dead_after = Duration::from_millis(cluster.dead_after_ms);
+        let terms = ElectionTerms {
+            processes: cluster.processes,
+            min_processes: cluster.min_processes,
+            settle: Duration::from_millis(cluster.settle_ms),
+            dead_after,
+        };
+        let (door, guests) =
+            Door::open(cluster.listen, key.clone()).map_err(|error| failure(Exit::Usage, error))?;
+        let hub = Hub::new(dead_after);
+        let of_thread = Arc::clone(&hub);
+        thread::Builder::new().name("guests".to_owned()).spawn(move || of_thread.receive(&guests))?;
+        Ok(Self {
+            hub,
+            key,
+            hello,
+            door,
+            store,
+            nonce,
+            dead_after,
+            election: Election::new(terms, nonce, lost),
+            begun: Instant::now(),
+            address: cluster.advertise.clone(),
+            fingerprint,
+            sizes,
+            clock,
+            runs: None,
+            index: None,
+            warned: None,
+        })
+    }
+
+    /// Returns the hello of this process for the generation that starts.
+    pub(super) fn hello_of(&self, generation: u64, process: usize) -> Hello {
+        Hello { generation, index: u16::try_from(process).ok(), ..self.hello }
+    }
+
+    /// Takes links for results and data of a generation, in which this process has a number.
+    pub(super) fn runs(&mut self, generation: u64, process: usize, processes: usize) {
+        self.runs = Some((generation, u16::try_from(processes).unwrap_or(u16::MAX)));
+        self.index = u16::try_from(process).ok();
+        self.set_terms();
+    }
+
+    fn set_terms(&self) {
+        let generation = self.runs.map_or(0, |(generation, _)| generation);
+        let hello = Hello { index: self.index, generation, ..self.hello };
+        self.door.set_terms(HostTerms { hello, leads: self.election.hosts(), runs: self.runs });
+    }
+
+    /// Waits until a generation starts with this process.
+    ///
+    /// # Errors
+    /// If this process can't work together with the others, or another version wrote the newest claim.
+    pub(super) fn assemble(&mut self, config: &JobConfig) -> anyhow::Result<Part> {
+        let mut link: Option<LeaderLink> = None;
+        let mut refusal: Option<ConnectError> = None;
+        let mut shown = None;
+        loop {
+            self.hub.keep_only(self.election.hosts());
+            self.hear_of_links(1);
+            self.set_terms();
+            let now = self.begun.elapsed();
+            let step = self.election.step(now);
+            let event = match step {
+                ElectionStep::Look => self.look()?,
+                ElectionStep::Put { generation } => {
+                    self.put(generation);
+                    ElectionEvent::Put
+                }
+                ElectionStep::Ask { generation, address } => {
+                    link = None;
+                    let asked = self.ask(generation, &address);
+                    let answer = match asked {
+                        Ok(found) => {
+                            link = Some(found);
+                            keytide_connectors::cluster::AskAnswer::Accepted
+                        }
+                        Err(error) => {
+                            tracing::debug!("{error}");
+                            let answer = claim::answer(&error);
+                            refusal = Some(error);
+                            answer
+                        }
+                    };
+                    ElectionEvent::Asked(answer)
+                }
+                ElectionStep::ReadTick => ElectionEvent::Tick(self.newest_tick(config)),
+                ElectionStep::Rest { until } => {
+                    self.hub.wait(until.saturating_sub(self.begun.elapsed()));
+                    continue;
+                }
+                ElectionStep::Gather { generation, until } => {
+                    let here = 1 + self.hub.waiting();
+                    if shown != Some((generation, here)) {
+                        shown = Some((generation, here));
+                        let all = self.sizes.processes;
+                        tracing::info!(
+                            generation,
+                            "leads the next generation: {here} of {all} processes are here"
+                        );
+                    }
+                    self.hub.wait(until.saturating_sub(self.begun.elapsed()));
+                    continue;
+                }
+                ElectionStep::Lead { generation, members } => {
+                    let found = self.hub.candidates(members - 1);
+                    if found.len() + 1 == members {
+                        self.election.take(ElectionEvent::Started, now);
+                        return Ok(Part::Leads { generation, members: found });
+                    }
+                    // One went away just now. A new look finds out if the others are enough.
+                    ElectionEvent::GenerationOver
+                }
+                ElectionStep::Follow { generation } => {
+                    if shown != Some((generation, 0)) {
+                        shown = Some((generation, 0));
+                        tracing::info!(
+                            generation,
+                            "follows the leader of the next generation, and waits for its start"
+                        );
+                    }
+                    let heard = link.as_mut().map(|link| heard::<LeadMessage>(&mut link.reader));
+                    match heard {
+                        Some(Ok(LeadMessage::Start(start))) => {
+                            self.election.take(ElectionEvent::Started, self.begun.elapsed());
+                            let link = link.take().expect("a message came over it");
+                            return Ok(Part::Follows { generation, start, link });
+                        }
+                        Some(Ok(_)) => continue,
+                        Some(Err(reason)) => {
+                            tracing::info!(generation, "the link to the leader is lost: {reason}");
+                            link = None;
+                            ElectionEvent::LinkLost
+                        }
+                        None => ElectionEvent::LinkLost,
+                    }
+                }
+                ElectionStep::Run { .. } | ElectionStep::EndAtCheckpoint { .. } => continue,
+                ElectionStep::BeginAnew { lost } => {
+                    super::again::begin_anew(lost, "a process went away while the generation started")
+                }
+                ElectionStep::Exit => {
+                    let message = refusal.take().map_or_else(String::new, |error| error.to_string());
+                    return Err(failure(Exit::Usage, anyhow::anyhow!("cluster: {message}")));
+                }
+            };
+            self.election.take(event, self.begun.elapsed());
+        }
+    }
+
+    /// Tells the election how many processes are here: `members` of the generation, and those that wait.
+    fn hear_of_links(&mut self, members: usize) {
+        let spares = self.hub.waiting();
+        self.election.take(ElectionEvent::Present { members, spares }, self.begun.elapsed());
+    }
+
+    fn look(&mut self) -> anyhow::Result<ElectionEvent> {
+        match claim::newest(&self.store) {
+            Ok(newest) => {
+                self.warned = None;
+                Ok(ElectionEvent::Looked(newest))
+            }
+            Err(error @ ClaimError::Unknown { .. }) => Err(failure(Exit::Usage, error)),
+            Err(error) => {
+                self.warn(format!("claims of processes can't be read, it is tried again: {error}"));
+                Ok(ElectionEvent::LookFailed)
+            }
+        }
+    }
+
+    fn put(&mut self, generation: u64) {
+        let claim = ClusterClaim {
+            generation,
+            address: self.address.clone(),
+            nonce: self.nonce,
+            fingerprint: self.fingerprint.to_string(),
+            processes: self.sizes.processes,
+            at: (self.clock)(),
+        };
+        // The next look finds out whether it is there.
+        match claim::put(&self.store, &claim).and_then(|_| claim::clean(&self.store)) {
+            Ok(()) => self.warned = None,
+            Err(error) => {
+                self.warn(format!("a claim can't be written, it is tried again: {error}"));
+                self.hub.wait(READ_TICK_FOR / 3);
+            }
+        }
+    }
+
+    fn warn(&mut self, text: String) {
+        if self.warned.as_ref() != Some(&text) {
+            tracing::warn!("{text}");
+            self.warned = Some(text);
+        }
+    }
+
+    /// Opens a control link to the leader of a generation.
+    fn ask(&self, generation: u64, address: &str) -> Result<LeaderLink, ConnectError> {
+        let hello = Hello { kind: LinkKind::Control, index: None, generation, ..self.hello };
+        let (stream, _) = connect(address, &self.key, hello, None)?;
+        let failed = |source| ConnectError::NoAnswer { address: address.to_owned(), source };
+        let (read, write) = halves(&stream, self.dead_after).map_err(failed)?;
+        let (messages, to_send) = channel();
+        let _ = messages.send(FollowMessage::Address(self.address.clone()));
+        let thread = thread::Builder::new().name("link-out".to_owned()).spawn(move || {
+            // A link that fails is found by the thread that reads it.
+            let _ = send(write, &to_send, FollowMessage::Beat);
+        });
+        thread.map_err(failed)?;
+        Ok(LeaderLink { reader: MessageReader::new(read), messages })
+    }
+
+    /// Reads the newest tick of the job's ledger.
+    fn newest_tick(&self, config: &JobConfig) -> NewestTick {
+        let until = Instant::now() + READ_TICK_FOR;
+        let stop: ledger::Stop = Arc::new(move || Instant::now() >= until);
+        let history = match &config.sinks.kafka {
+            Some(sink) if sink.delivery == Delivery::ExactlyOnce => {
+                ledger::look_topic(sink, &config.job.name, stop)
+            }
+            _ => ledger::look(Arc::clone(&self.store), &config.job.name),
+        };
+        match history {
+            Ok(history) => history.ticks.last().map_or(NewestTick::Absent, |record| NewestTick::Committed {
+                age: Duration::from_millis((self.clock)().saturating_sub(record.tick)),
+                nonce: record.nonce,
+            }),
+            Err(error) => {
+                tracing::debug!("the newest tick can't be read: {error}");
+                NewestTick::Unknown
+            }
+        }
+    }
+
+    /// Watches the generation that runs: begins anew when it is lost, and calls `end` when it has to end for a spare.
+    /// Returns once the job is done.
+    pub(super) fn watch(mut self, generation: u64, members: usize, end: impl Fn()) {
+        let mut has_ended = false;
+        loop {
+            if let Some(reason) = self.hub.loss() {
+                super::again::begin_anew(generation, &reason);
+            }
+            if self.hub.is_done() {
+                return;
+            }
+            self.hear_of_links(members);
+            let now = self.begun.elapsed();
+            match self.election.step(now) {
+                ElectionStep::Look => {
+                    let event = self.look().unwrap_or(ElectionEvent::LookFailed);
+                    self.election.take(event, self.begun.elapsed());
+                }
+                ElectionStep::EndAtCheckpoint { .. } if !has_ended => {
+                    has_ended = true;
+                    tracing::info!(
+                        "the generation ends at a checkpoint, so that a process that waits takes part"
+                    );
+                    end();
+                }
+                ElectionStep::Run { until: Some(until), .. } => {
+                    self.hub.wait(until.saturating_sub(self.begun.elapsed()));
+                }
+                _ => self.hub.wait(super::hub::BEAT),
+            }
+        }
+    }
+}

@@ -147,8 +147,10 @@ pub struct CheckpointRules {
     pub has_parts: bool,
 }
 
-/// The share of a job's time that checkpoints may take is one to this.
-const CHECKPOINT_SHARE: u32 = 20;
+/// The share of workers' time for which they may pause for checkpoints is one to this.
+const PAUSE_SHARE: u32 = 20;
+/// The share of a thread's time that writing them may take is one to this and one.
+const WRITING_SHARE: u32 = 2;
 /// The most ticks from one checkpoint to the next, which a crash makes again. It is half of what a ledger keeps.
 const CHECKPOINT_TICKS: u64 = 2_048;
 /// The ticks since the last checkpoint that was stored from which the only ticks that are cut are those of a new attempt. A
@@ -542,11 +544,13 @@ impl Live {
         self.state().checkpoint.input.take()
     }
 
-    /// Ends the checkpoint that is under way, which took `took` and stored the tick with the number `stored`, if it didn't
-    /// fail. Another may begin after the configured time, or after 20 times as long as this one took.
-    pub fn end_checkpoint(&self, took: Duration, stored: Option<u64>) {
+    /// Ends the checkpoint that is under way, for which workers paused for `paused` and which took `took` from its cut on.
+    /// It stored the tick with the number `stored`, if it didn't fail. Another may begin after the configured time, or 20
+    /// times as long as workers paused, or twice as long as this one took.
+    pub fn end_checkpoint(&self, paused: Duration, took: Duration, stored: Option<u64>) {
         let Some(rules) = self.options.checkpoints else { return };
-        let pause = Duration::from_millis(rules.every_ms).max(took * CHECKPOINT_SHARE);
+        let pause = Duration::from_millis(rules.every_ms);
+        let pause = pause.max(paused * PAUSE_SHARE).max(took * WRITING_SHARE);
         let mut state = self.state();
         state.checkpoint.is_busy = false;
         if let Some(number) = stored {

@@ -259,7 +259,11 @@ fn run_worker(
                 closed.push_back(info.tick);
                 if checkpoint.is_some() && publishes {
                     let number = live.state().number;
-                    live.end_checkpoint(Duration::ZERO, stores.load(Ordering::Relaxed).then_some(number));
+                    live.end_checkpoint(
+                        Duration::ZERO,
+                        Duration::ZERO,
+                        stores.load(Ordering::Relaxed).then_some(number),
+                    );
                 }
             }
             messages.push(message);

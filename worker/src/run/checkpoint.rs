@@ -154,9 +154,10 @@ impl CheckpointWriter {
                     }
                     Err(error) => {
                         // What else comes of this tick is never whole, and goes when the next one begins.
-                        let took = gathering.take().map_or(Duration::ZERO, |of| of.begun.elapsed());
+                        let of = gathering.take();
+                        let took = of.as_ref().map_or(Duration::ZERO, |of| of.begun.elapsed());
                         let _ = self.live.take_checkpoint();
-                        self.live.end_checkpoint(took, None);
+                        self.live.end_checkpoint(of.map_or(pause, |of| of.pause), took, None);
                         self.stats.failed.fetch_add(1, Ordering::Relaxed);
                         tracing::warn!(
                             "a checkpoint failed in another process: {error}; a restart would go on from the one before it"
@@ -170,7 +171,7 @@ impl CheckpointWriter {
                 Piece::GivenUp => {
                     // The next life goes on from the checkpoint before this one.
                     gathering = None;
-                    self.live.end_checkpoint(Duration::ZERO, None);
+                    self.live.end_checkpoint(Duration::ZERO, Duration::ZERO, None);
                 }
             }
             let is_whole =
@@ -219,7 +220,7 @@ impl CheckpointWriter {
         let (alerts, files) = results.unwrap_or_default();
         let AlertMemory { policy, outbox } = *alerts;
         let Some((input, tables)) = self.live.take_checkpoint() else {
-            self.live.end_checkpoint(Duration::ZERO, None);
+            self.live.end_checkpoint(Duration::ZERO, Duration::ZERO, None);
             return Ok(None);
         };
         let number = input.number;
@@ -246,7 +247,7 @@ impl CheckpointWriter {
         let checkpoint = Checkpoint { info, parts, unchanged, written: written.parts };
         let written = self.store.write(checkpoint, self.nonce, self.before.as_deref());
         let took = begun.elapsed();
-        self.live.end_checkpoint(took, written.is_ok().then_some(number));
+        self.live.end_checkpoint(pause, took, written.is_ok().then_some(number));
         let stats = Arc::clone(&self.stats);
         match written {
             Ok((id, manifest)) => {

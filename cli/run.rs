@@ -11,13 +11,13 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use keytide_config::{JobConfig, environment};
 use keytide_worker::exit::{Exit, failure};
-use keytide_worker::run::{Handle, HttpServer, JobSample, LiveJob};
+use keytide_worker::run::{ClusterView, Handle, HttpServer, JobSample, LiveJob};
 use tokio::sync::oneshot;
 
 use crate::clock::now;
@@ -59,17 +59,26 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         Signals::listen()?
     };
     let server = config.http.as_ref().map(HttpServer::bind).transpose()?;
+    let view = ClusterView::default();
     let (started, start) = oneshot::channel();
     let (ended, end) = oneshot::channel();
     let tick_ms = config.job.tick_ms;
+    let of_joiner = view.clone();
     let joiner = std::thread::Builder::new().name("joiner".to_owned()).spawn(move || {
-        let result = start_and_join(&config, started);
+        let result = start_and_join(&config, started, &of_joiner);
         let _ = ended.send(());
         result
     })?;
-    let end = runtime.block_on(until_the_end(signals, start, end, |handle| {
-        server.map_or(Ok(()), |server| serve(server, handle.clone(), tick_ms))
-    }))?;
+    let end = runtime.block_on(async {
+        let job = Arc::<OnceLock<Handle>>::default();
+        if let Some(server) = server {
+            serve(server, (Arc::clone(&job), view), tick_ms)?;
+        }
+        let runs = |handle: &Handle| {
+            let _ = job.set(handle.clone());
+        };
+        until_the_end(signals, start, end, runs).await
+    })?;
     if end == RunEnd::BeforeStart {
         tracing::info!("told to end before the job ran: nothing was read");
         return Ok(Exit::Done.into());
@@ -82,8 +91,12 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Starts the job, sends its handle, and waits for its end.
-fn start_and_join(config: &JobConfig, started: oneshot::Sender<Handle>) -> anyhow::Result<()> {
-    let job = LiveJob::start(config, None, now)?;
+fn start_and_join(
+    config: &JobConfig,
+    started: oneshot::Sender<Handle>,
+    view: &ClusterView,
+) -> anyhow::Result<()> {
+    let job = LiveJob::start(config, None, now, view)?;
     tracing::info!(
         job = config.job.name,
         workers = config.job.workers,
@@ -94,12 +107,20 @@ fn start_and_join(config: &JobConfig, started: oneshot::Sender<Handle>) -> anyho
     job.join()
 }
 
-/// Serves metrics, health and the busiest keys beside the job.
-fn serve(server: HttpServer, job: Handle, tick_ms: u64) -> anyhow::Result<()> {
+/// Serves metrics, health, status and the busiest keys from the start on; `job` is set once it runs.
+fn serve(
+    server: HttpServer,
+    (job, view): (Arc<OnceLock<Handle>>, ClusterView),
+    tick_ms: u64,
+) -> anyhow::Result<()> {
     let address = server.address().context("asking for the port of [http] failed")?;
-    tracing::info!("serves http://{address}/metrics, /healthz, /readyz and /top.json");
-    let top = job.top.clone().unwrap_or_default();
-    let sampler = Arc::new(move || JobSample::take(&job, tick_ms));
+    tracing::info!("serves http://{address}/metrics, /healthz, /readyz, /status and /top.json");
+    let of_top = Arc::clone(&job);
+    let top = Arc::new(move || of_top.get().and_then(|job| job.top.clone()).unwrap_or_default());
+    let sampler = Arc::new(move || match job.get() {
+        Some(job) => JobSample::take(job, tick_ms),
+        None => JobSample::starting(&view),
+    });
     tokio::spawn(async move {
         if let Err(error) = server.serve(sampler, top).await {
             tracing::error!("serving HTTP failed: {error}");
@@ -119,14 +140,14 @@ enum RunEnd {
 
 /// Waits for the job's end.
 ///
-/// 1. Waits for the job's start, and gives its handle to `serve`.
+/// 1. Waits for the job's start, and gives its handle to `runs`.
 /// 2. Stops the job at the first signal.
 /// 3. Gives it up at the second signal, or after [`END_PATIENCE`].
 async fn until_the_end(
     mut signals: Signals,
     start: oneshot::Receiver<Handle>,
     mut end: oneshot::Receiver<()>,
-    serve: impl FnOnce(&Handle) -> anyhow::Result<()>,
+    runs: impl FnOnce(&Handle),
 ) -> anyhow::Result<RunEnd> {
     let handle = tokio::select! {
         handle = start => match handle {
@@ -136,7 +157,7 @@ async fn until_the_end(
         },
         () = signals.next() => return Ok(RunEnd::BeforeStart),
     };
-    serve(&handle)?;
+    runs(&handle);
     tokio::select! {
         _ = &mut end => return Ok(RunEnd::OfTheJob),
         () = signals.next() => {}

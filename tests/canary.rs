@@ -4,8 +4,6 @@
 //! What can't be known as a key: text that stands nowhere where `[keys].from` looks. In a path it would be written as
 //! part of the route, in a user agent as evidence; elsewhere nothing writes it.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::path::Path;
 
 use rdkafka::ClientConfig;
@@ -13,7 +11,7 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
 
 use crate::harness::{
-    DEADLINE, Ended, FIELDS, Job, Keytide, LiveProcess, START, Views, names, path, read_text,
+    DEADLINE, Ended, FIELDS, Job, Keytide, LiveProcess, START, Views, get, names, path, read_text,
 };
 
 /// In place of a raw key. Whatever is searched, is searched for its middle: what was cut off it is a key's piece.
@@ -308,14 +306,6 @@ fn no_message_about_a_configuration_holds_its_secrets() {
     }
 }
 
-fn get(address: &str, page: &str) -> Option<String> {
-    let mut stream = TcpStream::connect(address).ok()?;
-    write!(stream, "GET {page} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    Some(answer)
-}
-
 /// The sum of a metric over its labels.
 fn metric(page: &str, name: &str) -> u64 {
     let lines =
@@ -358,7 +348,7 @@ fn no_raw_key_is_in_anything_that_a_live_job_leaves() {
     let address = live.find("it serves metrics", || live.address()).unwrap();
     let is_read = |page: &String| metric(page, "keytide_messages_total") >= sent;
     let page = live.find("everything is read", || get(&address, "/metrics").filter(is_read)).unwrap();
-    let pages = ["/readyz", "/healthz", "/top.json", "/nothing"]
+    let pages = ["/readyz", "/healthz", "/status", "/top.json", "/nothing"]
         .map(|page| (page.to_owned(), get(&address, page).unwrap()));
     let log = live.stop();
 

@@ -1,8 +1,13 @@
 //! Several processes that do the work of one job: their rows are those of one process, whichever of them is lost.
 
+use std::fs;
 use std::net::TcpListener;
 
-use crate::harness::LiveProcess;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+
+use serde_json::Value;
+
+use crate::harness::{LiveProcess, get};
 use crate::restart::Restarted;
 
 const SECRET: &str = "a secret of this test, of more than 32 bytes";
@@ -30,9 +35,23 @@ impl Cluster {
         let cluster = format!(
             "shared = true\ncheckpoint_every = \"1s\"\n\
              [cluster]\nlisten = \"127.0.0.1:1\"\nprocesses = {processes}\nsettle = \"1s\"\ndead_after = \"3s\"\n\
-             secret = \"env:SECRET\"\n{more}"
+             secret = \"env:SECRET\"\n{more}[http]\nlisten = \"127.0.0.1:0\"\n"
         );
         self.job.configure(workers, &cluster);
+    }
+
+    /// Writes the certificates of all processes beside the configuration; returns the settings that name them.
+    fn certificates(&self) -> &'static str {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let node =
+            CertificateParams::new(vec!["node".to_owned()]).unwrap().signed_by(&key, &authority).unwrap();
+        let files =
+            [("ca.pem", authority.pem()), ("node.pem", node.pem()), ("node.key", key.serialize_pem())];
+        files.iter().for_each(|(name, text)| fs::write(self.job.job.path(name), text).unwrap());
+        "[cluster.tls]\ncert = \"node.pem\"\nkey = \"node.key\"\nca = \"ca.pem\"\n"
     }
 
     fn start(&self, process: usize) -> LiveProcess {
@@ -65,6 +84,45 @@ fn processes_count_what_one_would_and_go_on_with_any_number_of_them() {
     this.job.check_files_of(&["usage", "usage_by_route", "latency", "geo", "callers"]);
 }
 
+/// Returns what a process says of the job.
+fn status(live: &LiveProcess) -> Option<Value> {
+    let answer = get(&live.address()?, "/status")?;
+    serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
+}
+
+#[test]
+fn a_process_that_waits_says_so_and_each_shows_the_generation() {
+    let mut this = Cluster::new(2, 1, "");
+    this.job.send(70);
+    let first = this.start(0);
+    let waits = || status(&first).filter(|of| of["waits_for"] == "other processes: 1 of 2 are here");
+    let waiting = first.find("it waits", waits).unwrap();
+    assert_eq!((&waiting["generation"], &waiting["leads"]), (&Value::from(0), &Value::from(false)));
+    let address = first.address().unwrap();
+    assert!(get(&address, "/healthz").unwrap().starts_with("HTTP/1.1 200 "), "no restart would help");
+    let ready = get(&address, "/readyz").unwrap();
+    assert!(ready.contains("503") && ready.contains("waits for other processes: 1 of 2 are here"), "{ready}");
+    let second = this.start(1);
+    this.job.wait(&first);
+    let is_current = |of: &Value| of["waits_for"].is_null() && of["published_tick"].is_string();
+    let of = [&first, &second]
+        .map(|live| live.find("it shows a tick", || status(live).filter(is_current)).unwrap());
+    assert_eq!(of[0]["generation"], of[1]["generation"]);
+    assert_eq!(of[0]["processes"], of[1]["processes"]);
+    assert_eq!(of[0]["processes"].as_array().unwrap().len(), 2);
+    assert_eq!((&of[0]["leads"], &of[1]["leads"]), (&Value::from(true), &Value::from(false)));
+    for live in [&first, &second] {
+        let address = live.address().unwrap();
+        let is_ready = || get(&address, "/readyz").filter(|ready| ready.starts_with("HTTP/1.1 200 "));
+        live.find("it is ready", is_ready).unwrap();
+    }
+    second.signal("TERM");
+    for live in [second, first] {
+        let (code, log) = live.end();
+        assert_eq!(code, Some(0), "{log}");
+    }
+}
+
 /// Returns whether the process leads the newest generation of which its log knows.
 fn leads(live: &LiveProcess) -> bool {
     let log = live.log();
@@ -73,8 +131,10 @@ fn leads(live: &LiveProcess) -> bool {
 }
 
 #[test]
-fn a_process_that_is_killed_or_frozen_costs_a_new_generation_and_no_row() {
+fn a_process_that_is_killed_or_frozen_costs_a_new_generation_and_no_row_also_with_tls() {
     let mut this = Cluster::new(2, 1, "");
+    let tls = this.certificates();
+    this.configure(2, 1, tls);
     this.job.send(70);
     let mut lives: Vec<LiveProcess> = (0..2).map(|process| this.start(process)).collect();
     this.job.wait(&lives[0]);
@@ -121,6 +181,14 @@ fn one_that_does_not_belong_here_is_refused_and_the_job_goes_on() {
     let (code, log) = this.start(2).end();
     assert_eq!(code, Some(2), "{log}");
     assert!(log.contains("it has 1 workers and this one 2: set job.workers to the same number"), "{log}");
+    let tls = this.certificates();
+    this.configure(2, 1, tls);
+    // Without TLS it isn't certain that a process of the job answers. So this one waits, and says why.
+    let unlike = this.start(2);
+    let told =
+        || unlike.log().contains("this process has [cluster.tls], and the other one hasn't").then_some(());
+    unlike.find("it says why it waits", told).unwrap();
+    drop(unlike);
     this.configure(2, 1, "[windows]\nskew = \"7m\"\n");
     let (code, log) = this.start(2).end();
     assert_eq!(code, Some(2), "{log}");

@@ -238,7 +238,7 @@ fn settings_that_documents_name_exist() {
             let Some(path) = setting(&span) else { continue };
             let section = path.split('.').next().unwrap_or_default();
             // Files have dots in their names, too.
-            let is_file = [".rs", ".toml", ".md", ".json", ".jsonl", ".yml", ".csv"]
+            let is_file = [".rs", ".sh", ".toml", ".md", ".json", ".jsonl", ".yml", ".csv"]
                 .iter()
                 .any(|end| span.ends_with(end));
             // Attributes of OpenTelemetry begin with these as well.

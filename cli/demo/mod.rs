@@ -38,7 +38,7 @@ use anyhow::Context as _;
 use jiff::SignedDuration;
 use keytide_dataflow::model::time::MINUTE_MS;
 use keytide_worker::exit::{Exit, failure};
-use keytide_worker::run::{Handle, LiveJob, Subscriber, SubscriberEvent};
+use keytide_worker::run::{ClusterView, Handle, LiveJob, Subscriber, SubscriberEvent};
 use tracing_subscriber::EnvFilter;
 
 use self::ending::{Ending, StagedLeak};
@@ -105,7 +105,7 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
             SubscriberEvent::Notices(notices) => lock(&view).incidents.take(notices),
         })
     };
-    let job = LiveJob::start(&config, Some(subscriber), now)?;
+    let job = LiveJob::start(&config, Some(subscriber), now, &ClusterView::default())?;
     let handle = job.handle.clone();
     let joiner = thread::Builder::new().name("joiner".to_owned()).spawn(move || job.join())?;
     let staged = Staged::of(&worlds);

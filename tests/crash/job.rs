@@ -14,7 +14,7 @@ use crate::harness::{DEADLINE, FIELDS, Job, Keytide, path};
 use crate::live::Running;
 
 /// Records that are sent in the longest life that ends at random, about four seconds.
-const LONGEST: u64 = 1_200;
+pub(super) const LONGEST: u64 = 1_200;
 /// Records that are sent while a job is waited for that should end at a fail point, about ten seconds.
 const PATIENCE: u64 = 3_000;
 
@@ -52,6 +52,8 @@ pub(super) struct Crashing<'a> {
     pub(super) counts: LifeCounts,
     /// The section of the configuration about mails and webhooks.
     alerts: String,
+    /// The end of `[state]` and the section `[cluster]` of a job with several processes.
+    pub(super) cluster: String,
     /// The process that was stopped in the life before, if it is to be woken.
     zombie: Option<Running>,
 }
@@ -92,6 +94,7 @@ impl<'a> Crashing<'a> {
             sent,
             counts: LifeCounts::default(),
             alerts,
+            cluster: String::new(),
             zombie: None,
         }
     }
@@ -102,10 +105,10 @@ impl<'a> Crashing<'a> {
     }
 
     /// Writes the configuration of a life, which has another number of workers than the one before, maybe.
-    fn configure(&mut self) {
+    pub(super) fn configure(&mut self) {
         let workers = self.random.random_range(1..=3_u32);
         let (brokers, topic, keys) = (self.broker.addresses(), &self.topic, &self.keys_topic);
-        let alerts = &self.alerts;
+        let (alerts, cluster) = (&self.alerts, &self.cluster);
         let Sinks { delivery, files } = self.sinks;
         let mut sinks = String::new();
         if let Some(delivery) = delivery {
@@ -125,7 +128,7 @@ impl<'a> Crashing<'a> {
              [tables.keys]\nkind = \"kafka\"\nbrokers = \"{brokers}\"\ntopic = \"{keys}\"\nformat = \"json-upsert\"\n\
              [tables.subscriptions]\nkind = \"file\"\npath = \"subscriptions.csv\"\nformat = \"csv\"\n\
              {sinks}{alerts}[http]\nlisten = \"127.0.0.1:0\"\n[log]\nlevel = \"debug\"\n\
-             [state]\nurl = \"state\"\ncheckpoint_every = \"1s\"\n"
+             [state]\nurl = \"state\"\ncheckpoint_every = \"1s\"\n{cluster}"
         );
         fs::write(self.job.path("keytide.toml"), config).unwrap();
     }
@@ -228,12 +231,8 @@ impl<'a> Crashing<'a> {
     pub(super) fn finish(&mut self, offsets: &[u64], settles: Duration) {
         let running = self.start(None);
         let sent = offsets.iter().sum::<u64>();
-        running.until(&format!("all {sent} records are read"), |running| {
-            let metrics = running.metrics();
-            let lags = metrics.iter().filter(|(name, _)| name.starts_with("keytide_lag_records{"));
-            let lags: Vec<&String> = lags.map(|(_, lag)| lag).collect();
-            lags.len() == offsets.len() && lags.iter().all(|lag| *lag == "0")
-        });
+        let is_read = |running: &Running| self.is_read(running, offsets);
+        running.until(&format!("all {sent} records are read"), is_read);
         // Ticks go on by the clock, and so do the times at which wide windows are published.
         let all_read = Instant::now();
         while all_read.elapsed() < settles {
@@ -242,6 +241,19 @@ impl<'a> Crashing<'a> {
             running.until("wide windows are published", |_| all_read.elapsed() >= part);
         }
         running.stop();
+        self.check_offsets(offsets);
+    }
+
+    /// Returns whether a process knows that all records of so many partitions are read.
+    pub(super) fn is_read(&self, running: &Running, offsets: &[u64]) -> bool {
+        let metrics = running.metrics();
+        let lags = metrics.iter().filter(|(name, _)| name.starts_with("keytide_lag_records{"));
+        let lags: Vec<&String> = lags.map(|(_, lag)| lag).collect();
+        lags.len() == offsets.len() && lags.iter().all(|lag| *lag == "0")
+    }
+
+    /// Checks that the state goes on behind all records.
+    pub(super) fn check_offsets(&self, offsets: &[u64]) {
         let state = self.job.path("state");
         let seen = Keytide::new(&["inspect", path(&state), "--json"]).succeed().stdout;
         let seen: Value = serde_json::from_str(&seen).unwrap();

@@ -16,6 +16,7 @@
 //! lost or repeated. `again` counts mails and requests that were under way when the job died, and so came once more.
 //! A seed draws the same kills and records again, but not the instants at which the machine comes to them.
 
+mod fleet;
 mod job;
 mod oracle;
 mod reader;
@@ -33,6 +34,7 @@ use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
+use self::fleet::{Fault, Fleet};
 use self::job::{Crashing, End, Sinks};
 use self::oracle::{Promise, Seen, Settled, Verdict};
 use self::receiver::Receiver;
@@ -72,13 +74,21 @@ impl Form {
     }
 }
 
+/// The processes that do the work of the job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Processes {
+    One,
+    /// Those of a cluster.
+    Several,
+}
+
 /// Runs a job through its kills, once with each seed, and judges what is left.
 fn run(test: &str, sinks: Sinks, form: &Form) {
-    form.seeds.iter().for_each(|seed| run_seed(test, sinks, form, *seed));
+    form.seeds.iter().for_each(|seed| run_seed(test, (sinks, Processes::One), form, *seed));
 }
 
 #[allow(clippy::print_stdout, reason = "a run says what was done to the job, and what was found")]
-fn run_seed(test: &str, sinks: Sinks, form: &Form, seed: u64) {
+fn run_seed(test: &str, (sinks, processes): (Sinks, Processes), form: &Form, seed: u64) {
     let broker = Broker::alone(&format!("{test}-{seed}"));
     let (sent, is_enough) = (Sent::default(), AtomicBool::new(false));
     let mut random = ChaCha8Rng::seed_from_u64(seed);
@@ -108,25 +118,50 @@ fn run_seed(test: &str, sinks: Sinks, form: &Form, seed: u64) {
             let (broker, prefix, is_enough) = (&broker, &prefix, &is_enough);
             scope.spawn(move || reader::follow(broker, prefix, &partitions, is_enough))
         });
-        // Each fail point comes once before any comes again.
-        let mut points = POINTS.iter().cycle().skip(random.random_range(0..POINTS.len()));
-        while crashing.counts.kills < form.kills {
-            crashing.live(match random.random_range(0..20_u32) {
-                0 => End::Stopped,
-                1 => End::BrokerKilled,
-                // Files have no fence but the lock of the state, which a zombie's successor would have to wait for.
-                2..4 if is_exact && !sinks.files => End::Woken,
-                4..12 => {
-                    let count = *[1, 1, 2, 5].choose(&mut random).unwrap();
-                    End::At { point: points.next().unwrap(), count }
-                }
-                _ => End::Killed,
-            });
-        }
-        sent.end();
-        let all = sender.join().unwrap();
         let (settled, settles) = form.settled;
-        crashing.finish(&all.offsets, settles);
+        let all_sent = || {
+            sent.end();
+            sender.join().unwrap()
+        };
+        let all = match processes {
+            Processes::One => {
+                // Each fail point comes once before any comes again.
+                let mut points = POINTS.iter().cycle().skip(random.random_range(0..POINTS.len()));
+                while crashing.counts.kills < form.kills {
+                    crashing.live(match random.random_range(0..20_u32) {
+                        0 => End::Stopped,
+                        1 => End::BrokerKilled,
+                        // Files have no fence but the lock of the state, which a zombie's successor would have to wait for.
+                        2..4 if is_exact && !sinks.files => End::Woken,
+                        4..12 => {
+                            let count = *[1, 1, 2, 5].choose(&mut random).unwrap();
+                            End::At { point: points.next().unwrap(), count }
+                        }
+                        _ => End::Killed,
+                    });
+                }
+                let all = all_sent();
+                crashing.finish(&all.offsets, settles);
+                all
+            }
+            Processes::Several => {
+                let mut fleet = Fleet::start(&mut crashing);
+                while fleet.crashing.counts.kills < form.kills {
+                    fleet.suffer(match random.random_range(0..20_u32) {
+                        0 => Fault::Stopped,
+                        1 => Fault::BrokerKilled,
+                        2..4 => Fault::Frozen { is_noticed: false },
+                        4..6 => Fault::Frozen { is_noticed: true },
+                        6..9 => Fault::Killed(2),
+                        9..13 => Fault::LeaderKilled,
+                        _ => Fault::Killed(1),
+                    });
+                }
+                let all = all_sent();
+                fleet.finish(&all.offsets, settles);
+                all
+            }
+        };
         is_enough.store(true, Ordering::Release);
         let mut is_good = true;
         let taken = receiver.taken();
@@ -178,6 +213,12 @@ fn files_are_those_of_a_job_that_was_never_killed() {
 #[test]
 fn topics_with_exactly_once_lose_and_repeat_nothing_also_if_a_fenced_process_is_woken() {
     run("crash-exactly", Sinks { delivery: Some("exactly_once"), files: false }, &Form::new(10));
+}
+
+#[test]
+fn topics_of_several_processes_lose_and_repeat_nothing_whichever_of_them_are_lost() {
+    let (form, sinks) = (Form::new(8), Sinks { delivery: Some("exactly_once"), files: false });
+    form.seeds.iter().for_each(|seed| run_seed("crash-cluster", (sinks, Processes::Several), &form, *seed));
 }
 
 #[test]

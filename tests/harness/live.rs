@@ -1,7 +1,8 @@
 //! `keytide run` as a process: its log line by line, signals, and its end.
 
 use std::cell::RefCell;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -14,6 +15,15 @@ use super::{path, repository};
 pub(crate) const DEADLINE: Duration = Duration::from_secs(240);
 /// How long a look at a condition waits for the next line of the log.
 const NEXT_LOOK: Duration = Duration::from_millis(50);
+
+/// Returns the answer of a job to a request for a page, its head included.
+pub(crate) fn get(address: &str, page: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    write!(stream, "GET {page} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
+}
 
 /// A process that runs a live job. Dropping it kills it.
 pub(crate) struct LiveProcess {
@@ -88,10 +98,10 @@ impl LiveProcess {
         }
     }
 
-    /// Returns the address at which it serves metrics, once the log has it.
+    /// Returns the address at which it serves metrics, once the log has it. One that began anew has another.
     pub(crate) fn address(&self) -> Option<String> {
         let log = self.log();
-        let (_, rest) = log.split_once("serves http://")?;
+        let (_, rest) = log.rsplit_once("serves http://")?;
         Some(rest.split_once('/')?.0.to_owned())
     }
 

@@ -50,7 +50,8 @@ case ${1:-} in
     up) stay_up ;;
     run) shift; session "$@" ;;
     *)
-        session cargo test --manifest-path "$here/../../Cargo.toml" --package keytide --features real-kafka \
+        # Without --package, so that all crates have the features that `cargo test` has built them with.
+        session cargo test --manifest-path "$here/../../Cargo.toml" --features keytide/real-kafka \
             --test real_kafka -- "$@"
         ;;
 esac

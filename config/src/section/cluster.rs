@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 
 use super::prelude::*;
+use super::sink::Sinks;
 use super::state::{State, StatePlace};
 
 /// Workers of all processes, at most: one for each bucket of keys.
@@ -149,7 +150,7 @@ impl RawCluster {
         spot: &Spot<Self>,
         cluster: &Cluster,
         workers: usize,
-        state: Option<&State>,
+        (state, sinks): (Option<&State>, &Sinks),
         check: &mut Check<'_>,
     ) {
         match state {
@@ -163,6 +164,19 @@ impl RawCluster {
                 check.refuse(spot, message);
             }
             Some(_) => {}
+        }
+        if cluster.tls.is_none() && !cluster.listen.ip().is_loopback() {
+            check.warn(
+                spot,
+                "links between processes aren't encrypted: add [cluster.tls], or keep them on a network of their own",
+            );
+        }
+        if sinks.files.is_some() {
+            check.warn(
+                spot,
+                "[sink.files] is written by the process that leads, and any of them may: its folder must be one that all \
+                 nodes mount",
+            );
         }
         let location = spot.value.processes.given().map_or(&spot.location, |processes| &processes.location);
         let all = cluster.processes.saturating_mul(workers);
@@ -287,16 +301,34 @@ mod tests {
             let error = with(processes, workers).unwrap_err().to_string();
             assert!(error.contains("allowed: at most 256 workers in all"), "{error}");
         }
+        let uneven = |processes| {
+            let warnings = with(processes, 1).unwrap().warnings;
+            warnings.iter().map(ToString::to_string).find(|warning| warning.contains("buckets of keys"))
+        };
         // The share is counted here from what each worker has.
         for all in 1..=256_usize {
             let busiest = (0..all).map(|worker| (worker..256).step_by(all).count()).max().unwrap();
-            let warnings = with(all, 1).unwrap().warnings;
             let is_uneven = 256 * 10 < busiest * all * 8;
-            assert_eq!(!warnings.is_empty(), is_uneven, "{all}: {warnings:?}");
+            assert_eq!(uneven(all).is_some(), is_uneven, "{all}");
         }
-        let warning = with(127, 1).unwrap().warnings[0].to_string();
+        let warning = uneven(127).unwrap();
         let expected = "of 127 workers some have 3 of 256 buckets of keys and others fewer, so that 86 workers would be as fast";
         assert!(warning.ends_with(expected), "{warning}");
+    }
+
+    #[test]
+    fn links_in_the_clear_and_files_of_whoever_leads_are_warned_of() {
+        let warned = |lines: &str| {
+            let found = parse_with(&format!("{SMALL}{STATE}{lines}"), &[SECRET]).unwrap().warnings;
+            found.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+        };
+        assert!(warned(LEAST).contains("links between processes aren't encrypted: add [cluster.tls]"));
+        let tls = "[cluster.tls]\ncert = \"a\"\nkey = \"b\"\nca = \"c\"\n";
+        assert!(!warned(&format!("{LEAST}{tls}")).contains("encrypted"));
+        assert!(!warned(&LEAST.replace("10.0.0.7", "127.0.0.1")).contains("encrypted"));
+        let files = "[sink.files]\ndir = \"out\"\n";
+        assert!(warned(&format!("{files}{LEAST}")).contains("one that all nodes mount"));
+        assert!(!warned(LEAST).contains("mount"));
     }
 
     #[test]

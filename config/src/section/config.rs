@@ -86,7 +86,8 @@ pub(crate) fn validate(
     loops(raw, &config, &mut check);
     if let Some((spot, cluster)) = raw.cluster.given().zip(config.cluster.as_ref()) {
         let workers = config.job.workers.get();
-        RawCluster::with_others(spot, cluster, workers, config.state.as_ref(), &mut check);
+        let others = (config.state.as_ref(), &config.sinks);
+        RawCluster::with_others(spot, cluster, workers, others, &mut check);
     }
     deliver(raw, &mut config, &mut check);
     config

@@ -132,6 +132,8 @@ pub fn answer(error: &ConnectError) -> AskAnswer {
         | HandshakeError::TimedOut
         | HandshakeError::Malformed
         | HandshakeError::Index { .. } => AskAnswer::NoAnswer,
+        // It may be another program with TLS that has the address now.
+        HandshakeError::Tls { .. } => AskAnswer::NoAnswer,
         HandshakeError::Secret | HandshakeError::Version { .. } | HandshakeError::Differs(_) => {
             AskAnswer::Differs
         }
@@ -228,7 +230,8 @@ mod tests {
         ] {
             assert_eq!(handshake(gone), AskAnswer::Gone);
         }
-        for living in [HandshakeError::Busy, HandshakeError::TimedOut] {
+        let tls = HandshakeError::Tls { reason: "an alert".to_owned() };
+        for living in [HandshakeError::Busy, HandshakeError::TimedOut, tls] {
             assert_eq!(handshake(living), AskAnswer::NoAnswer);
         }
         for other in [HandshakeError::Secret, HandshakeError::Version { theirs: 2 }] {

@@ -24,10 +24,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use rustls::AlertDescription;
 use rustls::crypto::ring;
 
 use super::handshake::{Handshake, HandshakeError, HandshakeNeed, HandshakeNonce, HostTerms};
 use super::hello::{ClusterKey, Hello};
+use super::wire::{LinkTls, Wire};
 
 /// The number of handshakes at once, at most.
 pub const MAX_HANDSHAKES: usize = 64;
@@ -77,7 +79,7 @@ pub enum ConnectError {
 /// A connection whose other side has proven the secret and says what this process expects.
 #[derive(Debug)]
 pub struct Guest {
-    pub stream: TcpStream,
+    pub wire: Wire,
     pub address: SocketAddr,
     pub hello: Hello,
 }
@@ -93,6 +95,8 @@ pub struct Door {
 #[derive(Debug)]
 struct Inner {
     key: ClusterKey,
+    /// Without it, links aren't encrypted.
+    tls: Option<LinkTls>,
     begun: Instant,
     terms: Mutex<Option<HostTerms>>,
     visitors: Mutex<Visitors>,
@@ -146,12 +150,17 @@ impl Door {
     ///
     /// # Errors
     /// If the address can't be used, or the listener's thread can't be started.
-    pub fn open(listen: SocketAddr, key: ClusterKey) -> Result<(Self, Receiver<Guest>), DoorError> {
+    pub fn open(
+        listen: SocketAddr,
+        key: ClusterKey,
+        tls: Option<LinkTls>,
+    ) -> Result<(Self, Receiver<Guest>), DoorError> {
         let failed = |source| DoorError::Listen { at: listen, source };
         let socket = TcpListener::bind(listen).map_err(failed)?;
         let address = socket.local_addr().map_err(failed)?;
         let inner = Arc::new(Inner {
             key,
+            tls,
             begun: Instant::now(),
             terms: Mutex::new(None),
             visitors: Mutex::default(),
@@ -242,10 +251,10 @@ impl Inner {
         drop(visitors);
         let (inner, guests) = (Arc::clone(self), guests.clone());
         let started = thread::Builder::new().name("handshake".to_owned()).spawn(move || {
-            let outcome = inner.shake_hands(id, &stream);
+            let outcome = inner.shake_hands(id, stream);
             // Its place is free before a guest is handed on, as the owner may open links in turn.
             inner.leave(id);
-            inner.hand_on(stream, address, outcome, &guests);
+            inner.hand_on(address, outcome, &guests);
         });
         if started.is_err() {
             self.leave(id);
@@ -254,10 +263,15 @@ impl Inner {
     }
 
     /// Runs one handshake as its host.
-    fn shake_hands(&self, id: u64, stream: &TcpStream) -> Result<Hello, HandshakeError> {
+    fn shake_hands(&self, id: u64, stream: TcpStream) -> Result<(Wire, Hello), HandshakeError> {
         let nonce = nonce().map_err(|_| HandshakeError::Closed)?;
         let mut handshake = Handshake::of_host(self.key.clone(), nonce, self.begun.elapsed());
-        drive(stream, &mut handshake, self.begun, |handshake| {
+        let mut wire = match &self.tls {
+            Some(tls) => Wire::of_host(stream, tls).map_err(|_| HandshakeError::Closed)?,
+            None => Wire::plain(stream),
+        };
+        encrypt(&mut wire, &handshake, self.begun)?;
+        let shaken = drive(&mut wire, &mut handshake, self.begun, |handshake| {
             if let HandshakeNeed::Terms(_) = handshake.need() {
                 match *self.terms.lock().unwrap_or_else(PoisonError::into_inner) {
                     Some(terms) => handshake.judge(&terms),
@@ -271,7 +285,13 @@ impl Inner {
                     handshake.make_room();
                 }
             }
-        })
+        });
+        if matches!(shaken, Err(HandshakeError::Tls { .. })) {
+            // Bytes that aren't read would make the system drop the answer.
+            let _ = wire.shutdown(Shutdown::Write);
+            let _ = wire.set_timeouts(Some(REST)).and_then(|()| wire.read(&mut [0; 16 << 10]));
+        }
+        Ok((wire, shaken?))
     }
 
     /// Ends a visit, so that its place is free for another one.
@@ -282,20 +302,20 @@ impl Inner {
 
     fn hand_on(
         &self,
-        stream: TcpStream,
         address: SocketAddr,
-        outcome: Result<Hello, HandshakeError>,
+        outcome: Result<(Wire, Hello), HandshakeError>,
         guests: &SyncSender<Guest>,
     ) {
         match outcome {
-            Ok(hello) => {
+            Ok((wire, hello)) => {
                 // The owner is gone or has 64 guests that wait. The other side finds its link closed.
-                if guests.try_send(Guest { stream, address, hello }).is_err() {
+                if guests.try_send(Guest { wire, address, hello }).is_err() {
                     self.log_refused(address, "this process takes no more links for now");
                 }
             }
             Err(
                 error @ (HandshakeError::Version { .. }
+                | HandshakeError::Tls { .. }
                 | HandshakeError::Differs(_)
                 | HandshakeError::Generation { .. }
                 | HandshakeError::Index { .. }),
@@ -341,17 +361,45 @@ impl Visitors {
 /// If there is no link, with the reason.
 pub fn connect(
     address: &str,
-    key: &ClusterKey,
+    (key, tls): (&ClusterKey, Option<&LinkTls>),
     hello: Hello,
     expected: Option<u16>,
-) -> Result<(TcpStream, Hello), ConnectError> {
+) -> Result<(Wire, Hello), ConnectError> {
     let begun = Instant::now();
     let stream = connect_any(address, begun)?;
     let start = begun.elapsed();
     let mut handshake = Handshake::of_caller(key.clone(), hello, expected, nonce()?, start);
-    match drive(&stream, &mut handshake, begun, |_| {}) {
-        Ok(theirs) => Ok((stream, theirs)),
-        Err(error) => Err(ConnectError::Handshake { address: address.to_owned(), error }),
+    let failed = |error| ConnectError::Handshake { address: address.to_owned(), error };
+    let mut wire = match tls {
+        Some(tls) => Wire::of_caller(stream, tls).map_err(|_| failed(HandshakeError::Closed))?,
+        None => Wire::plain(stream),
+    };
+    encrypt(&mut wire, &handshake, begun).map_err(failed)?;
+    let theirs = drive(&mut wire, &mut handshake, begun, |_| {}).map_err(failed)?;
+    Ok((wire, theirs))
+}
+
+/// Shakes hands for TLS, in the time that the handshake has.
+fn encrypt(wire: &mut Wire, handshake: &Handshake, clock: Instant) -> Result<(), HandshakeError> {
+    let until = Instant::now() + handshake.left(clock.elapsed());
+    wire.shake_hands(until).map_err(|error| refusal(&error))
+}
+
+/// Returns what an error of a wire means while hands are shaken.
+fn refusal(error: &io::Error) -> HandshakeError {
+    let of_tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match of_tls {
+        Some(rustls::Error::AlertReceived(AlertDescription::ProtocolVersion)) => HandshakeError::Tls {
+            reason: "this process has [cluster.tls], and the other one hasn't".to_owned(),
+        },
+        Some(
+            reason @ (rustls::Error::InvalidCertificate(_)
+            | rustls::Error::NoCertificatesPresented
+            | rustls::Error::AlertReceived(_)),
+        ) => HandshakeError::Tls { reason: reason.to_string() },
+        Some(_) => HandshakeError::Stranger,
+        None if is_silence(error) => HandshakeError::TimedOut,
+        None => HandshakeError::Closed,
     }
 }
 
@@ -382,33 +430,33 @@ fn connect_any(address: &str, begun: Instant) -> Result<TcpStream, ConnectError>
 
 /// Does what a handshake needs until it is over. `look` is called before each step.
 fn drive(
-    mut stream: &TcpStream,
+    wire: &mut Wire,
     handshake: &mut Handshake,
     clock: Instant,
     mut look: impl FnMut(&mut Handshake),
 ) -> Result<Hello, HandshakeError> {
     // Messages are short and wait for each other.
-    let _ = stream.set_nodelay(true);
+    let _ = wire.socket().set_nodelay(true);
     let mut block = [0; READ_BYTES];
     loop {
         look(handshake);
         let output = handshake.take_output();
         // The system takes no limit of zero.
         let left = handshake.left(clock.elapsed()).max(Duration::from_millis(1));
-        let limited = stream.set_write_timeout(Some(left)).and_then(|()| stream.set_read_timeout(Some(left)));
-        if limited.and_then(|()| stream.write_all(&output)).is_err() {
+        let limited = wire.set_timeouts(Some(left));
+        if limited.and_then(|()| wire.write_all(&output)).is_err() {
             handshake.close();
         }
         let needed = match handshake.need() {
             HandshakeNeed::Bytes(needed) => needed,
             HandshakeNeed::Terms(_) => continue,
             HandshakeNeed::Nothing(hello) => {
-                let unlimited = stream.set_write_timeout(None).and_then(|()| stream.set_read_timeout(None));
+                let unlimited = wire.set_timeouts(None);
                 return unlimited.map(|()| hello).map_err(|_| HandshakeError::Closed);
             }
             HandshakeNeed::Failed(error) => return Err(error),
         };
-        match stream.read(&mut block[..needed.min(READ_BYTES)]) {
+        match wire.read(&mut block[..needed.min(READ_BYTES)]) {
             Ok(0) => {
                 look(handshake);
                 handshake.close();
@@ -417,7 +465,11 @@ fn drive(
                 handshake.take(&block[..bytes], clock.elapsed());
             }
             Err(error) if is_silence(&error) => handshake.look_at_time(clock.elapsed()),
-            Err(_) => handshake.close(),
+            Err(error) => match refusal(&error) {
+                // A side that isn't trusted learns of it only now.
+                refusal @ HandshakeError::Tls { .. } => return Err(refusal),
+                _ => handshake.close(),
+            },
         }
     }
 }
@@ -441,6 +493,7 @@ mod tests {
 
     use super::super::frames::{FrameReader, FrameWriter, Received};
     use super::super::hello::{ClusterSizes, LinkKind};
+    use super::super::wire::tests::certificates;
     use super::*;
 
     const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -460,14 +513,14 @@ mod tests {
     }
 
     fn open() -> (Door, Receiver<Guest>) {
-        let (door, guests) = Door::open(LOOPBACK, key("secret")).unwrap();
+        let (door, guests) = Door::open(LOOPBACK, key("secret"), None).unwrap();
         let hello = hello(LinkKind::Control, Some(0));
         door.set_terms(HostTerms { hello, leads: Some(7), runs: Some((7, 2)) });
         (door, guests)
     }
 
-    fn call(door: &Door, secret: &str) -> Result<(TcpStream, Hello), ConnectError> {
-        connect(&door.address().to_string(), &key(secret), hello(LinkKind::Data, Some(1)), Some(0))
+    fn call(door: &Door, secret: &str) -> Result<(Wire, Hello), ConnectError> {
+        connect(&door.address().to_string(), (&key(secret), None), hello(LinkKind::Data, Some(1)), Some(0))
     }
 
     #[test]
@@ -475,13 +528,47 @@ mod tests {
         let (door, guests) = open();
         let (stream, host) = call(&door, "secret").unwrap();
         assert_eq!((host.index, host.kind), (Some(0), LinkKind::Data));
-        FrameWriter::new(&stream).write(b"from the caller").unwrap();
+        FrameWriter::new(stream.try_clone().unwrap()).write(b"from the caller").unwrap();
         let guest = guests.recv().unwrap();
         assert_eq!(guest.hello, hello(LinkKind::Data, Some(1)));
-        let received = FrameReader::new(&guest.stream).read().unwrap();
+        let received = FrameReader::new(guest.wire).read().unwrap();
         assert_eq!(received, Received::Frame(b"from the caller".to_vec()));
-        drop(guest);
-        assert_eq!(FrameReader::new(&stream).read().unwrap(), Received::End);
+        assert_eq!(FrameReader::new(stream).read().unwrap(), Received::End);
+    }
+
+    #[test]
+    fn with_tls_a_link_carries_frames_as_well_and_strangers_without_it_get_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = LinkTls::load(&certificates(folder.path(), "own")).unwrap();
+        let other = LinkTls::load(&certificates(folder.path(), "other")).unwrap();
+        let (door, guests) = Door::open(LOOPBACK, key("secret"), Some(own.clone())).unwrap();
+        let own_hello = hello(LinkKind::Control, Some(0));
+        door.set_terms(HostTerms { hello: own_hello, leads: Some(7), runs: Some((7, 2)) });
+        let address = door.address().to_string();
+        let secret = key("secret");
+        let call = |tls| connect(&address, (&secret, tls), hello(LinkKind::Data, Some(1)), Some(0));
+        let (wire, _) = call(Some(&own)).unwrap();
+        FrameWriter::new(wire.try_clone().unwrap()).write(b"from the caller").unwrap();
+        let guest = guests.recv().unwrap();
+        let received = FrameReader::new(guest.wire.try_clone().unwrap()).read().unwrap();
+        assert_eq!(received, Received::Frame(b"from the caller".to_vec()));
+        guest.wire.shutdown(Shutdown::Both).unwrap();
+        assert_eq!(FrameReader::new(wire).read().unwrap(), Received::End);
+        let distrusted = call(Some(&other)).unwrap_err();
+        let told = distrusted.to_string();
+        assert!(told.contains("no link with TLS: ") && told.contains("cluster.tls.ca"), "{told}");
+        let (plain, _plain_guests) = open();
+        let unlike = |door: &Door, tls| {
+            let address = door.address().to_string();
+            connect(&address, (&secret, tls), hello(LinkKind::Data, Some(1)), Some(0))
+                .unwrap_err()
+                .to_string()
+        };
+        let told = unlike(&door, None);
+        assert!(told.contains("the other process has [cluster.tls], and this one hasn't"), "{told}");
+        let told = unlike(&plain, Some(&own));
+        assert!(told.contains("this process has [cluster.tls], and the other one hasn't"), "{told}");
+        assert!(guests.try_recv().is_err(), "none of them came through");
     }
 
     #[test]
@@ -493,22 +580,22 @@ mod tests {
         let address = door.address().to_string();
         let mut other = hello(LinkKind::Control, None);
         other.sizes.workers = 4;
-        let error = connect(&address, &key("secret"), other, None).unwrap_err().to_string();
+        let error = connect(&address, (&key("secret"), None), other, None).unwrap_err().to_string();
         assert!(error.contains("it has 1 workers and this one 4"), "{error}");
         let of_past = Hello { generation: 6, ..hello(LinkKind::Control, None) };
-        let error = connect(&address, &key("secret"), of_past, None).unwrap_err();
+        let error = connect(&address, (&key("secret"), None), of_past, None).unwrap_err();
         let generation = HandshakeError::Generation { asked: 6, found: 7 };
         assert!(matches!(&error, ConnectError::Handshake { error, .. } if *error == generation), "{error}");
         drop(door);
-        let error = connect(&address, &key("secret"), of_past, None).unwrap_err();
+        let error = connect(&address, (&key("secret"), None), of_past, None).unwrap_err();
         assert!(matches!(error, ConnectError::Refused { .. }), "{error}");
-        let error = connect("no port", &key("secret"), of_past, None).unwrap_err();
+        let error = connect("no port", (&key("secret"), None), of_past, None).unwrap_err();
         assert!(matches!(error, ConnectError::Unresolved { .. }), "{error}");
     }
 
     #[test]
     fn before_its_terms_are_set_a_door_takes_no_link() {
-        let (door, _guests) = Door::open(LOOPBACK, key("secret")).unwrap();
+        let (door, _guests) = Door::open(LOOPBACK, key("secret"), None).unwrap();
         let error = call(&door, "secret").unwrap_err();
         assert!(matches!(error, ConnectError::Handshake { error: HandshakeError::Closed, .. }), "{error}");
     }
@@ -523,7 +610,8 @@ mod tests {
             // The caller closes, and only then this side.
             let _ = stream.read(&mut [0; 64]);
         });
-        let error = connect(&address, &key("secret"), hello(LinkKind::Control, None), None).unwrap_err();
+        let error =
+            connect(&address, (&key("secret"), None), hello(LinkKind::Control, None), None).unwrap_err();
         assert!(matches!(error, ConnectError::Handshake { error: HandshakeError::Stranger, .. }), "{error}");
         other.join().unwrap();
     }

@@ -12,7 +12,7 @@
 //! 1. Proofs and the confirmation are HMAC-SHA-256 under the cluster's secret, over all bytes so far in both directions.
 //!    The last two of them cover both hellos. Each side chose a nonce, so none can be repeated from another link.
 //! 2. Each of the three has a purpose of its own in its HMAC. So no process can be made to answer itself.
-//! 3. The host says nothing but its version and a nonce before the caller has proven the secret. A caller with a wrong
+//! 3. The host says nothing but its version and a nonce, or that it has no TLS, before the caller has proven the secret. A caller with a wrong
 //!    secret receives one byte that says so. The caller's fingerprint is an HMAC as well, see `hello.rs`.
 //! 4. Codes are compared in constant time.
 //! 5. The host takes part in the link only after the confirmation. So a link that one side refuses isn't counted by the
@@ -44,6 +44,12 @@ const CLAIM_BYTES: usize = HELLO_BYTES + CODE_BYTES;
 const DECISION_BYTES: usize = HELLO_BYTES + 1 + CODE_BYTES;
 
 /// The first byte of the host's reply.
+/// The first byte of a TLS connection, as its caller begins it, and of an alert (RFC 8446, 5.1).
+const TLS_HANDSHAKE: u8 = 22;
+const TLS_ALERT_TYPE: u8 = 21;
+/// A fatal alert `protocol_version`, which no process with TLS has another reason to send.
+const TLS_ALERT: [u8; 7] = [TLS_ALERT_TYPE, 3, 3, 0, 2, 2, 70];
+
 const PROVEN: u8 = 1;
 const WRONG_SECRET: u8 = 2;
 const BUSY: u8 = 3;
@@ -81,6 +87,11 @@ pub enum HandshakeError {
     Malformed,
     #[error("it has too many handshakes at once; the connection is tried again")]
     Busy,
+    /// The other side isn't trusted, or doesn't trust this one.
+    #[error(
+        "no link with TLS: {reason}; give all processes certificates of the authority in cluster.tls.ca, and their keys"
+    )]
+    Tls { reason: String },
     /// The other side closed the connection before the end.
     #[error("it closed the connection during the handshake; see its log")]
     Closed,
@@ -284,12 +295,29 @@ impl Handshake {
         let is_first = matches!(self.stage, Stage::CallerAwaitsOpening | Stage::HostAwaitsOpening);
         let compared = self.arrived.len().min(MAGIC.len());
         if is_first && self.arrived[..compared] != MAGIC[..compared] {
-            self.fail(HandshakeError::Stranger);
+            let error = self.first_bytes_of_another();
+            self.fail(error);
         } else if taken == needed {
             let message = std::mem::take(&mut self.arrived);
             self.message(&message);
         }
         taken
+    }
+
+    /// Returns what the first bytes mean that are no opening. Without TLS a process still tells its own kind with TLS
+    /// from strangers: both sides have to say what is wrong, and not to look for another leader.
+    fn first_bytes_of_another(&mut self) -> HandshakeError {
+        let other_has = || HandshakeError::Tls {
+            reason: "the other process has [cluster.tls], and this one hasn't".to_owned(),
+        };
+        match (&self.stage, self.arrived.first()) {
+            (Stage::HostAwaitsOpening, Some(&TLS_HANDSHAKE)) => {
+                self.output = TLS_ALERT.to_vec();
+                other_has()
+            }
+            (Stage::CallerAwaitsOpening, Some(&TLS_ALERT_TYPE)) => other_has(),
+            _ => HandshakeError::Stranger,
+        }
     }
 
     /// Ends the handshake if its time is over.
@@ -715,7 +743,7 @@ mod tests {
     }
 
     #[test]
-    fn another_version_is_said_on_both_sides_and_a_stranger_gets_no_byte() {
+    fn another_version_is_said_on_both_sides_and_a_stranger_gets_no_byte_but_an_alert_of_tls() {
         let mut other = host("secret");
         other.take(&opening(9, &[1; NONCE_BYTES]), NOW);
         assert_eq!(other.need(), failed(HandshakeError::Version { theirs: 9 }));
@@ -723,12 +751,21 @@ mod tests {
         let mut caller = caller("secret", hello(LinkKind::Control, None, 7), None);
         caller.take(&opening(9, &[2; NONCE_BYTES]), NOW);
         assert_eq!(caller.need(), failed(HandshakeError::Version { theirs: 9 }));
-        for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"\x16\x03\x01", b"KEYTIDE\r", b"\0"] {
+        for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"\x15\x03\x03", b"KEYTIDE\r", b"\0"] {
             let mut host = host("secret");
             host.take(bytes, NOW);
             assert_eq!(host.need(), failed(HandshakeError::Stranger), "{bytes:?}");
             assert!(host.take_output().is_empty());
         }
+        let is_of_tls = |need| matches!(need, HandshakeNeed::Failed(HandshakeError::Tls { .. }));
+        let mut with_tls = host("secret");
+        with_tls.take(b"\x16\x03\x01", NOW);
+        assert!(is_of_tls(with_tls.need()));
+        let alert = with_tls.take_output();
+        assert_eq!(alert, TLS_ALERT);
+        let mut caller = self::caller("secret", hello(LinkKind::Control, None, 7), None);
+        caller.take(&alert, NOW);
+        assert!(is_of_tls(caller.need()));
     }
 
     #[test]

@@ -48,6 +48,7 @@ pub struct MessageWriter<W: Write> {
 }
 
 impl<W: Write> MessageWriter<W> {
+    /// Returns a writer that holds the bytes of one message.
     pub fn new(to: W) -> Self {
         Self { frames: FrameWriter::new(to), bytes: Vec::new(), frame: Vec::new() }
     }
@@ -89,6 +90,7 @@ pub struct MessageReader<R> {
 }
 
 impl<R: Read> MessageReader<R> {
+    /// Returns a reader that holds the bytes of one message.
     pub fn new(from: R) -> Self {
         Self { frames: FrameReader::new(from), bytes: Vec::new() }
     }

@@ -4,7 +4,7 @@
 //!  election.rs   who leads the next generation ◄── claim.rs   objects `cluster/GENERATION` in the store
 //!      │ connect
 //!      ▼
-//!  door.rs       sockets, a thread each ──► handshake.rs ──► hello.rs
+//!  door.rs       sockets, a thread each ──► wire.rs ──► handshake.rs ──► hello.rs
 //!  frames.rs ──► messages.rs    what goes over a socket after its handshake
 //! ```
 //! The election and the handshake are states without I/O and without a clock, so that tests try every order of events.
@@ -20,6 +20,7 @@ mod hello;
 mod messages;
 #[cfg(test)]
 mod model;
+mod wire;
 
 pub use self::door::{CONNECT_FOR, ConnectError, Door, DoorError, Guest, MAX_HANDSHAKES, connect};
 pub use self::election::{
@@ -31,6 +32,7 @@ pub use self::handshake::{
 };
 pub use self::hello::{ClusterFingerprint, ClusterKey, ClusterSizes, Differences, Hello, LinkKind};
 pub use self::messages::{Heard, MAX_MESSAGE_BYTES, MessageError, MessageReader, MessageWriter};
+pub use self::wire::{LinkTls, TlsError, Wire};
 
 /// Returns what identifies this program: its version, and a digest of its file.
 ///

@@ -13,7 +13,9 @@ use std::sync::Arc;
 
 use keytide_dataflow::model::{EventTime, Tick, TickInfo};
 use keytide_dataflow::state::SnapshotRequest;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::ser::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{LaneMemory, LiveError, PartitionMemory};
 use crate::kafka::ErrorClass;
@@ -84,7 +86,7 @@ pub struct LiveStart {
     pub first: Tick,
     pub watermark: EventTime,
     /// The ticks that an earlier life committed and this one makes again.
-    #[serde(with = "records")]
+    #[serde(serialize_with = "write_records", deserialize_with = "read_records")]
     pub replay: Vec<TickRecord>,
     /// The name of the first decoders.
     pub decoders: String,
@@ -104,7 +106,7 @@ pub struct ListedPartition {
 pub struct FollowerAnswer {
     pub cut: u64,
     /// How far the follower's partitions are, by their indices in the job's list.
-    #[serde(with = "progress")]
+    #[serde(serialize_with = "write_progress", deserialize_with = "read_progress")]
     pub reached: Vec<(usize, PartitionProgress)>,
     /// The minutes of event time that have events in the tick.
     pub minutes: Vec<EventTime>,
@@ -156,50 +158,31 @@ impl From<&LiveError> for JobFailure {
     }
 }
 
-/// Records of ticks in the form of the ledger. Their fields that may be left out need a format that names fields.
-mod records {
-    use serde::de::Error as _;
-    use serde::ser::Error as _;
-    use serde::{Deserialize as _, Deserializer, Serializer};
+/// The progress of a partition without the names of its fields, and its index in the job's list.
+type Progress = (usize, Option<u64>, Option<u64>, u64, bool, u64);
 
-    use crate::ledger::TickRecord;
-
-    pub(super) fn serialize<S: Serializer>(records: &[TickRecord], to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_bytes(&serde_json::to_vec(records).map_err(S::Error::custom)?)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<TickRecord>, D::Error> {
-        serde_json::from_slice(&Vec::<u8>::deserialize(from)?).map_err(D::Error::custom)
-    }
+/// Writes records of ticks in the form of the ledger. Their fields that may be left out need a format that names fields.
+fn write_records<S: Serializer>(records: &[TickRecord], to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_bytes(&serde_json::to_vec(records).map_err(S::Error::custom)?)
 }
 
-/// The progress of partitions without the names of fields.
-mod progress {
-    use serde::{Deserialize as _, Deserializer, Serializer};
+fn read_records<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<TickRecord>, D::Error> {
+    serde_json::from_slice(&Vec::<u8>::deserialize(from)?).map_err(D::Error::custom)
+}
 
-    use crate::ledger::PartitionProgress;
+/// Writes how far partitions are without the names of fields, of which some may be left out.
+fn write_progress<S: Serializer>(reached: &[(usize, PartitionProgress)], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(reached.iter().map(|(index, progress)| -> Progress {
+        let PartitionProgress { maximum, settled, next_offset, at_end, events } = *progress;
+        (*index, maximum, settled, next_offset, at_end, events)
+    }))
+}
 
-    type Fields = (usize, Option<u64>, Option<u64>, u64, bool, u64);
-
-    pub(super) fn serialize<S: Serializer>(
-        reached: &[(usize, PartitionProgress)],
-        to: S,
-    ) -> Result<S::Ok, S::Error> {
-        to.collect_seq(reached.iter().map(|(index, progress)| -> Fields {
-            let PartitionProgress { maximum, settled, next_offset, at_end, events } = *progress;
-            (*index, maximum, settled, next_offset, at_end, events)
-        }))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        from: D,
-    ) -> Result<Vec<(usize, PartitionProgress)>, D::Error> {
-        let fields = Vec::<Fields>::deserialize(from)?.into_iter();
-        let read = |(index, maximum, settled, next_offset, at_end, events): Fields| {
-            (index, PartitionProgress { maximum, settled, next_offset, at_end, events })
-        };
-        Ok(fields.map(read).collect())
-    }
+fn read_progress<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<(usize, PartitionProgress)>, D::Error> {
+    let read = |(index, maximum, settled, next_offset, at_end, events): Progress| {
+        (index, PartitionProgress { maximum, settled, next_offset, at_end, events })
+    };
+    Ok(Vec::<Progress>::deserialize(from)?.into_iter().map(read).collect())
 }
 
 #[cfg(test)]

@@ -24,15 +24,13 @@ use keytide_connectors::live::Live;
 use keytide_connectors::sink::FilesMemory;
 use keytide_connectors::sink::encode::time;
 use keytide_connectors::store::{
-    Checkpoint, CheckpointId, CheckpointInfo, CheckpointPart, KEPT, Manifest, Store, StoreError,
+    Checkpoint, CheckpointId, CheckpointInfo, CheckpointPart, KEPT, Manifest, PartInfo, Store, StoreError,
 };
 use keytide_dataflow::model::Tick;
 use keytide_dataflow::state::{STATE_VERSION, Snapshot, TakenSnapshot};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::cluster::results::{FollowerParts, WrittenParts};
 use super::notify::AlertMemory;
-use super::publish::PublishEvent;
 
 /// The parts beside those of the dataflow's states, whose names begin with [`STATE`].
 pub(super) const INPUT: &str = "input";
@@ -69,6 +67,25 @@ pub struct CheckpointStats {
     pub took_ms: AtomicU64,
     /// The longest pause of a worker for it, in ms.
     pub pause_ms: AtomicU64,
+}
+
+/// The parts of a checkpoint that a follower has written, or why it couldn't.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct FollowerParts {
+    pub(super) tick: Tick,
+    /// The number of workers whose states these are.
+    pub(super) workers: usize,
+    /// The longest pause of one of them.
+    pub(super) pause: Duration,
+    pub(super) written: Result<WrittenParts, String>,
+}
+
+/// The parts of a checkpoint by their names.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct WrittenParts {
+    pub(super) parts: BTreeMap<String, PartInfo>,
+    /// Those that are the same as in the checkpoint before.
+    pub(super) unchanged: Vec<String>,
 }
 
 /// A part of a checkpoint from one thread.
@@ -299,13 +316,11 @@ pub(super) struct PartsWriter {
     pub(super) process: usize,
     /// The number of its workers.
     pub(super) workers: usize,
-    /// Gets what is written.
-    pub(super) events: Sender<PublishEvent>,
 }
 
 impl PartsWriter {
-    /// Writes until the workers have ended.
-    pub(super) fn run(self, pieces: &Receiver<Piece>) {
+    /// Writes until the workers have ended. `done` gets what is written.
+    pub(super) fn run(self, pieces: &Receiver<Piece>, done: impl Fn(FollowerParts)) {
         let mut gathering: Option<Gathering> = None;
         for piece in pieces {
             // Workers give up only if the job does.
@@ -325,9 +340,7 @@ impl PartsWriter {
             }
             let written = written.map(|parts| WrittenParts { parts, unchanged });
             let written = written.map_err(|error| error.to_string());
-            let parts = FollowerParts { tick, workers: self.workers, pause: whole.pause, written };
-            // The thread that sends is gone if the generation is lost.
-            let _ = self.events.send(PublishEvent::Parts(parts));
+            done(FollowerParts { tick, workers: self.workers, pause: whole.pause, written });
         }
     }
 }

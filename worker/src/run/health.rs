@@ -14,6 +14,7 @@ use keytide_connectors::live::TICKS_PUBLISHED;
 use keytide_dataflow::model::Tick;
 use serde::Serialize;
 
+use super::cluster::ClusterStatus;
 use super::sample::JobSample;
 
 /// How long a tick may be open before it is stuck, in ms; `STUCK_TICKS` ticks if that is longer.
@@ -45,6 +46,40 @@ pub(super) struct Readiness {
     reasons: Vec<String>,
 }
 
+/// The body of `/status`.
+#[derive(Debug, Serialize)]
+pub(super) struct JobStatus<'a> {
+    #[serde(flatten)]
+    cluster: &'a ClusterStatus,
+    /// True if this process cuts ticks and publishes.
+    leads: bool,
+    /// The last closed tick.
+    tick: Option<String>,
+    /// The last tick that was published.
+    published_tick: Option<String>,
+    /// The event time up to which the job has seen the calls.
+    complete_until: Option<String>,
+    /// Unread records of the partitions that this process knows of.
+    lag_records: u64,
+    /// The tick of the newest checkpoint, which the process that leads knows.
+    checkpoint_tick: Option<String>,
+    ending: bool,
+}
+
+/// Returns what people want to know first of a job.
+pub(super) fn job_status(sample: &JobSample) -> JobStatus<'_> {
+    JobStatus {
+        cluster: &sample.cluster,
+        leads: sample.cluster.process == 0 && sample.cluster.waits_for.is_none(),
+        tick: time(sample.status.closed),
+        published_tick: time(sample.published),
+        complete_until: time(sample.status.watermark),
+        lag_records: sample.lag(),
+        checkpoint_tick: time(sample.checkpoints.tick),
+        ending: sample.is_stopping,
+    }
+}
+
 /// Judges whether a restart of the job would help.
 pub(super) fn health(sample: &JobSample) -> Health {
     let reason = stuck(sample);
@@ -65,7 +100,9 @@ pub(super) fn readiness(sample: &JobSample) -> Readiness {
     if sample.is_stopping {
         reasons.push("the job is ending".to_owned());
     }
-    if !sample.status.tables_read {
+    if let Some(waits_for) = &sample.cluster.waits_for {
+        reasons.push(format!("waits for {waits_for}"));
+    } else if !sample.status.tables_read {
         reasons.push("tables are being read".to_owned());
     }
     if sample.waits_for_id {

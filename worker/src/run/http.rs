@@ -1,9 +1,10 @@
-//! The job's HTTP interface, read-only: `/metrics`, `/healthz`, `/readyz` and `/top.json`.
+//! The job's HTTP interface, read-only: `/metrics`, `/healthz`, `/readyz`, `/status` and `/top.json`.
 //!
 //! | path | answers | token |
 //! |---|---|---|
 //! | `/metrics` | all metrics, as text for Prometheus | yes |
 //! | `/readyz` | 200 or 503, and why, as JSON | yes |
+//! | `/status` | generation, processes, ticks and what is waited for, as JSON | yes |
 //! | `/top.json` | the busiest keys and the newest incidents, as JSON | yes |
 //! | `/healthz` | 200 or 503, and why, as JSON | no: a supervisor needs no secret to see that a process lives |
 //!
@@ -12,7 +13,7 @@
 //!
 //! **Limits.** A connection has one request, GET or HEAD. At most [`READ_BYTES`] of it are read, and never its body. A
 //! head of more than [`HEAD_BYTES`] is refused. A connection ends after [`ServerLimits::lifetime`], whatever its state.
-//! At most [`ServerLimits::connections`] are served at once; further ones wait. Paths are compared with the four above
+//! At most [`ServerLimits::connections`] are served at once; further ones wait. Paths are compared with the five above
 //! and never name a file. No answer and no log contains anything that a client sent.
 
 use std::future::Future;
@@ -39,7 +40,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep};
 
-use super::health::{health, readiness};
+use super::health::{health, job_status, readiness};
 use super::metrics::{self, ExpositionFormat};
 use super::sample::JobSample;
 use super::top::LiveTop;
@@ -52,6 +53,9 @@ const READ_BYTES: usize = 16 << 10;
 
 /// Takes a sample of the job.
 pub type Sampler = Arc<dyn Fn() -> JobSample + Send + Sync>;
+
+/// Returns the busiest keys of the job.
+pub type TopSource = Arc<dyn Fn() -> LiveTop + Send + Sync>;
 
 /// A port that is bound and not served yet.
 #[derive(Debug)]
@@ -99,7 +103,7 @@ impl HttpServer {
     ///
     /// # Errors
     /// If the port can't be served.
-    pub async fn serve(self, sampler: Sampler, top: LiveTop) -> io::Result<()> {
+    pub async fn serve(self, sampler: Sampler, top: TopSource) -> io::Result<()> {
         let Self { listener, token, limits } = self;
         let listener = BoundedListener {
             listener: tokio::net::TcpListener::from_std(listener)?,
@@ -135,15 +139,16 @@ impl Token {
     }
 }
 
-fn router(sampler: Sampler, top: LiveTop, token: Option<Token>) -> Router {
+fn router(sampler: Sampler, top: TopSource, token: Option<Token>) -> Router {
     Router::new()
         .route("/metrics", get(answer_metrics))
         .route("/healthz", get(answer_health))
         .route("/readyz", get(answer_readiness))
+        .route("/status", get(answer_status))
         .with_state(sampler)
-        .route("/top.json", get(move || async move { json(true, &top.page()) }))
+        .route("/top.json", get(move || async move { json(true, &top().page()) }))
         .fallback(|| async {
-            (StatusCode::NOT_FOUND, "there are /metrics, /healthz, /readyz and /top.json\n")
+            (StatusCode::NOT_FOUND, "there are /metrics, /healthz, /readyz, /status and /top.json\n")
         })
         .layer(from_fn_with_state(token, guard))
 }
@@ -192,6 +197,10 @@ async fn answer_health(State(sampler): State<Sampler>) -> Response {
 async fn answer_readiness(State(sampler): State<Sampler>) -> Response {
     let readiness = readiness(&sampler());
     json(readiness.ready, &readiness)
+}
+
+async fn answer_status(State(sampler): State<Sampler>) -> Response {
+    json(true, &job_status(&sampler()))
 }
 
 fn json(is_well: bool, body: &impl Serialize) -> Response {
@@ -306,7 +315,8 @@ mod tests {
         let server = HttpServer { limits, ..server };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let serving = tokio::spawn(server.serve(Arc::new(move || sample.clone()), LiveTop::default()));
+            let serving =
+                tokio::spawn(server.serve(Arc::new(move || sample.clone()), Arc::new(LiveTop::default)));
             tokio::task::spawn_blocking(move || client(address)).await.unwrap();
             serving.abort();
         });

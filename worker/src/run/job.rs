@@ -45,7 +45,7 @@ use timely::worker::Worker;
 
 use super::Clock;
 use super::checkpoint::{CheckpointStats, CheckpointWriter, PartsWriter, Piece, Pieces, Stored};
-use super::cluster::{self, Leader, Membership, Mesh, Role};
+use super::cluster::{self, ClusterView, Leader, Membership, Mesh, Role};
 use super::commit::{Committer, LedgerStats, PublishError};
 use super::notify::Notifier;
 use super::observe::WorkerStats;
@@ -100,6 +100,8 @@ pub struct Handle {
     pub top: Option<LiveTop>,
     /// Look-ups of addresses that hit a damaged record.
     pub unreadable_places: Unreadable,
+    /// The other processes.
+    pub cluster: ClusterView,
     pub(super) clock: Clock,
     /// Why the sinks or the ledger can't go on.
     publish_error: Arc<Mutex<Option<PublishError>>>,
@@ -203,25 +205,36 @@ fn hostname() -> String {
 impl LiveJob {
     /// Starts a job; blocks until its topics are looked up, and with `[cluster]` until enough processes are there.
     /// `subscriber` gets every tick's results, if this process publishes them. `clock` returns the time in milliseconds
-    /// since the epoch.
+    /// since the epoch. `view` shows how far the start is.
     ///
     /// # Errors
     /// If something that the configuration names can't be used.
-    pub fn start(config: &JobConfig, subscriber: Option<Subscriber>, clock: Clock) -> anyhow::Result<Self> {
-        let Some((cluster, state)) = config.cluster.as_ref().zip(config.state.as_ref()) else {
-            return Self::lead(config, subscriber, clock, None);
+    pub fn start(
+        config: &JobConfig,
+        subscriber: Option<Subscriber>,
+        clock: Clock,
+        view: &ClusterView,
+    ) -> anyhow::Result<Self> {
+        let role = match config.cluster.as_ref().zip(config.state.as_ref()) {
+            None => None,
+            Some((cluster, state)) => {
+                Some(cluster::join(config, cluster, state, random_nonce(), (clock, view))?)
+            }
         };
-        match cluster::join(config, cluster, state, random_nonce(), clock)? {
-            Role::Leads(leader) => Self::lead(config, subscriber, clock, Some(leader)),
-            Role::Follows(follower) => Self::follow(config, clock, follower),
-        }
+        let started = match role {
+            None => Self::lead(config, subscriber, (clock, view), None),
+            Some(Role::Leads(leader)) => Self::lead(config, subscriber, (clock, view), Some(leader)),
+            Some(Role::Follows(follower)) => Self::follow(config, (clock, view), follower),
+        };
+        view.runs();
+        started
     }
 
     /// Starts the process that cuts ticks and publishes. It may lead others.
     fn lead(
         config: &JobConfig,
         subscriber: Option<Subscriber>,
-        clock: Clock,
+        (clock, view): (Clock, &ClusterView),
         leader: Option<Leader>,
     ) -> anyhow::Result<Self> {
         let (durable, restored) = match &config.state {
@@ -310,6 +323,7 @@ impl LiveJob {
             limits: config.limits,
             top: config.http.as_ref().map(|_| LiveTop::default()),
             unreadable_places: tables.watched_geo.unreadable().clone(),
+            cluster: view.clone(),
             clock,
             publish_error: Arc::default(),
         };
@@ -391,7 +405,11 @@ impl LiveJob {
     }
 
     /// Starts a process that follows another one.
-    fn follow(config: &JobConfig, clock: Clock, follower: cluster::Follower) -> anyhow::Result<Self> {
+    fn follow(
+        config: &JobConfig,
+        (clock, view): (Clock, &ClusterView),
+        follower: cluster::Follower,
+    ) -> anyhow::Result<Self> {
         let (membership, start) = (Arc::clone(&follower.membership), Arc::clone(&follower.start));
         let Membership { place, store, .. } = &*membership;
         let (place, workers) = (*place, config.job.workers);
@@ -429,6 +447,7 @@ impl LiveJob {
             limits: config.limits,
             top: None,
             unreadable_places,
+            cluster: view.clone(),
             clock,
             publish_error: Arc::default(),
         };
@@ -456,11 +475,13 @@ impl LiveJob {
             nonce: start.nonce,
             process: place.process,
             workers: workers.get(),
-            events: events.clone(),
         };
-        threads.push(spawn("checkpoints".to_owned(), move || writer.run(&pieces))?);
-        threads.push(cluster::results::send(results_link, to_send, Arc::clone(&membership))?);
         let results = Arc::new(Results::new(events));
+        let of_writer = Arc::clone(&results);
+        threads.push(spawn("checkpoints".to_owned(), move || {
+            writer.run(&pieces, |parts| of_writer.parts(parts));
+        })?);
+        threads.push(cluster::results::send(results_link, to_send, Arc::clone(&membership))?);
         let guards = start_workers(&handle, Some(mesh), config, &results, Pieces::new(sender), snapshot)?;
         drop(results);
         let company = Company::Leader(membership, report);

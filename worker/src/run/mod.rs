@@ -22,9 +22,9 @@ mod top;
 mod work;
 
 pub use self::checkpoint::CheckpointStats;
-pub use self::cluster::leave_on_panic;
+pub use self::cluster::{ClusterStatus, ClusterView, leave_on_panic};
 pub use self::commit::LedgerStats;
-pub use self::http::{HttpServer, Sampler};
+pub use self::http::{HttpServer, Sampler, TopSource};
 pub use self::job::{Handle, LiveJob};
 pub use self::observe::WorkerStats;
 pub use self::publish::{ResultCounters, Subscriber, SubscriberEvent};

@@ -20,8 +20,7 @@ use keytide_dataflow::Notice;
 use keytide_dataflow::model::Tick;
 use keytide_dataflow::{Admitted, Counts, Transition};
 
-use super::checkpoint::{Piece, Pieces};
-use super::cluster::results::FollowerParts;
+use super::checkpoint::{FollowerParts, Piece, Pieces};
 use super::commit::{Committer, PublishError, TickBatch};
 use super::first::FirstMinute;
 use super::notify::Notifier;

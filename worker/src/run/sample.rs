@@ -15,6 +15,7 @@ use keytide_connectors::sink::SinkStats;
 use keytide_dataflow::model::Tick;
 use keytide_dataflow::state::{Footprint, StateId};
 
+use super::cluster::{ClusterStatus, ClusterView};
 use super::job::Handle;
 use super::observe::Busy;
 use crate::memory;
@@ -27,6 +28,7 @@ pub struct JobSample {
     /// Width of a tick in ms.
     pub(super) tick_ms: u64,
     pub(super) status: Status,
+    pub(super) cluster: ClusterStatus,
     pub(super) is_stopping: bool,
     pub(super) read: ReadCounts,
     pub(super) results: Results,
@@ -113,6 +115,12 @@ pub(super) struct Results {
 }
 
 impl JobSample {
+    /// Returns what there is to see of a job that starts.
+    #[must_use]
+    pub fn starting(cluster: &ClusterView) -> Self {
+        Self { cluster: cluster.status(), ..Self::default() }
+    }
+
     /// Reads all counters of a job.
     pub fn take(job: &Handle, tick_ms: u64) -> Self {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -172,6 +180,7 @@ impl JobSample {
                 to_replay: load(&job.ledger.to_replay),
             },
             status: job.live.status(),
+            cluster: job.cluster.status(),
             is_stopping: job.live.is_stopping(),
             read,
             results,

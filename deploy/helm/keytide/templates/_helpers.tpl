@@ -46,6 +46,18 @@ env:
     value: "0.0.0.0:{{ .Values.http.port }}"
   - name: KEYTIDE_HTTP__TOKEN
     value: file:/etc/keytide/secrets/http-token
+  {{- if .Values.cluster.enabled }}
+  - name: POD_IP
+    valueFrom:
+      fieldRef:
+        fieldPath: status.podIP
+  - name: KEYTIDE_CLUSTER__LISTEN
+    value: "0.0.0.0:{{ .Values.cluster.port }}"
+  - name: KEYTIDE_CLUSTER__ADVERTISE
+    value: "$(POD_IP):{{ .Values.cluster.port }}"
+  - name: KEYTIDE_CLUSTER__PROCESSES
+    value: {{ .Values.cluster.processes | quote }}
+  {{- end }}
   {{- with .Values.env }}
   {{- toYaml . | nindent 2 }}
   {{- end }}

@@ -2,31 +2,75 @@
 //!
 //! All threads, memory and sockets are gone then, so nothing of the old generation can act any more. The process keeps
 //! its number, its arguments and its environment.
+//!
+//! **Back-off.** A generation that is lost before it published a tick may be lost for the same reason again. From the third
+//! one in a row on, a process waits before it looks for the others: 1 s, 2 s, 4 s, and so on up to 30 s.
 
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use keytide_connectors::live::Live;
 
 use crate::exit::Exit;
 
 /// Names the newest generation that this process lost.
 const LOST: &str = "KEYTIDE_LOST_GENERATION";
+/// Says how many generations in a row were lost before they published a tick.
+const VAIN: &str = "KEYTIDE_VAIN_GENERATIONS";
+/// So many of them cost no wait.
+const QUICK: u32 = 2;
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
+/// The generation that runs in this process.
+struct Running {
+    generation: u64,
+    /// The job's input, once there is one.
+    live: Option<Arc<Live>>,
+}
+
+/// The generation that runs in this process, which timely's threads of links end with.
+static RUNNING: Mutex<Option<Running>> = Mutex::new(None);
 /// True once this process was told to end.
 static TOLD_TO_END: AtomicBool = AtomicBool::new(false);
 
-/// The generation that runs in this process, which timely's threads of links end with.
-static RUNNING: Mutex<Option<u64>> = Mutex::new(None);
-
 /// Returns the newest generation that an earlier run of this process lost; 0 if there is none.
 pub(super) fn lost() -> u64 {
-    std::env::var(LOST).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
+    number(LOST)
+}
+
+fn number<T: std::str::FromStr + Default>(name: &str) -> T {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or_default()
+}
+
+/// Returns how long to wait before this process looks for the others.
+pub(super) fn wait() -> Duration {
+    wait_after(number(VAIN))
+}
+
+fn wait_after(vain: u32) -> Duration {
+    match vain.checked_sub(QUICK) {
+        None | Some(0) => Duration::ZERO,
+        Some(more) => Duration::from_secs(1 << (more - 1).min(5)).min(LONGEST_WAIT),
+    }
 }
 
 /// Notes the generation that runs from now on, or that none does.
 pub(super) fn runs(generation: Option<u64>) {
-    *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) = generation;
+    *running() = generation.map(|generation| Running { generation, live: None });
+}
+
+/// Notes the job's input, which says whether ticks are published.
+pub(super) fn reads(live: &Arc<Live>) {
+    if let Some(running) = running().as_mut() {
+        running.live = Some(Arc::clone(live));
+    }
+}
+
+fn running() -> std::sync::MutexGuard<'static, Option<Running>> {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Notes that this process was told to end. Then it doesn't begin anew.
@@ -47,6 +91,9 @@ pub(super) fn begin_anew(lost: u64, reason: &str) -> ! {
         );
         std::process::exit(Exit::Done as i32);
     }
+    let live = running().as_ref().and_then(|running| running.live.clone());
+    let has_published = live.is_some_and(|live| live.status().published > 0);
+    let vain = if has_published { 0 } else { number::<u32>(VAIN).saturating_add(1) };
     tracing::warn!(generation = lost, "begins anew: {reason}");
     let mut arguments = std::env::args_os();
     // The program that runs, even if another one has its name by now.
@@ -54,7 +101,7 @@ pub(super) fn begin_anew(lost: u64, reason: &str) -> ! {
     if let Some(name) = arguments.next() {
         command.arg0(name);
     }
-    let error = command.args(arguments).env(LOST, lost.to_string()).exec();
+    let error = command.args(arguments).env(LOST, lost.to_string()).env(VAIN, vain.to_string()).exec();
     tracing::error!("the process can't begin anew: {error}");
     std::process::exit(Exit::Transient as i32)
 }
@@ -63,8 +110,20 @@ pub(super) fn begin_anew(lost: u64, reason: &str) -> ! {
 /// panics calls it first.
 pub fn leave_on_panic() {
     let is_link = std::thread::current().name().is_some_and(|name| name.starts_with("timely:"));
-    let running = *RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(generation) = running.filter(|_| is_link) {
+    let generation = running().as_ref().map(|running| running.generation);
+    if let Some(generation) = generation.filter(|_| is_link) {
         begin_anew(generation, "a process of this generation is gone: its link for data is closed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_without_a_tick_cost_a_wait_from_the_third_on() {
+        let waits: Vec<u64> = (0..10).map(|vain| wait_after(vain).as_secs()).collect();
+        assert_eq!(waits, [0, 0, 0, 1, 2, 4, 8, 16, 30, 30]);
+        assert_eq!(wait_after(u32::MAX), LONGEST_WAIT);
     }
 }

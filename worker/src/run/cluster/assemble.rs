@@ -1,6 +1,5 @@
 //! Finds the other processes of the job and takes part in the next generation: it does what an [`Election`] says.
 
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
@@ -9,8 +8,9 @@ use std::time::{Duration, Instant};
 use keytide_config::{Delivery, JobConfig};
 use keytide_connectors::cluster::claim::{self, ClaimError, ClusterClaim};
 use keytide_connectors::cluster::{
-    ClusterFingerprint, ClusterKey, ClusterSizes, ConnectError, Door, Election, ElectionEvent, ElectionStep,
-    ElectionTerms, Hello, HostTerms, LinkKind, MessageReader, NewestTick, connect,
+    AskAnswer, ClusterFingerprint, ClusterKey, ClusterSizes, ConnectError, Door, Election, ElectionEvent,
+    ElectionStep, ElectionTerms, HandshakeError, Hello, HostTerms, LinkKind, LinkTls, MessageReader,
+    NewestTick, Wire, connect,
 };
 use keytide_connectors::ledger;
 use keytide_connectors::live::{FollowMessage, LeadMessage, LiveStart};
@@ -18,6 +18,8 @@ use keytide_connectors::store::Store;
 use keytide_dataflow::model::Tick;
 
 use super::hub::{Candidate, Hub, halves, heard, send};
+use super::mesh::Caller;
+use super::status::ClusterView;
 use crate::exit::{Exit, failure};
 
 /// How long the newest tick of the ledger is asked for.
@@ -26,9 +28,10 @@ const READ_TICK_FOR: Duration = Duration::from_secs(3);
 /// A process that looks for the others, or has found them.
 pub(super) struct Assembly {
     pub(super) hub: Arc<Hub>,
-    pub(super) key: ClusterKey,
+    key: ClusterKey,
+    tls: Option<LinkTls>,
     /// This process's hello. Its kind, number and generation are those of each link.
-    pub(super) hello: Hello,
+    hello: Hello,
     pub(super) door: Door,
     pub(super) store: Arc<Store>,
     pub(super) nonce: u64,
@@ -48,7 +51,7 @@ pub(super) struct Assembly {
 
 /// A link to the leader.
 pub(super) struct LeaderLink {
-    pub(super) reader: MessageReader<TcpStream>,
+    pub(super) reader: MessageReader<Wire>,
     pub(super) messages: Sender<FollowMessage>,
 }
 
@@ -86,14 +89,17 @@ impl Assembly {
             settle: Duration::from_millis(cluster.settle_ms),
             dead_after,
         };
-        let (door, guests) =
-            Door::open(cluster.listen, key.clone()).map_err(|error| failure(Exit::Usage, error))?;
+        let tls = cluster.tls.as_ref().map(LinkTls::load).transpose();
+        let tls = tls.map_err(|error| failure(Exit::Usage, error))?;
+        let opened = Door::open(cluster.listen, key.clone(), tls.clone());
+        let (door, guests) = opened.map_err(|error| failure(Exit::Usage, error))?;
         let hub = Hub::new(dead_after);
         let of_thread = Arc::clone(&hub);
         thread::Builder::new().name("guests".to_owned()).spawn(move || of_thread.receive(&guests))?;
         Ok(Self {
             hub,
             key,
+            tls,
             hello,
             door,
             store,
@@ -111,9 +117,10 @@ impl Assembly {
         })
     }
 
-    /// Returns the hello of this process for the generation that starts.
-    pub(super) fn hello_of(&self, generation: u64, process: usize) -> Hello {
-        Hello { generation, index: u16::try_from(process).ok(), ..self.hello }
+    /// Returns what this process needs to open links of the generation that starts.
+    pub(super) fn caller(&self, generation: u64, process: usize) -> Caller<'_> {
+        let hello = Hello { generation, index: u16::try_from(process).ok(), ..self.hello };
+        Caller { key: &self.key, tls: self.tls.as_ref(), hello }
     }
 
     /// Takes links for results and data of a generation, in which this process has a number.
@@ -133,7 +140,7 @@ impl Assembly {
     ///
     /// # Errors
     /// If this process can't work together with the others, or another version wrote the newest claim.
-    pub(super) fn assemble(&mut self, config: &JobConfig) -> anyhow::Result<Part> {
+    pub(super) fn assemble(&mut self, config: &JobConfig, view: &ClusterView) -> anyhow::Result<Part> {
         let mut link: Option<LeaderLink> = None;
         let mut refusal: Option<ConnectError> = None;
         let mut shown = None;
@@ -155,7 +162,11 @@ impl Assembly {
                     let answer = match asked {
                         Ok(found) => {
                             link = Some(found);
-                            keytide_connectors::cluster::AskAnswer::Accepted
+                            AskAnswer::Accepted
+                        }
+                        Err(error @ ConnectError::Handshake { error: HandshakeError::Tls { .. }, .. }) => {
+                            self.warn(format!("{error}; it is tried again"));
+                            claim::answer(&error)
                         }
                         Err(error) => {
                             tracing::debug!("{error}");
@@ -166,7 +177,10 @@ impl Assembly {
                     };
                     ElectionEvent::Asked(answer)
                 }
-                ElectionStep::ReadTick => ElectionEvent::Tick(self.newest_tick(config)),
+                ElectionStep::ReadTick => {
+                    view.waits_for("the process of the newest claim, which doesn't answer".to_owned());
+                    ElectionEvent::Tick(self.newest_tick(config))
+                }
                 ElectionStep::Rest { until } => {
                     self.hub.wait(until.saturating_sub(self.begun.elapsed()));
                     continue;
@@ -176,6 +190,7 @@ impl Assembly {
                     if shown != Some((generation, here)) {
                         shown = Some((generation, here));
                         let all = self.sizes.processes;
+                        view.waits_for(format!("other processes: {here} of {all} are here"));
                         tracing::info!(
                             generation,
                             "leads the next generation: {here} of {all} processes are here"
@@ -196,6 +211,7 @@ impl Assembly {
                 ElectionStep::Follow { generation } => {
                     if shown != Some((generation, 0)) {
                         shown = Some((generation, 0));
+                        view.waits_for(format!("the process that leads generation {generation}"));
                         tracing::info!(
                             generation,
                             "follows the leader of the next generation, and waits for its start"
@@ -279,9 +295,9 @@ impl Assembly {
     /// Opens a control link to the leader of a generation.
     fn ask(&self, generation: u64, address: &str) -> Result<LeaderLink, ConnectError> {
         let hello = Hello { kind: LinkKind::Control, index: None, generation, ..self.hello };
-        let (stream, _) = connect(address, &self.key, hello, None)?;
+        let (wire, _) = connect(address, (&self.key, self.tls.as_ref()), hello, None)?;
         let failed = |source| ConnectError::NoAnswer { address: address.to_owned(), source };
-        let (read, write) = halves(&stream, self.dead_after).map_err(failed)?;
+        let (read, write) = halves(&wire, self.dead_after).map_err(failed)?;
         let (messages, to_send) = channel();
         let _ = messages.send(FollowMessage::Address(self.address.clone()));
         let thread = thread::Builder::new().name("link-out".to_owned()).spawn(move || {

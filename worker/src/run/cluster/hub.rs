@@ -8,13 +8,13 @@
 //! second. If its process is a member of the generation that runs, the generation is lost. Else there is one spare less.
 
 use std::io;
-use std::net::TcpStream;
+use std::net::Shutdown;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use keytide_connectors::cluster::{Guest, Heard, LinkKind, MessageReader, MessageWriter};
+use keytide_connectors::cluster::{Guest, Heard, LinkKind, MessageError, MessageReader, MessageWriter, Wire};
 use keytide_connectors::live::{FollowMessage, LeadMessage, Live};
 use serde::Serialize;
 
@@ -92,7 +92,7 @@ impl Hub {
     /// Starts the threads of a control link.
     fn take_control(self: &Arc<Self>, guest: &Guest) -> io::Result<()> {
         let (messages, to_send) = channel();
-        let (read, write) = halves(&guest.stream, self.dead_after)?;
+        let (read, write) = halves(&guest.wire, self.dead_after)?;
         let writer = thread::Builder::new().name("link-out".to_owned()).spawn(move || {
             // A link that fails is found by the thread that reads it.
             let _ = send(write, &to_send, LeadMessage::Beat);
@@ -112,7 +112,7 @@ impl Hub {
     }
 
     /// Takes the messages of a link, and returns why it ended.
-    fn hear(&self, id: u64, from: &mut MessageReader<TcpStream>) -> String {
+    fn hear(&self, id: u64, from: &mut MessageReader<Wire>) -> String {
         loop {
             let message = match heard(from) {
                 Ok(message) => message,
@@ -235,20 +235,20 @@ impl Hub {
         generation: u64,
         processes: std::ops::Range<usize>,
         most: Duration,
-    ) -> Result<Vec<TcpStream>, String> {
+    ) -> Result<Vec<Wire>, String> {
         let until = Instant::now() + most;
-        let mut found: Vec<Option<TcpStream>> = processes.clone().map(|_| None).collect();
+        let mut found: Vec<Option<Wire>> = processes.clone().map(|_| None).collect();
         let mut state = self.state();
         loop {
             let came = match kind {
                 LinkKind::Results => &mut state.results,
                 LinkKind::Data | LinkKind::Control => &mut state.data,
             };
-            for Guest { stream, hello, .. } in came.drain(..) {
+            for Guest { wire, hello, .. } in came.drain(..) {
                 let index = hello.index.map(usize::from).filter(|index| processes.contains(index));
                 // A process that tried again has a newer one. Those of other generations are closed by this.
                 if let Some(index) = index.filter(|_| hello.generation == generation) {
-                    found[index - processes.start] = Some(stream);
+                    found[index - processes.start] = Some(wire);
                 }
             }
             let Some(missing) = found.iter().position(Option::is_none) else {
@@ -268,17 +268,13 @@ impl Hub {
 }
 
 /// Returns two handles of a link with time limits: of silence, and for writes that nobody takes.
-pub(super) fn halves(stream: &TcpStream, dead_after: Duration) -> io::Result<(TcpStream, TcpStream)> {
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(dead_after))?;
-    stream.set_write_timeout(Some(dead_after))?;
-    Ok((stream.try_clone()?, stream.try_clone()?))
+pub(super) fn halves(wire: &Wire, dead_after: Duration) -> io::Result<(Wire, Wire)> {
+    wire.set_timeouts(Some(dead_after))?;
+    Ok((wire.try_clone()?, wire.try_clone()?))
 }
 
 /// Returns the next message of a link, or why there is none.
-pub(super) fn heard<T: serde::de::DeserializeOwned>(
-    from: &mut MessageReader<TcpStream>,
-) -> Result<T, String> {
+pub(super) fn heard<T: serde::de::DeserializeOwned>(from: &mut MessageReader<Wire>) -> Result<T, String> {
     match from.read() {
         Ok(Heard::Message(message)) => Ok(message),
         Ok(Heard::Silence) => Err("nothing came over it for cluster.dead_after".to_owned()),
@@ -291,13 +287,9 @@ pub(super) fn heard<T: serde::de::DeserializeOwned>(
 ///
 /// # Errors
 /// If the link fails.
-pub(super) fn send<T: Serialize>(
-    stream: TcpStream,
-    messages: &Receiver<T>,
-    beat: T,
-) -> Result<(), keytide_connectors::cluster::MessageError> {
-    let closing = stream.try_clone();
-    let mut writer = MessageWriter::new(stream);
+pub(super) fn send<T: Serialize>(wire: Wire, messages: &Receiver<T>, beat: T) -> Result<(), MessageError> {
+    let closing = wire.try_clone();
+    let mut writer = MessageWriter::new(wire);
     let result = loop {
         let sent = match messages.recv_timeout(BEAT) {
             Ok(message) => writer.write(&message),
@@ -308,8 +300,8 @@ pub(super) fn send<T: Serialize>(
             break sent;
         }
     };
-    if let Ok(stream) = closing {
-        let _ = stream.shutdown(std::net::Shutdown::Write);
+    if let Ok(wire) = closing {
+        let _ = wire.shutdown(Shutdown::Write);
     }
     result
 }

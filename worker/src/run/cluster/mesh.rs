@@ -1,11 +1,14 @@
 //! The links for data between all processes of a generation, over which timely's workers exchange.
 
-use std::net::TcpStream;
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use keytide_connectors::cluster::{ClusterKey, ConnectError, HandshakeError, Hello, LinkKind, connect};
+use keytide_connectors::cluster::{
+    ClusterKey, ConnectError, HandshakeError, Hello, LinkKind, LinkTls, Wire, connect,
+};
 use keytide_connectors::live::ProcessPlace;
 use socket2::{SockRef, TcpKeepalive};
 use timely::WorkerConfig;
@@ -22,7 +25,49 @@ const AGAIN: Duration = Duration::from_millis(50);
 /// The links for data of one process: one for each other process, in their order, and none for itself.
 pub(in crate::run) struct Mesh {
     place: ProcessPlace,
-    sockets: Vec<Option<TcpStream>>,
+    wires: Vec<Option<DataWire>>,
+}
+
+/// A link for data, as timely uses it.
+struct DataWire(Wire);
+
+impl timely::communication::allocator::zero_copy::stream::Stream for DataWire {
+    fn try_clone(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Self)
+    }
+
+    fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        self.0.socket().set_nonblocking(nonblocking)
+    }
+
+    fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.0.shutdown(how)
+    }
+}
+
+impl Read for DataWire {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.0.read(into)
+    }
+}
+
+impl Write for DataWire {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// What a process needs to open a link of its generation.
+#[derive(Clone, Copy)]
+pub(super) struct Caller<'a> {
+    pub(super) key: &'a ClusterKey,
+    pub(super) tls: Option<&'a LinkTls>,
+    /// Its hello, whose kind is replaced by the link's.
+    pub(super) hello: Hello,
 }
 
 impl Mesh {
@@ -32,25 +77,26 @@ impl Mesh {
     /// With what is missing.
     pub(super) fn connect(
         hub: &Hub,
-        (key, hello): (&ClusterKey, Hello),
+        caller: Caller<'_>,
         place: ProcessPlace,
         addresses: &[String],
         most: Duration,
     ) -> Result<Self, String> {
         let until = Instant::now() + most;
-        let mut sockets: Vec<Option<TcpStream>> = Vec::new();
+        let mut wires: Vec<Option<DataWire>> = Vec::new();
         for (process, address) in addresses.iter().enumerate().take(place.process) {
-            sockets.push(Some(reach(address, (key, hello), LinkKind::Data, process, until)?));
+            wires.push(Some(DataWire(reach(address, caller, LinkKind::Data, process, until)?)));
         }
-        sockets.push(None);
+        wires.push(None);
         let later = place.process + 1..place.processes.get();
         let left = until.saturating_duration_since(Instant::now());
-        let accepted = hub.links(LinkKind::Data, hello.generation, later, left)?;
-        sockets.extend(accepted.into_iter().map(Some));
-        for socket in sockets.iter().flatten() {
-            limit(socket, most).map_err(|error| format!("a link for data can't be set up: {error}"))?;
+        let accepted = hub.links(LinkKind::Data, caller.hello.generation, later, left)?;
+        wires.extend(accepted.into_iter().map(|wire| Some(DataWire(wire))));
+        for wire in wires.iter().flatten() {
+            limit(wire.0.socket(), most)
+                .map_err(|error| format!("a link for data can't be set up: {error}"))?;
         }
-        Ok(Self { place, sockets })
+        Ok(Self { place, wires })
     }
 
     /// Starts the workers of this process.
@@ -62,7 +108,7 @@ impl Mesh {
         let hooks = timely::communication::Hooks::default();
         let typed = ProcessBuilder::new_typed_vector(workers, hooks.refill.clone(), None);
         let (builders, guard) =
-            initialize_networking_from_sockets(typed, self.sockets, self.place.process, workers, hooks)
+            initialize_networking_from_sockets(typed, self.wires, self.place.process, workers, hooks)
                 .context("starting the links of workers failed")?;
         let builders = builders.into_iter().map(AllocatorBuilder::Tcp).collect();
         timely::execute::execute_from(builders, Box::new(guard), WorkerConfig::default(), work)
@@ -78,15 +124,15 @@ impl Mesh {
 /// With the reason of the last attempt.
 pub(super) fn reach(
     address: &str,
-    (key, hello): (&ClusterKey, Hello),
+    Caller { key, tls, hello }: Caller<'_>,
     kind: LinkKind,
     process: usize,
     until: Instant,
-) -> Result<TcpStream, String> {
+) -> Result<Wire, String> {
     let hello = Hello { kind, ..hello };
     loop {
-        match connect(address, key, hello, u16::try_from(process).ok()) {
-            Ok((stream, _)) => return Ok(stream),
+        match connect(address, (key, tls), hello, u16::try_from(process).ok()) {
+            Ok((wire, _)) => return Ok(wire),
             Err(error) => {
                 let may_come = matches!(
                     &error,
@@ -110,8 +156,7 @@ pub(super) fn reach(
 }
 
 /// Lets the system end a link whose other side is gone without a word.
-fn limit(socket: &TcpStream, after: Duration) -> std::io::Result<()> {
-    socket.set_nodelay(true)?;
+fn limit(socket: &std::net::TcpStream, after: Duration) -> io::Result<()> {
     let socket = SockRef::from(socket);
     let every = (after / 4).max(Duration::from_secs(1));
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(every).with_interval(every).with_retries(3))?;

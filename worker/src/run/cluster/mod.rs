@@ -6,6 +6,7 @@
 //! mesh.rs       the links over which workers exchange
 //! results.rs    the workers' results on their way to the one publisher
 //! again.rs      leaves a generation that was lost
+//! status.rs     what people see of all that
 //! ```
 //! **Shared fate**: a generation goes on while all of its processes do. When one is lost, the others begin anew, find
 //! each other, and go on from the last checkpoint.
@@ -15,8 +16,8 @@ mod assemble;
 mod hub;
 mod mesh;
 pub(super) mod results;
+mod status;
 
-use std::net::TcpStream;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
@@ -25,7 +26,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use keytide_config::{Cluster, JobConfig, State};
-use keytide_connectors::cluster::{LinkKind, MessageReader};
+use keytide_connectors::cluster::{LinkKind, MessageReader, Wire};
 use keytide_connectors::live::{
     FollowMessage, JobEnd, JobFailure, LeadMessage, Live, LiveStart, NamedDecoders, ProcessPlace,
 };
@@ -36,6 +37,7 @@ pub(super) use self::again::tell_to_end;
 use self::assemble::{Assembly, Part};
 use self::hub::{Candidate, Hub, heard};
 pub(super) use self::mesh::Mesh;
+pub use self::status::{ClusterStatus, ClusterView};
 use super::{Clock, restore};
 
 /// The part of this process in a generation.
@@ -69,7 +71,7 @@ pub(super) struct Follower {
     pub(super) membership: Arc<Membership>,
     pub(super) start: Arc<LiveStart>,
     pub(super) messages: Sender<FollowMessage>,
-    reader: MessageReader<TcpStream>,
+    reader: MessageReader<Wire>,
 }
 
 /// Waits until a generation starts with this process.
@@ -81,14 +83,24 @@ pub(super) fn join(
     cluster: &Cluster,
     state: &State,
     nonce: u64,
-    clock: Clock,
+    (clock, view): (Clock, &ClusterView),
 ) -> anyhow::Result<Role> {
+    view.waits_for("the state: it is opened".to_owned());
     let store = restore::open(state)?;
-    let lost = again::lost();
+    let (lost, wait) = (again::lost(), again::wait());
+    if !wait.is_zero() {
+        view.waits_for(format!("{} s, since generations were lost before they published", wait.as_secs()));
+        tracing::info!(
+            s = wait.as_secs(),
+            "waits before it looks for the others, as the last generations failed"
+        );
+        thread::park_timeout(wait);
+    }
     let mut assembly = Assembly::open(config, cluster, Arc::clone(&store), nonce, lost, clock)?;
     let (hub, dead_after) = (Arc::clone(&assembly.hub), assembly.dead_after);
-    let part = assembly.assemble(config)?;
-    let membership = |generation, place: ProcessPlace, addresses, mut assembly: Assembly| {
+    let part = assembly.assemble(config, view)?;
+    let membership = |generation, place: ProcessPlace, addresses: Vec<String>, mut assembly: Assembly| {
+        view.starts(generation, place.process, addresses.clone());
         assembly.runs(generation, place.process, place.processes.get());
         again::runs(Some(generation));
         Arc::new(Membership {
@@ -142,9 +154,8 @@ impl Membership {
     pub(super) fn mesh(&self) -> Mesh {
         let assembly = self.assembly.lock().unwrap_or_else(PoisonError::into_inner);
         let found = assembly.as_ref().map(|assembly| {
-            let hello = assembly.hello_of(self.generation, self.place.process);
-            let most = self.dead_after;
-            Mesh::connect(&self.hub, (&assembly.key, hello), self.place, &self.addresses, most)
+            let caller = assembly.caller(self.generation, self.place.process);
+            Mesh::connect(&self.hub, caller, self.place, &self.addresses, self.dead_after)
         });
         match found {
             Some(Ok(mesh)) => mesh,
@@ -154,14 +165,14 @@ impl Membership {
     }
 
     /// Opens the link for results to the leader.
-    pub(super) fn results_to_leader(&self) -> TcpStream {
+    pub(super) fn results_to_leader(&self) -> Wire {
         let assembly = self.assembly.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(assembly) = assembly.as_ref() else {
             unreachable!("links are opened before the generation is watched")
         };
-        let hello = assembly.hello_of(self.generation, self.place.process);
+        let caller = assembly.caller(self.generation, self.place.process);
         let until = Instant::now() + self.dead_after;
-        let found = mesh::reach(&self.addresses[0], (&assembly.key, hello), LinkKind::Results, 0, until);
+        let found = mesh::reach(&self.addresses[0], caller, LinkKind::Results, 0, until);
         found.unwrap_or_else(|reason| self.leave(&reason))
     }
 
@@ -169,6 +180,7 @@ impl Membership {
     pub(super) fn watch(self: &Arc<Self>, live: &Arc<Live>) -> std::io::Result<()> {
         let assembly = self.assembly.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(assembly) = assembly else { return Ok(()) };
+        again::reads(live);
         let (this, live) = (Arc::clone(self), Arc::clone(live));
         let members = self.place.processes.get();
         let end = move || {
@@ -186,18 +198,19 @@ impl Membership {
 impl Leader {
     /// Tells the followers with what they start, and makes them followers of `live`. `start` is that of all of them.
     pub(super) fn announce(&self, live: &Arc<Live>, start: &LiveStart) {
+        // Before they hear of it, so that nothing they say is lost.
+        live.lead(self.members.iter().map(|member| member.messages.clone()).collect());
+        self.membership.hub.start(&self.members, live);
         let addresses = &self.membership.addresses;
         for (process, member) in (1..).zip(&self.members) {
             let start =
                 LiveStart { process, addresses: addresses.clone(), nonce: self.nonce, ..start.clone() };
             let _ = member.messages.send(LeadMessage::Start(Arc::new(start)));
         }
-        live.lead(self.members.iter().map(|member| member.messages.clone()).collect());
-        self.membership.hub.start(&self.members, live);
     }
 
     /// Waits for the links for results of all followers.
-    pub(super) fn results(&self) -> Vec<TcpStream> {
+    pub(super) fn results(&self) -> Vec<Wire> {
         let Membership { hub, place, generation, dead_after, .. } = &*self.membership;
         let found = hub.links(LinkKind::Results, *generation, 1..place.processes.get(), *dead_after);
         found.unwrap_or_else(|reason| self.membership.leave(&reason))

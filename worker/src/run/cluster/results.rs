@@ -2,21 +2,17 @@
 //!
 //! They have a link of their own, so that a large tick delays no beat.
 
-use std::collections::BTreeMap;
 use std::io;
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
-use keytide_connectors::cluster::{Heard, MessageReader, MessageWriter};
+use keytide_connectors::cluster::{Heard, MessageReader, MessageWriter, Wire};
 use keytide_connectors::sink::TickOutput;
-use keytide_connectors::store::PartInfo;
-use keytide_dataflow::model::Tick;
 use serde::{Deserialize, Serialize};
 
 use super::Membership;
+use crate::run::checkpoint::FollowerParts;
 use crate::run::publish::{PublishEvent, Results};
 
 /// A message of a follower's workers.
@@ -28,31 +24,12 @@ enum ResultMessage {
     End,
 }
 
-/// The parts of a checkpoint that a follower has written, or why it couldn't.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(in crate::run) struct FollowerParts {
-    pub(in crate::run) tick: Tick,
-    /// The number of workers whose states these are.
-    pub(in crate::run) workers: usize,
-    /// The longest pause of one of them.
-    pub(in crate::run) pause: Duration,
-    pub(in crate::run) written: Result<WrittenParts, String>,
-}
-
-/// The parts of a checkpoint by their names.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(in crate::run) struct WrittenParts {
-    pub(in crate::run) parts: BTreeMap<String, PartInfo>,
-    /// Those that are the same as in the checkpoint before.
-    pub(in crate::run) unchanged: Vec<String>,
-}
-
 /// Starts the thread that sends results to the leader until the job is over.
 ///
 /// # Errors
 /// If the system gives no thread.
 pub(in crate::run) fn send(
-    link: TcpStream,
+    link: Wire,
     events: Receiver<PublishEvent>,
     membership: Arc<Membership>,
 ) -> io::Result<JoinHandle<()>> {
@@ -80,7 +57,7 @@ pub(in crate::run) fn send(
 /// # Errors
 /// If the system gives no thread.
 pub(in crate::run) fn receive(
-    links: Vec<TcpStream>,
+    links: Vec<Wire>,
     results: &Arc<Results>,
     membership: &Arc<Membership>,
 ) -> io::Result<()> {

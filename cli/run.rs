@@ -72,12 +72,12 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let end = runtime.block_on(async {
         let job = Arc::<OnceLock<Handle>>::default();
         if let Some(server) = server {
-            serve(server, (Arc::clone(&job), view), tick_ms)?;
+            serve(server, (Arc::clone(&job), view.clone()), tick_ms)?;
         }
         let runs = |handle: &Handle| {
             let _ = job.set(handle.clone());
         };
-        until_the_end(signals, start, end, runs).await
+        until_the_end(signals, start, end, &view, runs).await
     })?;
     if end == RunEnd::BeforeStart {
         tracing::info!("told to end before the job ran: nothing was read");
@@ -141,26 +141,39 @@ enum RunEnd {
 /// Waits for the job's end.
 ///
 /// 1. Waits for the job's start, and gives its handle to `runs`.
-/// 2. Stops the job at the first signal.
+/// 2. Stops the job at the first signal. One that comes before the start ends the process, unless it is a member of a
+///    cluster that starts.
 /// 3. Gives it up at the second signal, or after [`END_PATIENCE`].
 async fn until_the_end(
     mut signals: Signals,
-    start: oneshot::Receiver<Handle>,
+    mut start: oneshot::Receiver<Handle>,
     mut end: oneshot::Receiver<()>,
+    view: &ClusterView,
     runs: impl FnOnce(&Handle),
 ) -> anyhow::Result<RunEnd> {
-    let handle = tokio::select! {
-        handle = start => match handle {
-            Ok(handle) => handle,
-            // The start failed; its thread knows why.
-            Err(_) => return Ok(RunEnd::OfTheJob),
-        },
-        () = signals.next() => return Ok(RunEnd::BeforeStart),
+    let mut is_told = false;
+    let handle = loop {
+        tokio::select! {
+            handle = &mut start => match handle {
+                Ok(handle) => break handle,
+                // The start failed; its thread knows why.
+                Err(_) => return Ok(RunEnd::OfTheJob),
+            },
+            () = signals.next() => {
+                if is_told || !view.tell_member_to_end() {
+                    return Ok(RunEnd::BeforeStart);
+                }
+                is_told = true;
+                tracing::info!("told to end while the job starts: all processes end once it runs");
+            }
+        }
     };
     runs(&handle);
-    tokio::select! {
-        _ = &mut end => return Ok(RunEnd::OfTheJob),
-        () = signals.next() => {}
+    if !is_told {
+        tokio::select! {
+            _ = &mut end => return Ok(RunEnd::OfTheJob),
+            () = signals.next() => {}
+        }
     }
     tracing::info!(
         "told to end: finishing the tick; another signal ends at once, from a second after this one"
@@ -171,6 +184,7 @@ async fn until_the_end(
         () = signals.next() => "by a second signal",
         () = tokio::time::sleep(END_PATIENCE) => "because the sinks didn't take the last ticks in time",
     };
-    handle.sinks.stop();
-    Err(failure(Exit::Transient, anyhow::anyhow!("ended {why}: what isn't acknowledged is lost to this run")))
+    let reason = format!("ended {why}: what isn't acknowledged is lost to this run");
+    handle.give_up(&reason);
+    Err(failure(Exit::Transient, anyhow::anyhow!(reason)))
 }

@@ -69,6 +69,16 @@ impl From<ErrorClass> for Exit {
     }
 }
 
+impl From<Exit> for ErrorClass {
+    fn from(exit: Exit) -> Self {
+        match exit {
+            Exit::Usage => Self::Definite,
+            Exit::Transient => Self::Transient,
+            Exit::Done | Exit::Fatal | Exit::Internal => Self::Fatal,
+        }
+    }
+}
+
 /// Gives an error of the brokers the exit code of its class.
 pub fn kafka_failure(error: KafkaError) -> anyhow::Error {
     failure(error.class().into(), error)

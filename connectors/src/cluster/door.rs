@@ -382,7 +382,11 @@ pub fn connect(
 /// Shakes hands for TLS, in the time that the handshake has.
 fn encrypt(wire: &mut Wire, handshake: &Handshake, clock: Instant) -> Result<(), HandshakeError> {
     let until = Instant::now() + handshake.left(clock.elapsed());
-    wire.shake_hands(until).map_err(|error| refusal(&error))
+    wire.shake_hands(until).map_err(|error| match refusal(&error) {
+        // A host that makes room for others can't say so before TLS stands. So this is no proof that it is gone.
+        HandshakeError::Closed => HandshakeError::Busy,
+        refusal => refusal,
+    })
 }
 
 /// Returns what an error of a wire means while hands are shaken.

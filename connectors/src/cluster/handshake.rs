@@ -43,13 +43,13 @@ const CLAIM_BYTES: usize = HELLO_BYTES + CODE_BYTES;
 /// Hello, decision and proof of the host.
 const DECISION_BYTES: usize = HELLO_BYTES + 1 + CODE_BYTES;
 
-/// The first byte of the host's reply.
 /// The first byte of a TLS connection, as its caller begins it, and of an alert (RFC 8446, 5.1).
 const TLS_HANDSHAKE: u8 = 22;
 const TLS_ALERT_TYPE: u8 = 21;
 /// A fatal alert `protocol_version`, which no process with TLS has another reason to send.
 const TLS_ALERT: [u8; 7] = [TLS_ALERT_TYPE, 3, 3, 0, 2, 2, 70];
 
+/// The first byte of the host's reply.
 const PROVEN: u8 = 1;
 const WRONG_SECRET: u8 = 2;
 const BUSY: u8 = 3;

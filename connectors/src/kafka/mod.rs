@@ -18,6 +18,7 @@
 mod client;
 mod consumer;
 mod headers;
+mod inherit;
 mod mistake;
 mod producer;
 mod range;
@@ -32,6 +33,7 @@ pub use client::{ErrorClass, KafkaContext, KafkaError, client_config, create_err
 pub(crate) use client::{admin_client, block_on};
 pub use consumer::{Consumer, ConsumerEvent, KafkaMessage, PartitionLag};
 pub(crate) use headers::KeptHeaders;
+pub use inherit::close_on_exec;
 pub use mistake::Mistake;
 pub use producer::Producer;
 pub use range::{Gap, MessageBlock, READ_WAIT, Range, ranges};

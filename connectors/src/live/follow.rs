@@ -16,7 +16,7 @@ use super::lead::LinkFault;
 use super::messages::{
     FollowMessage, FollowerAnswer, FollowerStatus, JobEnd, JobFailure, LeadMessage, ListedPartition,
 };
-use super::{Live, LiveState, NamedDecoders, TICK_EVENTS};
+use super::{Live, LiveError, LiveState, NamedDecoders, TICK_EVENTS};
 use crate::input::PartitionInfo;
 
 /// How many events of the open tick make news of their number.
@@ -106,8 +106,19 @@ impl Live {
                 state.over = true;
                 self.changed.notify_all();
             }
+            LeadMessage::GivesUp(failure) => {
+                let mut state = self.state();
+                let error = LiveError::Follower { process: 0, failure };
+                state.error.get_or_insert_with(|| Arc::new(error));
+                state.stop();
+                self.changed.notify_all();
+            }
             LeadMessage::Done(end) => {
                 let mut state = self.state();
+                if let Some(failure) = end.failure.clone().filter(|failure| failure.gives_up) {
+                    let error = LiveError::Follower { process: 0, failure };
+                    state.error.get_or_insert_with(|| Arc::new(error));
+                }
                 state.stop();
                 state.over = true;
                 state.following.done = Some(end);
@@ -183,8 +194,8 @@ impl FollowerStatus {
     fn is_outdated(&self, newer: &Self) -> bool {
         let events = |status: &Self| status.open_events / NEWS_EVENTS;
         let heeded = |status: &Self| {
-            let Self { at_ceiling, computed, stopping, failure, .. } = status.clone();
-            (at_ceiling, computed, stopping, failure)
+            let Self { cut, at_ceiling, computed, stopping, failure, .. } = status.clone();
+            (at_ceiling.then_some(cut), computed, stopping, failure)
         };
         heeded(self) != heeded(newer)
             || events(newer) > 0 && (self.open, events(self)) != (newer.open, events(newer))
@@ -200,7 +211,7 @@ impl LiveState {
             at_ceiling: self.at_ceiling,
             computed: self.computed(),
             queued_bytes: self.queues.bytes(),
-            stopping: self.stopping,
+            stopping: self.is_told,
             failure: self.error.as_deref().map(JobFailure::from),
         }
     }

@@ -59,12 +59,19 @@ impl Live {
             FollowMessage::Answer(answer) => state.take_answer(process, answer)?,
             FollowMessage::Status(status) => {
                 let (stopping, failure) = (status.stopping, status.failure.clone());
-                state.followers[process - 1].status = status;
+                // The job is over, or the link belongs to none.
+                let Some(follower) = state.followers.get_mut(process - 1) else { return Ok(()) };
+                follower.status = status;
                 if let Some(failure) = failure {
+                    let is_new = state.error.is_none();
                     let error = LiveError::Follower { process, failure };
-                    state.error.get_or_insert_with(|| Arc::new(error));
+                    let error = Arc::clone(state.error.get_or_insert_with(|| Arc::new(error)));
+                    if is_new {
+                        state.give_up(&error);
+                    }
                 }
                 if stopping {
+                    state.is_told = true;
                     state.stop();
                 }
             }
@@ -84,6 +91,14 @@ impl LiveState {
         for follower in &self.followers {
             // The thread of a link that is lost ends the process.
             let _ = follower.messages.send(message.clone());
+        }
+    }
+
+    /// Lets nobody wait for a tick or a checkpoint that can't end, if that is so after an error.
+    pub(super) fn give_up(&mut self, error: &LiveError) {
+        if error.gives_up() {
+            self.checkpoint.is_busy = false;
+            self.tell(&LeadMessage::GivesUp(error.into()));
         }
     }
 
@@ -117,7 +132,9 @@ impl LiveState {
 
     fn take_answer(&mut self, process: usize, answer: FollowerAnswer) -> Result<(), LinkFault> {
         let FollowerAnswer { cut, reached, minutes, lags, lanes } = answer;
-        let answered = self.followers[process - 1].answered;
+        let Some(answered) = self.followers.get(process - 1).map(|follower| follower.answered) else {
+            return Ok(());
+        };
         if cut <= answered || cut > self.cut {
             return Err(LinkFault::Cut { cut, last: self.cut });
         }

@@ -53,6 +53,8 @@ pub enum LeadMessage {
     },
     /// No tick is closed any more; the one that was cut isn't.
     Ended,
+    /// No tick can end any more, so nothing is waited for.
+    GivesUp(JobFailure),
     /// Everything that the job has to publish is published and stored, or the failure says why not. No message follows.
     Done(JobEnd),
     /// The coordinator is there.
@@ -130,7 +132,7 @@ pub struct FollowerStatus {
     pub computed: (u64, Tick),
     /// The bytes that wait in its workers' queues.
     pub queued_bytes: usize,
-    /// True if it was told to end.
+    /// True if it was told to end, or has an error.
     pub stopping: bool,
     pub failure: Option<JobFailure>,
 }

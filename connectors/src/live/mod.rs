@@ -341,6 +341,8 @@ struct LiveState {
     at_ceiling: bool,
     tables_read: bool,
     stopping: bool,
+    /// True if a process was told to end, or has an error.
+    is_told: bool,
     /// When the job was told to end.
     stopped_at: Option<Instant>,
     /// True once the last cut was asked for.
@@ -615,16 +617,32 @@ impl Live {
         self.changed.notify_all();
     }
 
-    /// Ends the job with a last tick.
+    /// Ends the job with a last tick, as it was told to.
     pub fn stop(&self) {
+        let mut state = self.state();
+        state.is_told = true;
+        state.stop();
+        self.changed.notify_all();
+    }
+
+    /// Ends the job with a last tick, so that other processes go on with it.
+    pub fn hand_over(&self) {
         self.state().stop();
         self.changed.notify_all();
+    }
+
+    /// Returns whether this process or another one was told to end, or has an error.
+    #[must_use]
+    pub fn is_told_to_end(&self) -> bool {
+        self.state().is_told
     }
 
     /// Ends the job with a last tick and an error, of which the first one stays.
     pub fn fail(&self, error: LiveError) {
         let mut state = self.state();
-        state.error.get_or_insert_with(|| Arc::new(error));
+        let error = Arc::clone(state.error.get_or_insert_with(|| Arc::new(error)));
+        state.give_up(&error);
+        state.is_told = true;
         state.stop();
         self.changed.notify_all();
     }

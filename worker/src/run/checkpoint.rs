@@ -146,14 +146,25 @@ struct Gathering {
 
 impl CheckpointWriter {
     /// Writes until all threads that send pieces have ended. Returns the error of the last checkpoint, if it failed.
-    pub(super) fn run(mut self, pieces: &Receiver<Piece>) -> Option<StoreError> {
+    pub(super) fn run(mut self, pieces: &Receiver<Piece>) -> Option<String> {
         let mut gathering: Option<Gathering> = None;
         let mut committed = 0;
         let mut failed = None;
+        // The tick of the last checkpoint that ended. A piece of it or an older one comes too late: one of another process
+        // failed, and the next checkpoint may have begun.
+        let mut ended = 0;
         // Checkpoints that count, and those that will.
         let mut kept: VecDeque<Stored> = mem::take(&mut self.kept).into();
         let mut written: VecDeque<(Stored, Option<FilesMemory>)> = VecDeque::new();
         for piece in pieces {
+            let of = match &piece {
+                Piece::States { tick, .. } | Piece::Results { tick, .. } => Some(*tick),
+                Piece::Parts(FollowerParts { tick, .. }) => Some(*tick),
+                Piece::Committed(_) | Piece::GivenUp => None,
+            };
+            if of.is_some_and(|tick| tick <= ended) {
+                continue;
+            }
             match piece {
                 Piece::States { tick, snapshot, took } => {
                     let of_tick = of_tick(&mut gathering, tick);
@@ -170,7 +181,7 @@ impl CheckpointWriter {
                         of_tick.written.unchanged.extend(unchanged);
                     }
                     Err(error) => {
-                        // What else comes of this tick is never whole, and goes when the next one begins.
+                        ended = tick;
                         let of = gathering.take();
                         let took = of.as_ref().map_or(Duration::ZERO, |of| of.begun.elapsed());
                         let _ = self.live.take_checkpoint();
@@ -179,6 +190,7 @@ impl CheckpointWriter {
                         tracing::warn!(
                             "a checkpoint failed in another process: {error}; a restart would go on from the one before it"
                         );
+                        failed = Some(error);
                     }
                 },
                 Piece::Results { tick, alerts, files } => {
@@ -194,8 +206,9 @@ impl CheckpointWriter {
             let is_whole =
                 |gathering: &mut Gathering| gathering.workers == self.workers && gathering.results.is_some();
             if let Some(whole) = gathering.take_if(is_whole) {
+                ended = whole.tick;
                 let result = self.write(whole);
-                failed = result.map(|stored| written.extend(stored)).err();
+                failed = result.map(|stored| written.extend(stored)).err().map(|error| error.to_string());
             }
             if written.front().is_some_and(|(oldest, _)| oldest.id.tick <= committed) {
                 while let Some((stored, files)) =

@@ -36,7 +36,7 @@ use keytide_connectors::live::{
     PartitionMemory, PartitionReader, ProcessPlace, SourceFeed, TableReader, coordinate, watch_partitions,
 };
 use keytide_connectors::sink::{self, FilesMemory, Promise, Publisher, PublisherMonitor};
-use keytide_connectors::store::{CheckpointId, Store, StoreError};
+use keytide_connectors::store::{CheckpointId, Store};
 use keytide_dataflow::model::Tick;
 use keytide_dataflow::state::Snapshot;
 use keytide_dataflow::{Options, Publish};
@@ -55,7 +55,7 @@ use super::restore::{self, Beginning, Restored};
 use super::tables::{GeoFeed, JobGeo, ReferenceData, named_decoders, refused_geo_copy};
 use super::top::LiveTop;
 use super::work::work;
-use crate::exit::{Exit, failure, kafka_failure, message};
+use crate::exit::{Exit, classify, failure, kafka_failure, message};
 
 /// Rows of a bulk change that are published per tick, view and bucket of groups.
 const BULK_ROWS: usize = 128;
@@ -74,7 +74,7 @@ pub struct LiveJob {
     publisher: Option<JoinHandle<()>>,
     company: Company,
     /// Returns the error of the last checkpoint.
-    checkpoints: Option<JoinHandle<Option<StoreError>>>,
+    checkpoints: Option<JoinHandle<Option<String>>>,
 }
 
 /// The other processes of a job.
@@ -102,6 +102,7 @@ pub struct Handle {
     pub unreadable_places: Unreadable,
     /// The other processes.
     pub cluster: ClusterView,
+    membership: Option<Arc<Membership>>,
     pub(super) clock: Clock,
     /// Why the sinks or the ledger can't go on.
     publish_error: Arc<Mutex<Option<PublishError>>>,
@@ -223,10 +224,31 @@ impl LiveJob {
         };
         let started = match role {
             None => Self::lead(config, subscriber, (clock, view), None),
-            Some(Role::Leads(leader)) => Self::lead(config, subscriber, (clock, view), Some(leader)),
-            Some(Role::Follows(follower)) => Self::follow(config, (clock, view), follower),
+            Some(Role::Leads(leader)) => {
+                let starter = leader.starter();
+                let started = Self::lead(config, subscriber, (clock, view), Some(leader));
+                if let Err(error) = &started {
+                    leave_if_it_may_pass(starter.membership(), error);
+                    starter.fail(JobFailure {
+                        message: message(error),
+                        class: classify(error).into(),
+                        gives_up: false,
+                    });
+                }
+                started
+            }
+            Some(Role::Follows(follower)) => {
+                let membership = Arc::clone(&follower.membership);
+                let started = Self::follow(config, (clock, view), follower);
+                if let Err(error) = &started {
+                    leave_if_it_may_pass(&membership, error);
+                }
+                started
+            }
         };
-        view.runs();
+        if started.is_ok() {
+            view.runs();
+        }
         started
     }
 
@@ -255,6 +277,7 @@ impl LiveJob {
             replaced,
             kept_decoders,
             before,
+            checkpoint,
             checkpoints: _,
         } = restored;
         let promise = durable.as_ref().map_or(Promise::None, |durable| durable.promise);
@@ -292,9 +315,8 @@ impl LiveJob {
         };
         let live = Live::new(first, options);
         if let Some(leader) = &leader {
-            let checkpoint = input.as_ref().and(durable.as_ref()).and_then(|of| of.checkpoints.last());
             let start = LiveStart {
-                checkpoint: checkpoint.map(|stored| (stored.id.tick, stored.id.nonce)),
+                checkpoint: checkpoint.map(|id| (id.tick, id.nonce)),
                 first,
                 watermark: input.as_ref().map_or(0, |input| input.ticker.watermark()),
                 replay: replay.clone(),
@@ -324,6 +346,7 @@ impl LiveJob {
             top: config.http.as_ref().map(|_| LiveTop::default()),
             unreadable_places: tables.watched_geo.unreadable().clone(),
             cluster: view.clone(),
+            membership: leader.as_ref().map(|leader| Arc::clone(&leader.membership)),
             clock,
             publish_error: Arc::default(),
         };
@@ -390,8 +413,8 @@ impl LiveJob {
         let mut mesh = None;
         if let Some(leader) = &leader {
             let membership = &leader.membership;
-            cluster::results::receive(leader.results(), &results, membership)?;
-            mesh = Some(membership.mesh());
+            cluster::results::receive(leader.results()?, &results, membership)?;
+            mesh = Some(membership.mesh()?);
             membership.watch(&live)?;
         }
         let guards = start_workers(&handle, mesh, config, &results, pieces, snapshot)?;
@@ -413,15 +436,12 @@ impl LiveJob {
         let (membership, start) = (Arc::clone(&follower.membership), Arc::clone(&follower.start));
         let Membership { place, store, .. } = &*membership;
         let (place, workers) = (*place, config.job.workers);
-        // 1. The links, for which the others wait.
-        let results_link = membership.results_to_leader();
-        let mesh = membership.mesh();
-        // 2. The states.
+        // 1. The states. Links come after them, since nobody would read what comes over those meanwhile.
         let own = place.process * workers.get()..(place.process + 1) * workers.get();
         let all_workers = workers.get() * place.processes.get();
         let states = |(tick, nonce)| restore::states(store, CheckpointId { tick, nonce }, own, all_workers);
         let snapshot = start.checkpoint.map(states).transpose()?;
-        // 3. The input.
+        // 2. The input.
         let live = Live::new(start.first, live_options(config, place, false));
         live.follow(start.watermark);
         live.replay(0, start.replay.clone(), BTreeMap::new());
@@ -448,6 +468,7 @@ impl LiveJob {
             top: None,
             unreadable_places,
             cluster: view.clone(),
+            membership: Some(Arc::clone(&membership)),
             clock,
             publish_error: Arc::default(),
         };
@@ -461,6 +482,9 @@ impl LiveJob {
                 }
             })?
         };
+        // 3. The links.
+        let results_link = membership.results_to_leader()?;
+        let mesh = membership.mesh()?;
         membership.watch(&live)?;
         // 4. The threads.
         let mut threads = Vec::new();
@@ -511,7 +535,7 @@ impl LiveJob {
                 let of_publisher = error.as_ref().map(|error| failed(error.to_string(), error.class()));
                 let of_input = || handle.live.error().map(|error| JobFailure::from(&*error));
                 let of_checkpoint =
-                    || unwritten.as_ref().map(|error| failed(error.to_string(), ErrorClass::Transient));
+                    || unwritten.as_ref().map(|error| failed(error.clone(), ErrorClass::Transient));
                 let failure = of_publisher.or_else(of_input).or_else(of_checkpoint);
                 leader.end(&handle.live, failure);
                 JobEnd::default()
@@ -531,12 +555,20 @@ impl LiveJob {
         }
         match (handle.live.error(), unwritten, end.failure) {
             (Some(error), ..) => Err(failure(error.class().into(), anyhow::anyhow!("{error}"))),
-            (None, Some(error), _) => Err(failure(Exit::Transient, error)),
+            (None, Some(error), _) => Err(failure(Exit::Transient, anyhow::anyhow!(error))),
             (None, None, Some(of_leader)) => {
                 Err(failure(of_leader.class.into(), anyhow::anyhow!("the job ended: {}", of_leader.message)))
             }
             (None, None, None) => Ok(()),
         }
+    }
+}
+
+/// Leaves a generation that can't start for a reason that may pass, such as an outage of the brokers, so that it is tried
+/// again.
+fn leave_if_it_may_pass(membership: &Membership, error: &anyhow::Error) {
+    if classify(error) == Exit::Transient {
+        membership.leave(&message(error));
     }
 }
 
@@ -559,6 +591,15 @@ impl Handle {
     pub fn stop(&self) {
         cluster::tell_to_end();
         self.live.stop();
+    }
+
+    /// Ends the job without its end: the sinks are left, and other processes end with this one.
+    pub fn give_up(&self, reason: &str) {
+        self.sinks.stop();
+        if let Some(membership) = &self.membership {
+            let class = ErrorClass::Transient;
+            membership.give_up(&self.live, JobFailure { message: reason.to_owned(), class, gives_up: true });
+        }
     }
 
     fn publish(
@@ -792,9 +833,9 @@ fn start_workers(
     };
     let workers = config.job.workers.get();
     let (live, observed) = (Arc::clone(&job.live), Arc::clone(&job.observed));
-    // The last one that drops the results ends the publisher.
     // The snapshot is gone once each worker has taken it.
     let snapshots = Mutex::new(vec![restored; workers]);
+    // The last one that drops the results ends the publisher.
     let results = Mutex::new(vec![(Arc::clone(results), pieces); workers]);
     let work = move |worker: &mut Worker| {
         let taken = results.lock().unwrap_or_else(PoisonError::into_inner).pop();

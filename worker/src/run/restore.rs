@@ -73,6 +73,8 @@ pub fn resume_point(checkpoint: &Checkpoint) -> anyhow::Result<ResumePoint> {
 pub(super) struct Restored {
     /// The checkpoint and those before it that count, the oldest first.
     pub(super) checkpoints: Vec<Stored>,
+    /// The checkpoint itself.
+    pub(super) checkpoint: Option<CheckpointId>,
     /// The names of the decoders of all of them.
     pub(super) kept_decoders: Vec<String>,
     /// How far the input was at the checkpoint.
@@ -287,6 +289,7 @@ fn read(
     let mut part = |name: &str| parts.remove(name).unwrap_or_default().blocks.concat();
     let input: InputMemory = decode(INPUT, &part(INPUT)).map_err(ReadError::Final)?;
     Ok(Some(Restored {
+        checkpoint: Some(id),
         decoders: Some(input.decoders.clone()),
         input: Some(input),
         tables: decode(TABLES, &part(TABLES)).map_err(ReadError::Final)?,

@@ -27,6 +27,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// The generation that runs in this process.
 struct Running {
     generation: u64,
+    /// True once links may end without a loss.
+    is_ending: bool,
     /// The job's input, once there is one.
     live: Option<Arc<Live>>,
 }
@@ -57,9 +59,16 @@ fn wait_after(vain: u32) -> Duration {
     }
 }
 
-/// Notes the generation that runs from now on, or that none does.
-pub(super) fn runs(generation: Option<u64>) {
-    *running() = generation.map(|generation| Running { generation, live: None });
+/// Notes the generation that runs from now on.
+pub(super) fn runs(generation: u64) {
+    *running() = Some(Running { generation, is_ending: false, live: None });
+}
+
+/// Notes that links may end from now on.
+pub(super) fn ends() {
+    if let Some(running) = running().as_mut() {
+        running.is_ending = true;
+    }
 }
 
 /// Notes the job's input, which says whether ticks are published.
@@ -82,6 +91,12 @@ pub(super) fn is_told_to_end() -> bool {
     TOLD_TO_END.load(Ordering::Acquire)
 }
 
+/// Ends this process, as the job ended while it waited.
+pub(super) fn end() -> ! {
+    tracing::info!("the job was told to end, and so this process ends that waited");
+    std::process::exit(Exit::Done as i32)
+}
+
 /// Begins this process anew, which doesn't ask for generations up to `lost`. One that was told to end ends.
 pub(super) fn begin_anew(lost: u64, reason: &str) -> ! {
     if is_told_to_end() {
@@ -95,6 +110,9 @@ pub(super) fn begin_anew(lost: u64, reason: &str) -> ! {
     let has_published = live.is_some_and(|live| live.status().published > 0);
     let vain = if has_published { 0 } else { number::<u32>(VAIN).saturating_add(1) };
     tracing::warn!(generation = lost, "begins anew: {reason}");
+    if let Err(error) = keytide_connectors::kafka::close_on_exec() {
+        tracing::warn!("open files stay open in the new run of the program: {error}");
+    }
     let mut arguments = std::env::args_os();
     // The program that runs, even if another one has its name by now.
     let mut command = Command::new("/proc/self/exe");
@@ -107,12 +125,23 @@ pub(super) fn begin_anew(lost: u64, reason: &str) -> ! {
 }
 
 /// Begins anew if a panic is one of timely's threads of links, which end so when another process is gone. The hook for
-/// panics calls it first.
+/// panics calls it first. A panic of a worker is a defect.
 pub fn leave_on_panic() {
-    let is_link = std::thread::current().name().is_some_and(|name| name.starts_with("timely:"));
-    let generation = running().as_ref().map(|running| running.generation);
-    if let Some(generation) = generation.filter(|_| is_link) {
-        begin_anew(generation, "a process of this generation is gone: its link for data is closed");
+    let thread = std::thread::current();
+    let is_link = |name: &str| name.starts_with("timely:send-") || name.starts_with("timely:recv-");
+    if !thread.name().is_some_and(is_link) {
+        return;
+    }
+    let found = running().as_ref().map(|running| (running.generation, running.is_ending));
+    match found {
+        Some((generation, false)) => {
+            begin_anew(generation, "a process of this generation is gone: its link for data is closed")
+        }
+        Some((_, true)) => {
+            tracing::warn!("a process of the job went away before its end");
+            std::process::exit(Exit::Transient as i32)
+        }
+        None => {}
     }
 }
 

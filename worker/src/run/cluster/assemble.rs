@@ -13,7 +13,7 @@ use keytide_connectors::cluster::{
     NewestTick, Wire, connect,
 };
 use keytide_connectors::ledger;
-use keytide_connectors::live::{FollowMessage, LeadMessage, LiveStart};
+use keytide_connectors::live::{FollowMessage, JobEnd, LeadMessage, LiveStart};
 use keytide_connectors::store::Store;
 use keytide_dataflow::model::Tick;
 
@@ -224,6 +224,12 @@ impl Assembly {
                             let link = link.take().expect("a message came over it");
                             return Ok(Part::Follows { generation, start, link });
                         }
+                        Some(Ok(LeadMessage::Done(JobEnd { failure: Some(of_leader), .. }))) => {
+                            let message =
+                                format!("the process that leads can't start: {}", of_leader.message);
+                            return Err(failure(of_leader.class.into(), anyhow::anyhow!(message)));
+                        }
+                        Some(Ok(LeadMessage::Done(JobEnd { again: false, .. }))) => super::again::end(),
                         Some(Ok(_)) => continue,
                         Some(Err(reason)) => {
                             tracing::info!(generation, "the link to the leader is lost: {reason}");

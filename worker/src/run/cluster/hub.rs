@@ -15,7 +15,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use keytide_connectors::cluster::{Guest, Heard, LinkKind, MessageError, MessageReader, MessageWriter, Wire};
-use keytide_connectors::live::{FollowMessage, LeadMessage, Live};
+use keytide_connectors::live::{FollowMessage, JobEnd, LeadMessage, Live};
 use serde::Serialize;
 
 /// How often a side of a link that has nothing to say sends a beat.
@@ -167,6 +167,13 @@ impl Hub {
         self.changed.notify_all();
     }
 
+    /// Tells those that wait how the job ended.
+    pub(super) fn tell_waiting(&self, end: &JobEnd) {
+        for link in self.state().controls.iter().filter(|link| link.member.is_none()) {
+            let _ = link.messages.send(LeadMessage::Done(end.clone()));
+        }
+    }
+
     /// Closes the control links, once what they have to send is sent, or can't be.
     pub(super) fn close(&self) {
         let links = std::mem::take(&mut self.state().controls);
@@ -182,7 +189,7 @@ impl Hub {
 
     /// Closes control links that are of other generations than the one that this process hosts, if it hosts one.
     pub(super) fn keep_only(&self, generation: Option<u64>) {
-        // Dropping the sender ends the thread that writes, which closes the link.
+        // Dropping the sender ends the thread that writes, which closes its half. The other process closes the rest.
         self.state().controls.retain(|link| Some(link.generation) == generation || link.member.is_some());
     }
 
@@ -258,7 +265,7 @@ impl Hub {
             if let Some(reason) = state.loss.clone() {
                 return Err(reason);
             }
-            if left.is_zero() {
+            if left.is_zero() || state.is_done {
                 let process = processes.start + missing;
                 return Err(format!("process {process} opened no link for {} in time", kind.name()));
             }
@@ -296,8 +303,16 @@ pub(super) fn send<T: Serialize>(wire: Wire, messages: &Receiver<T>, beat: T) ->
             Err(RecvTimeoutError::Timeout) => writer.write(&beat),
             Err(RecvTimeoutError::Disconnected) => break Ok(()),
         };
-        if sent.is_err() {
-            break sent;
+        match &sent {
+            Ok(()) => {}
+            Err(error @ MessageError::TooLong) => {
+                tracing::error!("a link to another process ends: {error}");
+                break sent;
+            }
+            Err(error) => {
+                tracing::debug!("a link to another process can't be written: {error}");
+                break sent;
+            }
         }
     };
     if let Ok(wire) = closing {

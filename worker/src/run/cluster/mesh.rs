@@ -19,6 +19,9 @@ use timely::worker::Worker;
 
 use super::hub::Hub;
 
+/// How long processes may take to read their states, after which they open links. A process that is gone meanwhile is
+/// known by its control link.
+pub(super) const START_FOR: Duration = Duration::from_secs(3_600);
 /// How long to wait before another attempt to reach a process that isn't ready.
 const AGAIN: Duration = Duration::from_millis(50);
 
@@ -71,29 +74,28 @@ pub(super) struct Caller<'a> {
 }
 
 impl Mesh {
-    /// Opens links to the processes with lower numbers, and waits for those of the others, for `most` in all.
+    /// Opens links to the processes with lower numbers, and waits for those of the others. They are limited to a silence
+    /// of `dead_after` of the system below.
     ///
     /// # Errors
-    /// With what is missing.
+    /// With what is missing, or why the generation is lost.
     pub(super) fn connect(
         hub: &Hub,
         caller: Caller<'_>,
         place: ProcessPlace,
         addresses: &[String],
-        most: Duration,
+        dead_after: Duration,
     ) -> Result<Self, String> {
-        let until = Instant::now() + most;
         let mut wires: Vec<Option<DataWire>> = Vec::new();
         for (process, address) in addresses.iter().enumerate().take(place.process) {
-            wires.push(Some(DataWire(reach(address, caller, LinkKind::Data, process, until)?)));
+            wires.push(Some(DataWire(reach(hub, address, caller, (LinkKind::Data, process))?)));
         }
         wires.push(None);
         let later = place.process + 1..place.processes.get();
-        let left = until.saturating_duration_since(Instant::now());
-        let accepted = hub.links(LinkKind::Data, caller.hello.generation, later, left)?;
+        let accepted = hub.links(LinkKind::Data, caller.hello.generation, later, START_FOR)?;
         wires.extend(accepted.into_iter().map(|wire| Some(DataWire(wire))));
         for wire in wires.iter().flatten() {
-            limit(wire.0.socket(), most)
+            limit(wire.0.socket(), dead_after)
                 .map_err(|error| format!("a link for data can't be set up: {error}"))?;
         }
         Ok(Self { place, wires })
@@ -117,18 +119,18 @@ impl Mesh {
     }
 }
 
-/// Opens a link to a process of this generation. It is tried again until then, as the process may have to hear of the
-/// generation first.
+/// Opens a link to a process of this generation. It is tried again while the generation isn't lost, as the process may
+/// have to hear of it first.
 ///
 /// # Errors
-/// With the reason of the last attempt.
+/// With the reason of the last attempt, or why the generation is lost.
 pub(super) fn reach(
+    hub: &Hub,
     address: &str,
     Caller { key, tls, hello }: Caller<'_>,
-    kind: LinkKind,
-    process: usize,
-    until: Instant,
+    (kind, process): (LinkKind, usize),
 ) -> Result<Wire, String> {
+    let until = Instant::now() + START_FOR;
     let hello = Hello { kind, ..hello };
     loop {
         match connect(address, (key, tls), hello, u16::try_from(process).ok()) {
@@ -146,7 +148,10 @@ pub(super) fn reach(
                             ..
                         }
                 );
-                if !may_come || Instant::now() >= until {
+                if let Some(reason) = hub.loss() {
+                    return Err(reason);
+                }
+                if !may_come || hub.is_done() || Instant::now() >= until {
                     return Err(format!("no link for {} to process {process}: {error}", kind.name()));
                 }
                 thread::park_timeout(AGAIN);

@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use keytide_config::{Cluster, JobConfig, State};
 use keytide_connectors::cluster::{LinkKind, MessageReader, Wire};
@@ -66,6 +66,32 @@ pub(super) struct Leader {
     members: Vec<Candidate>,
 }
 
+/// Tells other processes that the one that leads can't start the job.
+pub(super) struct Starter {
+    membership: Arc<Membership>,
+    messages: Vec<Sender<LeadMessage>>,
+}
+
+impl Starter {
+    pub(super) fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
+    /// Ends the other processes with an error.
+    pub(super) fn fail(self, failure: JobFailure) {
+        let Self { membership, messages } = self;
+        again::ends();
+        membership.hub.end();
+        let end = JobEnd { failure: Some(failure), again: false };
+        membership.hub.tell_waiting(&end);
+        for messages in messages {
+            // Those that wait have it twice, and read it once.
+            let _ = messages.send(LeadMessage::Done(end.clone()));
+        }
+        membership.hub.close();
+    }
+}
+
 /// A process that follows.
 pub(super) struct Follower {
     pub(super) membership: Arc<Membership>,
@@ -102,7 +128,7 @@ pub(super) fn join(
     let membership = |generation, place: ProcessPlace, addresses: Vec<String>, mut assembly: Assembly| {
         view.starts(generation, place.process, addresses.clone());
         assembly.runs(generation, place.process, place.processes.get());
-        again::runs(Some(generation));
+        again::runs(generation);
         Arc::new(Membership {
             generation,
             place,
@@ -145,35 +171,55 @@ impl Membership {
         again::begin_anew(self.generation, reason)
     }
 
+    /// Ends the other processes with an error, as this one can't wait for the end of the job.
+    pub(super) fn give_up(&self, live: &Live, failure: JobFailure) {
+        again::ends();
+        self.hub.end();
+        live.tell(&LeadMessage::Done(JobEnd { failure: Some(failure), again: false }));
+        live.lead(Vec::new());
+        self.hub.close();
+    }
+
     /// Notes that the generation is lost. The thread that watches leaves it.
     pub(super) fn lose(&self, reason: String) {
         self.hub.lose_generation(reason);
     }
 
-    /// Opens the links for data.
-    pub(super) fn mesh(&self) -> Mesh {
+    /// Opens the links for data. Leaves the generation if it is lost meanwhile.
+    ///
+    /// # Errors
+    /// If the job has ended meanwhile.
+    pub(super) fn mesh(&self) -> anyhow::Result<Mesh> {
         let assembly = self.assembly.lock().unwrap_or_else(PoisonError::into_inner);
         let found = assembly.as_ref().map(|assembly| {
             let caller = assembly.caller(self.generation, self.place.process);
             Mesh::connect(&self.hub, caller, self.place, &self.addresses, self.dead_after)
         });
         match found {
-            Some(Ok(mesh)) => mesh,
-            Some(Err(reason)) => self.leave(&reason),
+            Some(found) => self.found(found),
             None => unreachable!("links are opened before the generation is watched"),
         }
     }
 
-    /// Opens the link for results to the leader.
-    pub(super) fn results_to_leader(&self) -> Wire {
+    /// Leaves the generation if a link isn't there and the job has not ended.
+    fn found<T>(&self, link: Result<T, String>) -> anyhow::Result<T> {
+        link.map_err(|reason| match self.hub.is_done() {
+            true => anyhow::anyhow!("the job ended while this process started: {reason}"),
+            false => self.leave(&reason),
+        })
+    }
+
+    /// Opens the link for results to the leader. Leaves the generation if it is lost meanwhile.
+    ///
+    /// # Errors
+    /// If the job has ended meanwhile.
+    pub(super) fn results_to_leader(&self) -> anyhow::Result<Wire> {
         let assembly = self.assembly.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(assembly) = assembly.as_ref() else {
             unreachable!("links are opened before the generation is watched")
         };
         let caller = assembly.caller(self.generation, self.place.process);
-        let until = Instant::now() + self.dead_after;
-        let found = mesh::reach(&self.addresses[0], caller, LinkKind::Results, 0, until);
-        found.unwrap_or_else(|reason| self.leave(&reason))
+        self.found(mesh::reach(&self.hub, &self.addresses[0], caller, (LinkKind::Results, 0)))
     }
 
     /// Starts the thread that leaves the generation when it is lost, and ends it for a spare.
@@ -184,8 +230,8 @@ impl Membership {
         let (this, live) = (Arc::clone(self), Arc::clone(live));
         let members = self.place.processes.get();
         let end = move || {
-            this.ends_for_spare.store(!live.is_stopping(), Ordering::Release);
-            live.stop();
+            this.ends_for_spare.store(true, Ordering::Release);
+            live.hand_over();
         };
         let generation = self.generation;
         thread::Builder::new()
@@ -209,21 +255,32 @@ impl Leader {
         }
     }
 
-    /// Waits for the links for results of all followers.
-    pub(super) fn results(&self) -> Vec<Wire> {
-        let Membership { hub, place, generation, dead_after, .. } = &*self.membership;
-        let found = hub.links(LinkKind::Results, *generation, 1..place.processes.get(), *dead_after);
-        found.unwrap_or_else(|reason| self.membership.leave(&reason))
+    /// Waits for the links for results of all followers. Leaves the generation if it is lost meanwhile.
+    ///
+    /// # Errors
+    /// If the job has ended meanwhile.
+    pub(super) fn results(&self) -> anyhow::Result<Vec<Wire>> {
+        let Membership { hub, place, generation, .. } = &*self.membership;
+        let found = hub.links(LinkKind::Results, *generation, 1..place.processes.get(), mesh::START_FOR);
+        self.membership.found(found)
+    }
+
+    /// Returns what tells the other processes that this one can't start the job.
+    pub(super) fn starter(&self) -> Starter {
+        let messages = self.members.iter().map(|member| member.messages.clone()).collect();
+        Starter { membership: Arc::clone(&self.membership), messages }
     }
 
     /// Ends the generation after the job. Begins anew if that was for a spare.
     pub(super) fn end(self, live: &Live, failure: Option<JobFailure>) {
         let Self { membership, members, .. } = self;
         let is_for_spare = membership.ends_for_spare.load(Ordering::Acquire);
-        let again = is_for_spare && failure.is_none() && !again::is_told_to_end();
-        again::runs(None);
+        let again = is_for_spare && failure.is_none() && !live.is_told_to_end();
+        again::ends();
         membership.hub.end();
-        live.tell(&LeadMessage::Done(JobEnd { failure, again }));
+        let end = JobEnd { failure, again };
+        membership.hub.tell_waiting(&end);
+        live.tell(&LeadMessage::Done(end));
         // The threads of links send what is left, and end once nobody can add to it.
         live.lead(Vec::new());
         drop(members);
@@ -250,7 +307,7 @@ impl Follower {
                         .and_then(|message| live.obey(message, &decoders).map_err(|fault| fault.to_string()));
                     match obeyed {
                         Ok(()) if live.is_done() => {
-                            again::runs(None);
+                            again::ends();
                             return membership.hub.end();
                         }
                         Ok(()) => {}

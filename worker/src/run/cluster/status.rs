@@ -4,6 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 
+use super::again::tell_to_end;
+
 /// The state of a process among those of its job. Without `[cluster]` it is the default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ClusterStatus {
@@ -26,6 +28,17 @@ impl ClusterView {
     #[must_use]
     pub fn status(&self) -> ClusterStatus {
         self.state().clone()
+    }
+
+    /// Tells the process to end, and returns true, if it takes part in a generation that starts. Then the others end with
+    /// it, once the job runs.
+    #[must_use]
+    pub fn tell_member_to_end(&self) -> bool {
+        let is_member = !self.state().processes.is_empty();
+        if is_member {
+            tell_to_end();
+        }
+        is_member
     }
 
     pub(super) fn waits_for(&self, what: String) {

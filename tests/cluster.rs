@@ -150,7 +150,7 @@ fn a_process_that_is_killed_or_frozen_costs_a_new_generation_and_no_row_also_wit
             let waits = || {
                 other
                     .log()
-                    .rfind("begins anew")
+                    .rfind("begins anew: ")
                     .is_some_and(|at| other.log()[at..].contains("leads the next"))
             };
             other.find("the loss is found", || waits().then_some(())).unwrap();

@@ -78,7 +78,7 @@ impl<'a, 'b> Fleet<'a, 'b> {
         (0..self.members.len()).find(|member| {
             let running = &self.members[*member];
             let leads = place(running, "leads the job");
-            leads > place(running, "follows in the job") && leads > place(running, "begins anew")
+            leads > place(running, "follows in the job") && leads > place(running, "begins anew: ")
         })
     }
 

@@ -22,6 +22,11 @@ mod messages;
 mod model;
 mod wire;
 
+use std::fs::File;
+use std::io::{self, Read as _};
+
+use xxhash_rust::xxh3::Xxh3;
+
 pub use self::door::{CONNECT_FOR, ConnectError, Door, DoorError, Guest, MAX_HANDSHAKES, connect};
 pub use self::election::{
     AskAnswer, Election, ElectionEvent, ElectionStep, ElectionTerms, NewestTick, SHORT_FOR, SeenClaim,
@@ -34,11 +39,20 @@ pub use self::hello::{ClusterFingerprint, ClusterKey, ClusterSizes, Differences,
 pub use self::messages::{Heard, MAX_MESSAGE_BYTES, MessageError, MessageReader, MessageWriter};
 pub use self::wire::{LinkTls, TlsError, Wire};
 
+/// Bytes of the program that are read at once.
+const BLOCK_BYTES: usize = 1 << 20;
+
 /// Returns what identifies this program: its version, and a digest of its file.
 ///
 /// # Errors
 /// If the file can't be read.
-pub fn program() -> std::io::Result<String> {
-    let bytes = std::fs::read("/proc/self/exe")?;
-    Ok(format!("{} {:032x}", env!("CARGO_PKG_VERSION"), xxhash_rust::xxh3::xxh3_128(&bytes)))
+pub fn program() -> io::Result<String> {
+    let (mut file, mut block) = (File::open("/proc/self/exe")?, vec![0; BLOCK_BYTES]);
+    let mut digest = Xxh3::new();
+    loop {
+        match file.read(&mut block)? {
+            0 => return Ok(format!("{} {:032x}", env!("CARGO_PKG_VERSION"), digest.digest128())),
+            read => digest.update(&block[..read]),
+        }
+    }
 }

@@ -132,8 +132,9 @@ impl ProcessPlace {
 
     /// Returns which reader of this process has a partition, if one has. `index` is the partition's in the job's list.
     fn reader(self, index: usize, readers: usize) -> Option<usize> {
-        let reader = index % (self.processes.get() * readers);
-        (reader / readers == self.process).then_some(reader % readers)
+        // Neighbours are on different processes, so that few partitions don't make one process read all.
+        let processes = self.processes.get();
+        (index % processes == self.process).then_some(index / processes % readers)
     }
 }
 

@@ -34,7 +34,7 @@ impl Cluster {
     fn configure(&mut self, processes: usize, workers: usize, more: &str) {
         let cluster = format!(
             "shared = true\ncheckpoint_every = \"1s\"\n\
-             [cluster]\nlisten = \"127.0.0.1:1\"\nprocesses = {processes}\nsettle = \"1s\"\ndead_after = \"3s\"\n\
+             [cluster]\nlisten = \"127.0.0.1:1\"\nprocesses = {processes}\nsettle = \"1s\"\ndead_after = \"10s\"\n\
              secret = \"env:SECRET\"\n{more}[http]\nlisten = \"127.0.0.1:0\"\n"
         );
         self.job.configure(workers, &cluster);

@@ -13,7 +13,7 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
 use serde_json::Value;
 
-use crate::harness::{DEADLINE, FIELDS, Job, Keytide, LiveProcess, path, read, read_text};
+use crate::harness::{DEADLINE, FIELDS, Job, Keytide, LiveProcess, path, read, read_if_present, read_text};
 
 const PARTITIONS: i32 = 3;
 const KEYS: u64 = 7;
@@ -116,7 +116,8 @@ impl Restarted {
         files.sort();
         let is_of_view = |name: &str| name.strip_prefix(view).is_some_and(|rest| rest.starts_with('-'));
         let files = files.iter().filter(|file| is_of_view(file.file_name().unwrap().to_str().unwrap()));
-        let text: String = files.map(|file| read_text(file)).collect();
+        let text: Vec<u8> = files.filter_map(|file| read_if_present(file)).flatten().collect();
+        let text = String::from_utf8(text).unwrap();
         // The last line may be half written.
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }

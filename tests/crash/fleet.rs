@@ -14,8 +14,8 @@ use crate::live::Running;
 /// The processes of a job at most.
 const MOST: usize = 3;
 const SECRET: (&str, &str) = ("SECRET", "the secret of a cluster that is only killed");
-/// Records that are sent while a process is frozen for so long that the others notice, about six seconds.
-const UNTIL_NOTICED: u64 = 1_800;
+/// Records that are sent while a process is frozen for so long that the others notice, about ten seconds.
+const UNTIL_NOTICED: u64 = 3_000;
 
 /// What happens to the processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +57,7 @@ impl<'a, 'b> Fleet<'a, 'b> {
         write!(
             self.crashing.cluster,
             "shared = true\n[cluster]\nlisten = \"127.0.0.1:1\"\nprocesses = {processes}\nmin_processes = {}\n\
-             settle = \"1s\"\ndead_after = \"3s\"\nsecret = \"env:SECRET\"\n",
+             settle = \"1s\"\ndead_after = \"6s\"\nsecret = \"env:SECRET\"\n",
             processes - 1
         )
         .unwrap();

@@ -9,7 +9,7 @@ mod schema;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::rc::Rc;
@@ -44,11 +44,19 @@ pub(crate) fn repository() -> &'static Path {
 
 /// A file's content.
 pub(crate) fn read(path: &Path) -> Vec<u8> {
+    read_if_present(path).unwrap_or_else(|| panic!("{} is missing", path.display()))
+}
+
+/// A file's content, if it is there. A job that goes on may cut its files back meanwhile.
+pub(crate) fn read_if_present(path: &Path) -> Option<Vec<u8>> {
     let mut content = Vec::new();
-    let file = File::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let file = match File::open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return None,
+        opened => opened.unwrap_or_else(|error| panic!("{}: {error}", path.display())),
+    };
     file.take(MAX_FILE_BYTES + 1).read_to_end(&mut content).unwrap();
     assert!(content.len() as u64 <= MAX_FILE_BYTES, "{} is larger than a test reads", path.display());
-    content
+    Some(content)
 }
 
 /// A text file's content.

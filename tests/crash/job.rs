@@ -192,7 +192,7 @@ impl<'a> Crashing<'a> {
                 }
             }
             End::Stopped => {
-                running.until("it serves metrics", |running| running.address().is_some());
+                running.until("the job runs", Running::runs);
                 self.sent.wait(self.random.random_range(10..LONGEST));
                 running.stop();
             }

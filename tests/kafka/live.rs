@@ -71,11 +71,16 @@ impl Running {
         self.0.address()
     }
 
-    /// Starts it and waits until its metrics can be asked for.
+    /// Starts it and waits until the job runs, so that topics are made and it is known from where they are read.
     pub(crate) fn started(job: &Job) -> Self {
         let running = Self::start(job);
-        running.until("it serves metrics", |running| running.0.address().is_some());
+        running.until("the job runs", Self::runs);
         running
+    }
+
+    /// Returns whether its start is over. Metrics are served before.
+    pub(crate) fn runs(&self) -> bool {
+        self.log().contains(" INFO the job runs ")
     }
 
     /// Returns the log so far.

@@ -6,7 +6,7 @@
 //! process ends as well, as sinks that are away would keep it for ever.
 //!
 //! The process listens to signals before the job starts, which may wait for brokers. A signal that comes meanwhile ends
-//! the process at once with 0, as nothing was read.
+//! the process at once with 0, as nothing was read. A member of a cluster that starts ends with the others instead.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;

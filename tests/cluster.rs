@@ -1,32 +1,28 @@
 //! Several processes that do the work of one job: their rows are those of one process, whichever of them is lost.
 
 use std::fs;
-use std::net::TcpListener;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
 use serde_json::Value;
 
-use crate::harness::{LiveProcess, get};
+use crate::harness::{LiveProcess, free_addresses, get};
 use crate::restart::Restarted;
 
 const SECRET: &str = "a secret of this test, of more than 32 bytes";
 
 /// A job, and the addresses of its processes.
-struct Cluster {
+struct TestCluster {
     job: Restarted,
     addresses: Vec<String>,
 }
 
-impl Cluster {
+impl TestCluster {
     /// A job of so many processes of `workers`, with more settings of `[cluster]`.
     fn new(processes: usize, workers: usize, more: &str) -> Self {
         let job = Restarted::new();
         job.tables("key-0,sub-a\nkey-1,sub-a\nkey-2,sub-b\nkey-9,\n");
-        let mut this = Self { job, addresses: Vec::new() };
-        // Ports that were free just now. Others rarely take them meanwhile, as the system draws ports at random.
-        let listeners: Vec<_> = (0..4).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        this.addresses = listeners.iter().map(|at| at.local_addr().unwrap().to_string()).collect();
+        let mut this = Self { job, addresses: free_addresses(4) };
         this.configure(processes, workers, more);
         this
     }
@@ -66,7 +62,7 @@ impl Cluster {
 
 #[test]
 fn processes_count_what_one_would_and_go_on_with_any_number_of_them() {
-    let mut this = Cluster::new(2, 1, "");
+    let mut this = TestCluster::new(2, 1, "");
     for processes in [2, 3, 1] {
         this.configure(processes, 2, "");
         this.job.send(210);
@@ -92,7 +88,7 @@ fn status(live: &LiveProcess) -> Option<Value> {
 
 #[test]
 fn a_process_that_waits_says_so_and_each_shows_the_generation() {
-    let mut this = Cluster::new(2, 1, "");
+    let mut this = TestCluster::new(2, 1, "");
     this.job.send(70);
     let first = this.start(0);
     let waits = || status(&first).filter(|of| of["waits_for"] == "other processes: 1 of 2 are here");
@@ -123,23 +119,16 @@ fn a_process_that_waits_says_so_and_each_shows_the_generation() {
     }
 }
 
-/// Returns whether the process leads the newest generation of which its log knows.
-fn leads(live: &LiveProcess) -> bool {
-    let log = live.log();
-    let of = |part: &str| log.rfind(part);
-    of("leads the job") > of("follows in the job")
-}
-
 #[test]
 fn a_process_that_is_killed_or_frozen_costs_a_new_generation_and_no_row_also_with_tls() {
-    let mut this = Cluster::new(2, 1, "");
+    let mut this = TestCluster::new(2, 1, "");
     let tls = this.certificates();
     this.configure(2, 1, tls);
     this.job.send(70);
     let mut lives: Vec<LiveProcess> = (0..2).map(|process| this.start(process)).collect();
     this.job.wait(&lives[0]);
     for (signal, of_leader) in [("KILL", false), ("KILL", true), ("STOP", false), ("STOP", true)] {
-        let lost = lives.iter().position(|live| leads(live) == of_leader).unwrap();
+        let lost = lives.iter().position(|live| live.leads() == of_leader).unwrap();
         lives[lost].signal(signal);
         this.job.send(35);
         if signal == "KILL" {
@@ -170,7 +159,7 @@ fn a_process_that_is_killed_or_frozen_costs_a_new_generation_and_no_row_also_wit
 
 #[test]
 fn one_that_does_not_belong_here_is_refused_and_the_job_goes_on() {
-    let mut this = Cluster::new(2, 1, "");
+    let mut this = TestCluster::new(2, 1, "");
     this.job.send(70);
     let lives: Vec<LiveProcess> = (0..2).map(|process| this.start(process)).collect();
     this.job.wait(&lives[0]);

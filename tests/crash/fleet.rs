@@ -1,14 +1,13 @@
 //! The processes of a job with `[cluster]`, and the faults that they go through.
 
 use std::fmt::Write as _;
-use std::net::TcpListener;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
 
 use super::job::{Crashing, LONGEST};
-use crate::harness::DEADLINE;
+use crate::harness::{DEADLINE, free_addresses};
 use crate::live::Running;
 
 /// The processes of a job at most.
@@ -19,7 +18,7 @@ const UNTIL_NOTICED: u64 = 3_000;
 
 /// What happens to the processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(super) enum FleetFault {
     /// SIGKILL of so many at once, which come back.
     Killed(usize),
     /// SIGKILL of the process that leads.
@@ -42,11 +41,7 @@ pub(super) struct Fleet<'a, 'b> {
 impl<'a, 'b> Fleet<'a, 'b> {
     /// Starts a job of several processes, and waits until it runs.
     pub(super) fn start(crashing: &'a mut Crashing<'b>) -> Self {
-        // Ports that were free just now. Others rarely take them meanwhile, as the system draws ports at random.
-        let listeners: Vec<_> = (0..MOST).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let addresses = listeners.iter().map(|at| at.local_addr().unwrap().to_string()).collect();
-        drop(listeners);
-        let mut this = Self { crashing, addresses, members: Vec::new() };
+        let mut this = Self { crashing, addresses: free_addresses(MOST), members: Vec::new() };
         this.start_all();
         this
     }
@@ -74,12 +69,7 @@ impl<'a, 'b> Fleet<'a, 'b> {
 
     /// Returns the process that leads, as far as the logs say. One that was lost may think so, too.
     fn leader(&self) -> Option<usize> {
-        let place = |running: &Running, part: &str| running.log().rfind(part);
-        (0..self.members.len()).find(|member| {
-            let running = &self.members[*member];
-            let leads = place(running, "leads the job");
-            leads > place(running, "follows in the job") && leads > place(running, "begins anew: ")
-        })
+        self.members.iter().position(Running::leads)
     }
 
     fn until_it_runs(&self) {
@@ -109,19 +99,19 @@ impl<'a, 'b> Fleet<'a, 'b> {
     }
 
     /// Lets a fault happen while calls come in.
-    pub(super) fn suffer(&mut self, fault: Fault) {
+    pub(super) fn suffer(&mut self, fault: FleetFault) {
         match fault {
-            Fault::Killed(count) => {
+            FleetFault::Killed(count) => {
                 let first = self.crashing.random.random_range(0..self.members.len());
                 let lost: Vec<usize> = (0..count).map(|next| (first + next) % self.members.len()).collect();
                 self.kill(&lost);
             }
-            Fault::LeaderKilled => {
+            FleetFault::LeaderKilled => {
                 self.until_it_runs();
                 let leader = self.leader().unwrap_or(0);
                 self.kill(&[leader]);
             }
-            Fault::Frozen { is_noticed } => {
+            FleetFault::Frozen { is_noticed } => {
                 self.until_it_runs();
                 let frozen = self.crashing.random.random_range(0..self.members.len());
                 self.members[frozen].signal("STOP");
@@ -129,13 +119,13 @@ impl<'a, 'b> Fleet<'a, 'b> {
                 self.crashing.sent.wait(if is_noticed { UNTIL_NOTICED } else { 300 });
                 self.members[frozen].signal("CONT");
             }
-            Fault::BrokerKilled => {
+            FleetFault::BrokerKilled => {
                 self.crashing.broker.tool(&["kill"], "");
                 self.crashing.counts.broker_kills += 1;
                 self.send(LONGEST);
                 self.crashing.broker.tool(&["start"], "");
             }
-            Fault::Stopped => {
+            FleetFault::Stopped => {
                 self.until_it_runs();
                 self.stop_all();
                 self.start_all();

@@ -34,7 +34,7 @@ use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
-use self::fleet::{Fault, Fleet};
+use self::fleet::{Fleet, FleetFault};
 use self::job::{Crashing, End, Sinks};
 use self::oracle::{Promise, Seen, Settled, Verdict};
 use self::receiver::Receiver;
@@ -148,13 +148,13 @@ fn run_seed(test: &str, (sinks, processes): (Sinks, Processes), form: &Form, see
                 let mut fleet = Fleet::start(&mut crashing);
                 while fleet.crashing.counts.kills < form.kills {
                     fleet.suffer(match random.random_range(0..20_u32) {
-                        0 => Fault::Stopped,
-                        1 => Fault::BrokerKilled,
-                        2..4 => Fault::Frozen { is_noticed: false },
-                        4..6 => Fault::Frozen { is_noticed: true },
-                        6..9 => Fault::Killed(2),
-                        9..13 => Fault::LeaderKilled,
-                        _ => Fault::Killed(1),
+                        0 => FleetFault::Stopped,
+                        1 => FleetFault::BrokerKilled,
+                        2..4 => FleetFault::Frozen { is_noticed: false },
+                        4..6 => FleetFault::Frozen { is_noticed: true },
+                        6..9 => FleetFault::Killed(2),
+                        9..13 => FleetFault::LeaderKilled,
+                        _ => FleetFault::Killed(1),
                     });
                 }
                 let all = all_sent();

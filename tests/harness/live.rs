@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -15,6 +15,13 @@ use super::{path, repository};
 pub(crate) const DEADLINE: Duration = Duration::from_secs(240);
 /// How long a look at a condition waits for the next line of the log.
 const NEXT_LOOK: Duration = Duration::from_millis(50);
+
+/// Returns addresses of loopback whose ports were free just now. Others rarely take them meanwhile, as the system draws
+/// ports at random.
+pub(crate) fn free_addresses(count: usize) -> Vec<String> {
+    let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    listeners.iter().map(|listener| listener.local_addr().unwrap().to_string()).collect()
+}
 
 /// Returns the answer of a job to a request for a page, its head included.
 pub(crate) fn get(address: &str, page: &str) -> Option<String> {
@@ -103,6 +110,14 @@ impl LiveProcess {
         let log = self.log();
         let (_, rest) = log.rsplit_once("serves http://")?;
         Some(rest.split_once('/')?.0.to_owned())
+    }
+
+    /// Returns whether it leads the newest generation of its cluster of which its log knows.
+    pub(crate) fn leads(&self) -> bool {
+        let log = self.log();
+        let place = |part: &str| log.rfind(part);
+        let leads = place("leads the job");
+        leads > place("follows in the job") && leads > place("begins anew: ")
     }
 
     /// Sends it a signal by its name.

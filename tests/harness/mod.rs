@@ -20,7 +20,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 pub(crate) use job::{FIELDS, HOUR, Job, MINUTE, SECOND, START, call};
-pub(crate) use live::{DEADLINE, LiveProcess, get};
+pub(crate) use live::{DEADLINE, LiveProcess, free_addresses, get};
 pub(crate) use row::Row;
 pub(crate) use schema::Schema;
 

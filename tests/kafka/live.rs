@@ -83,6 +83,11 @@ impl Running {
         self.log().contains(" INFO the job runs ")
     }
 
+    /// Returns whether it leads the newest generation of its cluster of which its log knows.
+    pub(crate) fn leads(&self) -> bool {
+        self.0.leads()
+    }
+
     /// Returns the log so far.
     pub(crate) fn log(&self) -> String {
         self.0.log()

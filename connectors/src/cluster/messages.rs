@@ -95,7 +95,7 @@ impl<R: Read> MessageReader<R> {
         Self { frames: FrameReader::new(from), bytes: Vec::new() }
     }
 
-    /// Returns the next message, or that there is none for now or for good.
+    /// Returns the next message; or [`Heard::Silence`] or [`Heard::End`] if none came.
     ///
     /// # Errors
     /// If the link can't carry messages any more.

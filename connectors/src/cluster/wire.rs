@@ -54,7 +54,7 @@ impl fmt::Debug for LinkTls {
 }
 
 impl LinkTls {
-    /// Reads the certificates.
+    /// Reads certificates and key from their files, and tries whether they fit.
     ///
     /// # Errors
     /// If a file can't be read or has no such content, or if key and certificate don't belong together.
@@ -273,7 +273,7 @@ impl Wire {
 }
 
 impl Tls {
-    /// Sends what is encrypted.
+    /// Sends what rustls has encrypted, in that order.
     fn flush(&self, mut socket: &TcpStream, mut outgoing: MutexGuard<'_, Vec<u8>>) -> io::Result<()> {
         {
             let mut connection = lock(&self.connection);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! link ── LeadMessage ──► obey ──► orders of readers, queues of workers
-//! link ◄── Report::next ── what readers answered, what workers computed
+//! link ◄── report ──────── what readers answered, what workers computed
 //! ```
 //! Readers, workers and queues are the same as with a coordinator. Only the thread differs that cuts.
 
@@ -108,16 +108,14 @@ impl Live {
             }
             LeadMessage::GivesUp(failure) => {
                 let mut state = self.state();
-                let error = LiveError::Follower { process: 0, failure };
-                state.error.get_or_insert_with(|| Arc::new(error));
+                state.note_error(LiveError::Follower { process: 0, failure });
                 state.stop();
                 self.changed.notify_all();
             }
             LeadMessage::Done(end) => {
                 let mut state = self.state();
                 if let Some(failure) = end.failure.clone().filter(|failure| failure.gives_up) {
-                    let error = LiveError::Follower { process: 0, failure };
-                    state.error.get_or_insert_with(|| Arc::new(error));
+                    state.note_error(LiveError::Follower { process: 0, failure });
                 }
                 state.stop();
                 state.over = true;
@@ -166,7 +164,7 @@ impl Live {
         }
     }
 
-    /// Lets [`report`](Self::report) end.
+    /// Lets [`report`](Self::report) end, once everything so far is reported.
     pub fn report_no_more(&self) {
         self.state().following.is_done = true;
         self.changed.notify_all();
@@ -210,7 +208,6 @@ impl LiveState {
             open_events: self.open_events,
             at_ceiling: self.at_ceiling,
             computed: self.computed(),
-            queued_bytes: self.queues.bytes(),
             stopping: self.is_told,
             failure: self.error.as_deref().map(JobFailure::from),
         }

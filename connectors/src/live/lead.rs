@@ -14,7 +14,7 @@ use super::messages::{FollowMessage, FollowerAnswer, FollowerStatus, LeadMessage
 use super::{Live, LiveError, LiveState, PartitionMemory};
 use crate::input::PartitionInfo;
 
-/// A follower.
+/// A process that follows, and what it has said last.
 pub(super) struct Follower {
     messages: Sender<LeadMessage>,
     /// The last cut that it answered.
@@ -50,6 +50,9 @@ impl Live {
 
     /// Takes a message of a follower, whose `process` counts from 1.
     ///
+    /// # Panics
+    /// If there is no such follower.
+    ///
     /// # Errors
     /// If the message can't be one of this job. Then the link is of no more use.
     pub fn hear(&self, process: usize, message: FollowMessage) -> Result<(), LinkFault> {
@@ -59,16 +62,9 @@ impl Live {
             FollowMessage::Answer(answer) => state.take_answer(process, answer)?,
             FollowMessage::Status(status) => {
                 let (stopping, failure) = (status.stopping, status.failure.clone());
-                // The job is over, or the link belongs to none.
-                let Some(follower) = state.followers.get_mut(process - 1) else { return Ok(()) };
-                follower.status = status;
+                state.followers[process - 1].status = status;
                 if let Some(failure) = failure {
-                    let is_new = state.error.is_none();
-                    let error = LiveError::Follower { process, failure };
-                    let error = Arc::clone(state.error.get_or_insert_with(|| Arc::new(error)));
-                    if is_new {
-                        state.give_up(&error);
-                    }
+                    state.note_error(LiveError::Follower { process, failure });
                 }
                 if stopping {
                     state.is_told = true;
@@ -78,11 +74,6 @@ impl Live {
         }
         self.changed.notify_all();
         Ok(())
-    }
-
-    /// Tells all followers something.
-    pub fn tell(&self, message: &LeadMessage) {
-        self.state().tell(message);
     }
 }
 
@@ -94,12 +85,16 @@ impl LiveState {
         }
     }
 
-    /// Lets nobody wait for a tick or a checkpoint that can't end, if that is so after an error.
-    pub(super) fn give_up(&mut self, error: &LiveError) {
+    /// Notes an error, of which the first one stays. If no tick or checkpoint can end any more, nobody waits for one.
+    pub(super) fn note_error(&mut self, error: LiveError) {
+        if self.error.is_some() {
+            return;
+        }
         if error.gives_up() {
             self.checkpoint.is_busy = false;
-            self.tell(&LeadMessage::GivesUp(error.into()));
+            self.tell(&LeadMessage::GivesUp((&error).into()));
         }
+        self.error = Some(Arc::new(error));
     }
 
     pub(super) fn tell_of_partition(&self, info: &PartitionInfo, memory: &PartitionMemory, is_read: bool) {
@@ -132,9 +127,7 @@ impl LiveState {
 
     fn take_answer(&mut self, process: usize, answer: FollowerAnswer) -> Result<(), LinkFault> {
         let FollowerAnswer { cut, reached, minutes, lags, lanes } = answer;
-        let Some(answered) = self.followers.get(process - 1).map(|follower| follower.answered) else {
-            return Ok(());
-        };
+        let answered = self.followers[process - 1].answered;
         if cut <= answered || cut > self.cut {
             return Err(LinkFault::Cut { cut, last: self.cut });
         }

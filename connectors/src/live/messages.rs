@@ -24,7 +24,7 @@ use crate::ledger::{PartitionProgress, TickRecord};
 /// A message from the coordinator.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum LeadMessage {
-    /// Comes first, and once.
+    /// Says with what the follower starts. It comes first, and once.
     Start(Arc<LiveStart>),
     /// A partition at the end of the job's list.
     Partition(Arc<ListedPartition>),
@@ -32,7 +32,6 @@ pub enum LeadMessage {
     Cut {
         /// The number of the cut, which grows.
         cut: u64,
-        /// The tick that follows.
         next: Tick,
         /// True if no other cut will follow.
         last: bool,
@@ -57,7 +56,7 @@ pub enum LeadMessage {
     GivesUp(JobFailure),
     /// Everything that the job has to publish is published and stored, or the failure says why not. No message follows.
     Done(JobEnd),
-    /// The coordinator is there.
+    /// Says that the coordinator is there, if it has nothing else to say for a second.
     Beat,
 }
 
@@ -69,7 +68,7 @@ pub enum FollowMessage {
     /// All events of the open tick are in the follower's queues.
     Answer(FollowerAnswer),
     Status(FollowerStatus),
-    /// The follower is there.
+    /// Says that the follower is there, if it has nothing else to say for a second.
     Beat,
 }
 
@@ -84,7 +83,6 @@ pub struct LiveStart {
     pub checkpoint: Option<(Tick, u64)>,
     /// The random number of this life of the job.
     pub nonce: u64,
-    /// The first tick.
     pub first: Tick,
     pub watermark: EventTime,
     /// The ticks that an earlier life committed and this one makes again.
@@ -130,14 +128,12 @@ pub struct FollowerStatus {
     pub at_ceiling: bool,
     /// How many ticks all of its workers computed, and the last of them.
     pub computed: (u64, Tick),
-    /// The bytes that wait in its workers' queues.
-    pub queued_bytes: usize,
     /// True if it was told to end, or has an error.
     pub stopping: bool,
     pub failure: Option<JobFailure>,
 }
 
-/// How a job ended.
+/// How a job ended, as its coordinator tells all other processes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobEnd {
     pub failure: Option<JobFailure>,

@@ -641,8 +641,7 @@ impl Live {
     /// Ends the job with a last tick and an error, of which the first one stays.
     pub fn fail(&self, error: LiveError) {
         let mut state = self.state();
-        let error = Arc::clone(state.error.get_or_insert_with(|| Arc::new(error)));
-        state.give_up(&error);
+        state.note_error(error);
         state.is_told = true;
         state.stop();
         self.changed.notify_all();

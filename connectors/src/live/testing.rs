@@ -1,16 +1,26 @@
 //! A topic in memory, to drive live jobs in tests without a broker.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::Feed;
+use keytide_config::Windows;
+
+use super::{Feed, LiveOptions, ProcessPlace};
 use crate::kafka::{ConsumerEvent, KafkaError, KafkaMessage, PartitionLag};
 
 /// The longest time that a poll without records waits.
 const WAIT: Duration = Duration::from_millis(1);
+
+/// Returns the options of a job in one process with one worker, without checkpoints, whose ticks are 1 ms wide.
+#[must_use]
+pub fn options(windows: Windows) -> LiveOptions {
+    let workers = NonZeroUsize::MIN;
+    LiveOptions { tick_ms: 1, windows, workers, place: ProcessPlace::ALONE, checkpoints: None }
+}
 
 /// A topic whose messages tests append while readers read it.
 #[derive(Clone, Debug, Default)]

@@ -204,7 +204,7 @@ impl Job {
         self.live.stop();
         let messages = self.workers.into_iter().map(|worker| worker.join().unwrap()).collect();
         self.followers.iter().for_each(|follower| follower.report_no_more());
-        self.live.tell(&LeadMessage::Done(JobEnd::default()));
+        self.live.state().tell(&LeadMessage::Done(JobEnd::default()));
         self.threads.into_iter().for_each(|thread| thread.join().unwrap());
         messages
     }
@@ -386,13 +386,7 @@ fn lateness_is_judged_in_the_order_of_a_partition() {
 
 #[test]
 fn a_worker_may_come_after_the_first_tick() {
-    let options = LiveOptions {
-        tick_ms: 1,
-        windows: Windows::default(),
-        workers: NonZeroUsize::MIN,
-        place: ProcessPlace::ALONE,
-        checkpoints: None,
-    };
+    let options = testing::options(Windows::default());
     let live = Live::new(NOW, options);
     let reader = PartitionReader::new(&live, 0, Vec::new(), &|_| Box::new(Times(0)));
     let tables = TableReader::new(&live, TablesRead::default(), Vec::new(), BTreeMap::new());
@@ -792,13 +786,8 @@ fn an_error_or_a_stop_of_a_follower_ends_all_processes_with_a_last_tick() {
 
 #[test]
 fn what_a_follower_can_not_say_ends_its_link_and_changes_nothing() {
-    let options = LiveOptions {
-        tick_ms: 1,
-        windows: Windows::default(),
-        workers: NonZeroUsize::MIN,
-        place: ProcessPlace { process: 0, processes: NonZeroUsize::new(2).unwrap() },
-        checkpoints: None,
-    };
+    let place = ProcessPlace { process: 0, processes: NonZeroUsize::new(2).unwrap() };
+    let options = LiveOptions { place, ..testing::options(Windows::default()) };
     let live = Live::new(NOW, options);
     let (sender, _messages) = channel();
     live.lead(vec![sender]);

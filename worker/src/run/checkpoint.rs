@@ -4,6 +4,7 @@
 //! coordinator ─ marks a cut ─► readers, tables ─► InputMemory, TablesMemory ─┐
 //!                            ► workers ─► Snapshot at the end of the tick ───┼─► this thread ─► Store
 //!                            ► publisher ─► AlertMemory, FilesMemory, and which ticks are committed
+//!   workers of other processes ─► Snapshot ─► their Store ─► FollowerParts ──────┘
 //! ```
 //! A checkpoint counts once its tick is in the ledger, see `restore.rs`. It may be written before. After a commit of its
 //! tick or a later one, checkpoints beyond [`KEPT`] are deleted, and those that never counted. So there is always one to

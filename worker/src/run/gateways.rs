@@ -4,7 +4,6 @@
 //! paused, and lets one tick close. So no result depends on the speed of the machine.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -92,13 +91,7 @@ impl JobOutcome {
 
 impl Gateways {
     fn start(partitions: u32, windows: Windows) -> Self {
-        let options = live::LiveOptions {
-            tick_ms: 1,
-            windows,
-            workers: NonZeroUsize::MIN,
-            place: live::ProcessPlace::ALONE,
-            checkpoints: None,
-        };
+        let options = live::testing::options(windows);
         let live = Live::new(NOW, options);
         let topic = MemoryTopic::default();
         let source =

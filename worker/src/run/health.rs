@@ -53,7 +53,7 @@ pub(super) struct JobStatus<'a> {
     cluster: &'a ClusterStatus,
     /// True if this process cuts ticks and publishes.
     leads: bool,
-    /// The last closed tick.
+    /// The last tick that was closed, in all processes.
     tick: Option<String>,
     /// The last tick that was published.
     published_tick: Option<String>,

@@ -7,7 +7,10 @@
 //! ledger                                      commit.rs, connectors::ledger
 //! alerts-*                                    alerts::outbox
 //! checkpoints                                 checkpoint.rs
+//! door  guests  link-*  results-*  cluster    cluster/, only with [cluster]
 //! ```
+//! A process that follows another one has no tables, coordinator, publisher, ledger and alerts.
+//!
 //! They end by themselves after the last tick. Readers and tables end when they answered the last cut, workers when
 //! they computed its tick. The publisher ends when the workers are gone and the sinks acknowledged all rows. A panic in
 //! any of them must end the process.
@@ -23,7 +26,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use keytide_alerts::outbox::{ClaimsError, OutboxError};
+use keytide_alerts::outbox::{ClaimsError, OutboxError, OutboxMonitor};
 use keytide_config::{Delivery, JobConfig, Limits, Source, SourceKind, Start, State};
 use keytide_connectors::geo::{GeoCopies, Unreadable};
 use keytide_connectors::input::PartitionInfo;
@@ -94,7 +97,7 @@ pub struct Handle {
     pub checkpoints: Arc<CheckpointStats>,
     pub ledger: Arc<LedgerStats>,
     pub sinks: PublisherMonitor,
-    pub alerts: keytide_alerts::outbox::OutboxMonitor,
+    pub alerts: OutboxMonitor,
     pub limits: Limits,
     /// The busiest keys, if the job has `[http]`.
     pub top: Option<LiveTop>,
@@ -225,15 +228,16 @@ impl LiveJob {
         let started = match role {
             None => Self::lead(config, subscriber, (clock, view), None),
             Some(Role::Leads(leader)) => {
-                let starter = leader.starter();
+                let membership = Arc::clone(&leader.membership);
                 let started = Self::lead(config, subscriber, (clock, view), Some(leader));
                 if let Err(error) = &started {
-                    leave_if_it_may_pass(starter.membership(), error);
-                    starter.fail(JobFailure {
+                    leave_if_it_may_pass(&membership, error);
+                    let failure = JobFailure {
                         message: message(error),
                         class: classify(error).into(),
                         gives_up: false,
-                    });
+                    };
+                    membership.finish(&JobEnd { failure: Some(failure), again: false });
                 }
                 started
             }
@@ -334,21 +338,13 @@ impl LiveJob {
             known.push((*index, name.clone(), u32::try_from(starts.len()).unwrap_or(u32::MAX)));
         }
 
+        let membership = leader.as_ref().map(|leader| Arc::clone(&leader.membership));
+        let unreadable = tables.watched_geo.unreadable().clone();
         let handle = Handle {
-            live: Arc::clone(&live),
-            results: Arc::default(),
-            observed: Arc::default(),
-            checkpoints: Arc::default(),
-            ledger: Arc::default(),
             sinks: publisher.monitor(),
             alerts: notifier.monitor(),
-            limits: config.limits,
             top: config.http.as_ref().map(|_| LiveTop::default()),
-            unreadable_places: tables.watched_geo.unreadable().clone(),
-            cluster: view.clone(),
-            membership: leader.as_ref().map(|leader| Arc::clone(&leader.membership)),
-            clock,
-            publish_error: Arc::default(),
+            ..Handle::new(&live, config, (clock, view), membership, unreadable)
         };
         let decoders = start_decoders(config, &live, &tables.geo, decoders, &replaced, &kept_decoders)?;
         let mut threads = Vec::new();
@@ -456,22 +452,8 @@ impl LiveJob {
             }
         };
         let decoders = named(&start.decoders)?.decoders;
-        let handle = Handle {
-            live: Arc::clone(&live),
-            results: Arc::default(),
-            observed: Arc::default(),
-            checkpoints: Arc::default(),
-            ledger: Arc::default(),
-            sinks: PublisherMonitor::default(),
-            alerts: keytide_alerts::outbox::OutboxMonitor::default(),
-            limits: config.limits,
-            top: None,
-            unreadable_places,
-            cluster: view.clone(),
-            membership: Some(Arc::clone(&membership)),
-            clock,
-            publish_error: Arc::default(),
-        };
+        let membership_of_handle = Some(Arc::clone(&membership));
+        let handle = Handle::new(&live, config, (clock, view), membership_of_handle, unreadable_places);
         let report = {
             let of_thread = Arc::clone(&live);
             follower.obey(&live, move |name| match named(name) {
@@ -587,6 +569,32 @@ fn live_options(config: &JobConfig, place: ProcessPlace, has_parts: bool) -> liv
 }
 
 impl Handle {
+    /// Returns the handle of a process that publishes nothing.
+    fn new(
+        live: &Arc<Live>,
+        config: &JobConfig,
+        (clock, view): (Clock, &ClusterView),
+        membership: Option<Arc<Membership>>,
+        unreadable_places: Unreadable,
+    ) -> Self {
+        Self {
+            live: Arc::clone(live),
+            results: Arc::default(),
+            observed: Arc::default(),
+            checkpoints: Arc::default(),
+            ledger: Arc::default(),
+            sinks: PublisherMonitor::default(),
+            alerts: OutboxMonitor::default(),
+            limits: config.limits,
+            top: None,
+            unreadable_places,
+            cluster: view.clone(),
+            membership,
+            clock,
+            publish_error: Arc::default(),
+        }
+    }
+
     /// Ends the job after its last tick is cut, computed and published.
     pub fn stop(&self) {
         cluster::tell_to_end();
@@ -598,7 +606,8 @@ impl Handle {
         self.sinks.stop();
         if let Some(membership) = &self.membership {
             let class = ErrorClass::Transient;
-            membership.give_up(&self.live, JobFailure { message: reason.to_owned(), class, gives_up: true });
+            let failure = JobFailure { message: reason.to_owned(), class, gives_up: true };
+            membership.finish(&JobEnd { failure: Some(failure), again: false });
         }
     }
 

@@ -149,7 +149,6 @@ impl Stopwatch {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroUsize;
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::sync::mpsc;
     use std::thread;
@@ -250,13 +249,7 @@ mod tests {
     #[test]
     fn a_worker_reports_its_states_and_operators_while_it_works() {
         let windows = keytide_config::Windows::default();
-        let options = live::LiveOptions {
-            tick_ms: 1,
-            windows,
-            workers: NonZeroUsize::MIN,
-            place: live::ProcessPlace::ALONE,
-            checkpoints: None,
-        };
+        let options = live::testing::options(windows);
         let live = Live::new(FOOTPRINTS_MS, options);
         let plan = PlanRow { id: NameId::new("free"), name: NameId::new("free"), policy: Policy::Alert };
         let change = TableChange { offset: 0, row: TableRow::Plan(plan), deleted: false };

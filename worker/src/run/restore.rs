@@ -73,7 +73,7 @@ pub fn resume_point(checkpoint: &Checkpoint) -> anyhow::Result<ResumePoint> {
 pub(super) struct Restored {
     /// The checkpoint and those before it that count, the oldest first.
     pub(super) checkpoints: Vec<Stored>,
-    /// The checkpoint itself.
+    /// The checkpoint whose states, input and memory these are.
     pub(super) checkpoint: Option<CheckpointId>,
     /// The names of the decoders of all of them.
     pub(super) kept_decoders: Vec<String>,

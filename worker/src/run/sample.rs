@@ -150,14 +150,12 @@ impl JobSample {
             ticks: load(&counters.ticks),
             tallies: counters.tallies.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         };
+        let published = job.sinks.published();
+        let status = job.live.status();
         Self {
             tick_ms,
             // A process that follows hears of it.
-            published: job.sinks.published().max(if job.live.is_following() {
-                job.live.status().published
-            } else {
-                0
-            }),
+            published: if job.live.is_following() { status.published } else { published },
             sinks: job.sinks.stats(),
             waits_for_id: job.sinks.waits_for_id(),
             alerts: job.alerts.stats(),
@@ -179,7 +177,7 @@ impl JobSample {
                 replayed: load(&job.ledger.replayed),
                 to_replay: load(&job.ledger.to_replay),
             },
-            status: job.live.status(),
+            status,
             cluster: job.cluster.status(),
             is_stopping: job.live.is_stopping(),
             read,

@@ -25,7 +25,7 @@ const QUICK: u32 = 2;
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// The generation that runs in this process.
-struct Running {
+struct RunningGeneration {
     generation: u64,
     /// True once links may end without a loss.
     is_ending: bool,
@@ -34,7 +34,7 @@ struct Running {
 }
 
 /// The generation that runs in this process, which timely's threads of links end with.
-static RUNNING: Mutex<Option<Running>> = Mutex::new(None);
+static RUNNING: Mutex<Option<RunningGeneration>> = Mutex::new(None);
 /// True once this process was told to end.
 static TOLD_TO_END: AtomicBool = AtomicBool::new(false);
 
@@ -61,7 +61,7 @@ fn wait_after(vain: u32) -> Duration {
 
 /// Notes the generation that runs from now on.
 pub(super) fn runs(generation: u64) {
-    *running() = Some(Running { generation, is_ending: false, live: None });
+    *running() = Some(RunningGeneration { generation, is_ending: false, live: None });
 }
 
 /// Notes that links may end from now on.
@@ -78,7 +78,7 @@ pub(super) fn reads(live: &Arc<Live>) {
     }
 }
 
-fn running() -> std::sync::MutexGuard<'static, Option<Running>> {
+fn running() -> std::sync::MutexGuard<'static, Option<RunningGeneration>> {
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -18,7 +18,7 @@ use keytide_connectors::store::Store;
 use keytide_dataflow::model::Tick;
 
 use super::hub::{Candidate, Hub, halves, heard, send};
-use super::mesh::Caller;
+use super::mesh::LinkCaller;
 use super::status::ClusterView;
 use crate::exit::{Exit, failure};
 
@@ -56,7 +56,7 @@ pub(super) struct LeaderLink {
 }
 
 /// The part of this process in the generation that starts.
-pub(super) enum Part {
+pub(super) enum GenerationPart {
     Leads { generation: u64, members: Vec<Candidate> },
     Follows { generation: u64, start: Arc<LiveStart>, link: LeaderLink },
 }
@@ -118,9 +118,9 @@ impl Assembly {
     }
 
     /// Returns what this process needs to open links of the generation that starts.
-    pub(super) fn caller(&self, generation: u64, process: usize) -> Caller<'_> {
+    pub(super) fn caller(&self, generation: u64, process: usize) -> LinkCaller<'_> {
         let hello = Hello { generation, index: u16::try_from(process).ok(), ..self.hello };
-        Caller { key: &self.key, tls: self.tls.as_ref(), hello }
+        LinkCaller { key: &self.key, tls: self.tls.as_ref(), hello }
     }
 
     /// Takes links for results and data of a generation, in which this process has a number.
@@ -140,7 +140,11 @@ impl Assembly {
     ///
     /// # Errors
     /// If this process can't work together with the others, or another version wrote the newest claim.
-    pub(super) fn assemble(&mut self, config: &JobConfig, view: &ClusterView) -> anyhow::Result<Part> {
+    pub(super) fn assemble(
+        &mut self,
+        config: &JobConfig,
+        view: &ClusterView,
+    ) -> anyhow::Result<GenerationPart> {
         let mut link: Option<LeaderLink> = None;
         let mut refusal: Option<ConnectError> = None;
         let mut shown = None;
@@ -203,7 +207,7 @@ impl Assembly {
                     let found = self.hub.candidates(members - 1);
                     if found.len() + 1 == members {
                         self.election.take(ElectionEvent::Started, now);
-                        return Ok(Part::Leads { generation, members: found });
+                        return Ok(GenerationPart::Leads { generation, members: found });
                     }
                     // One went away just now. A new look finds out if the others are enough.
                     ElectionEvent::GenerationOver
@@ -222,7 +226,7 @@ impl Assembly {
                         Some(Ok(LeadMessage::Start(start))) => {
                             self.election.take(ElectionEvent::Started, self.begun.elapsed());
                             let link = link.take().expect("a message came over it");
-                            return Ok(Part::Follows { generation, start, link });
+                            return Ok(GenerationPart::Follows { generation, start, link });
                         }
                         Some(Ok(LeadMessage::Done(JobEnd { failure: Some(of_leader), .. }))) => {
                             let message =
@@ -308,7 +312,7 @@ impl Assembly {
         let _ = messages.send(FollowMessage::Address(self.address.clone()));
         let thread = thread::Builder::new().name("link-out".to_owned()).spawn(move || {
             // A link that fails is found by the thread that reads it.
-            let _ = send(write, &to_send, FollowMessage::Beat);
+            let _ = send(write, &to_send, FollowMessage::Beat, |_| false);
         });
         thread.map_err(failed)?;
         Ok(LeaderLink { reader: MessageReader::new(read), messages })

@@ -32,8 +32,8 @@ pub(super) struct Hub {
 struct HubState {
     next_id: u64,
     controls: Vec<ControlLink>,
-    results: Vec<Guest>,
-    data: Vec<Guest>,
+    /// The links for results and data that nobody took.
+    others: Vec<Guest>,
     /// Why the generation that runs is lost, once it is.
     loss: Option<String>,
     /// True once the job is done. Then links may end.
@@ -71,19 +71,13 @@ impl Hub {
     /// Takes links until the door is closed.
     pub(super) fn receive(self: &Arc<Self>, guests: &Receiver<Guest>) {
         for guest in guests {
-            let result = match guest.hello.kind {
-                LinkKind::Control => self.take_control(&guest),
-                LinkKind::Results => {
-                    self.state().results.push(guest);
-                    Ok(())
+            match guest.hello.kind {
+                LinkKind::Control => {
+                    if let Err(error) = self.take_control(&guest) {
+                        tracing::warn!("a link of another process can't be taken: {error}");
+                    }
                 }
-                LinkKind::Data => {
-                    self.state().data.push(guest);
-                    Ok(())
-                }
-            };
-            if let Err(error) = result {
-                tracing::warn!("a link of another process can't be taken: {error}");
+                LinkKind::Results | LinkKind::Data => self.state().others.push(guest),
             }
             self.changed.notify_all();
         }
@@ -95,7 +89,7 @@ impl Hub {
         let (read, write) = halves(&guest.wire, self.dead_after)?;
         let writer = thread::Builder::new().name("link-out".to_owned()).spawn(move || {
             // A link that fails is found by the thread that reads it.
-            let _ = send(write, &to_send, LeadMessage::Beat);
+            let _ = send(write, &to_send, LeadMessage::Beat, |sent| matches!(sent, LeadMessage::Done(_)));
         })?;
         let mut state = self.state();
         state.next_id += 1;
@@ -167,19 +161,16 @@ impl Hub {
         self.changed.notify_all();
     }
 
-    /// Tells those that wait how the job ended.
-    pub(super) fn tell_waiting(&self, end: &JobEnd) {
-        for link in self.state().controls.iter().filter(|link| link.member.is_none()) {
+    /// Tells all processes with a control link, those that wait included, how the job ended. Returns once they are told, or
+    /// can't be.
+    pub(super) fn finish(&self, end: &JobEnd) {
+        self.end();
+        let links = std::mem::take(&mut self.state().controls);
+        for link in &links {
             let _ = link.messages.send(LeadMessage::Done(end.clone()));
         }
-    }
-
-    /// Closes the control links, once what they have to send is sent, or can't be.
-    pub(super) fn close(&self) {
-        let links = std::mem::take(&mut self.state().controls);
-        for ControlLink { messages, writer, .. } in links {
-            drop(messages);
-            let _ = writer.join();
+        for link in links {
+            let _ = link.writer.join();
         }
     }
 
@@ -247,11 +238,8 @@ impl Hub {
         let mut found: Vec<Option<Wire>> = processes.clone().map(|_| None).collect();
         let mut state = self.state();
         loop {
-            let came = match kind {
-                LinkKind::Results => &mut state.results,
-                LinkKind::Data | LinkKind::Control => &mut state.data,
-            };
-            for Guest { wire, hello, .. } in came.drain(..) {
+            let of_kind = state.others.extract_if(.., |guest| guest.hello.kind == kind);
+            for Guest { wire, hello, .. } in of_kind {
                 let index = hello.index.map(usize::from).filter(|index| processes.contains(index));
                 // A process that tried again has a newer one. Those of other generations are closed by this.
                 if let Some(index) = index.filter(|_| hello.generation == generation) {
@@ -290,20 +278,28 @@ pub(super) fn heard<T: serde::de::DeserializeOwned>(from: &mut MessageReader<Wir
     }
 }
 
-/// Sends messages until there can be no more, and beats meanwhile. Then it closes the link.
+/// Sends messages until the last one, or until there can be no more, and beats meanwhile. Then it closes the link.
 ///
 /// # Errors
 /// If the link fails.
-pub(super) fn send<T: Serialize>(wire: Wire, messages: &Receiver<T>, beat: T) -> Result<(), MessageError> {
+pub(super) fn send<T: Serialize>(
+    wire: Wire,
+    messages: &Receiver<T>,
+    beat: T,
+    is_last: impl Fn(&T) -> bool,
+) -> Result<(), MessageError> {
     let closing = wire.try_clone();
     let mut writer = MessageWriter::new(wire);
     let result = loop {
-        let sent = match messages.recv_timeout(BEAT) {
-            Ok(message) => writer.write(&message),
-            Err(RecvTimeoutError::Timeout) => writer.write(&beat),
+        let message = match messages.recv_timeout(BEAT) {
+            Ok(message) => Some(message),
+            Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => break Ok(()),
         };
+        let message = message.as_ref().unwrap_or(&beat);
+        let sent = writer.write(message);
         match &sent {
+            Ok(()) if is_last(message) => break Ok(()),
             Ok(()) => {}
             Err(error @ MessageError::TooLong) => {
                 tracing::error!("a link to another process ends: {error}");

@@ -66,7 +66,7 @@ impl Write for DataWire {
 
 /// What a process needs to open a link of its generation.
 #[derive(Clone, Copy)]
-pub(super) struct Caller<'a> {
+pub(super) struct LinkCaller<'a> {
     pub(super) key: &'a ClusterKey,
     pub(super) tls: Option<&'a LinkTls>,
     /// Its hello, whose kind is replaced by the link's.
@@ -81,7 +81,7 @@ impl Mesh {
     /// With what is missing, or why the generation is lost.
     pub(super) fn connect(
         hub: &Hub,
-        caller: Caller<'_>,
+        caller: LinkCaller<'_>,
         place: ProcessPlace,
         addresses: &[String],
         dead_after: Duration,
@@ -127,7 +127,7 @@ impl Mesh {
 pub(super) fn reach(
     hub: &Hub,
     address: &str,
-    Caller { key, tls, hello }: Caller<'_>,
+    LinkCaller { key, tls, hello }: LinkCaller<'_>,
     (kind, process): (LinkKind, usize),
 ) -> Result<Wire, String> {
     let until = Instant::now() + START_FOR;

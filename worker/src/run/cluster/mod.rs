@@ -34,7 +34,7 @@ use keytide_connectors::store::Store;
 
 pub use self::again::leave_on_panic;
 pub(super) use self::again::tell_to_end;
-use self::assemble::{Assembly, Part};
+use self::assemble::{Assembly, GenerationPart};
 use self::hub::{Candidate, Hub, heard};
 pub(super) use self::mesh::Mesh;
 pub use self::status::{ClusterStatus, ClusterView};
@@ -46,7 +46,7 @@ pub(super) enum Role {
     Follows(Follower),
 }
 
-/// What both parts have.
+/// What a process knows of its generation, whether it leads or follows.
 pub(super) struct Membership {
     pub(super) generation: u64,
     pub(super) place: ProcessPlace,
@@ -66,33 +66,7 @@ pub(super) struct Leader {
     members: Vec<Candidate>,
 }
 
-/// Tells other processes that the one that leads can't start the job.
-pub(super) struct Starter {
-    membership: Arc<Membership>,
-    messages: Vec<Sender<LeadMessage>>,
-}
-
-impl Starter {
-    pub(super) fn membership(&self) -> &Membership {
-        &self.membership
-    }
-
-    /// Ends the other processes with an error.
-    pub(super) fn fail(self, failure: JobFailure) {
-        let Self { membership, messages } = self;
-        again::ends();
-        membership.hub.end();
-        let end = JobEnd { failure: Some(failure), again: false };
-        membership.hub.tell_waiting(&end);
-        for messages in messages {
-            // Those that wait have it twice, and read it once.
-            let _ = messages.send(LeadMessage::Done(end.clone()));
-        }
-        membership.hub.close();
-    }
-}
-
-/// A process that follows.
+/// A process that does what the one that leads says.
 pub(super) struct Follower {
     pub(super) membership: Arc<Membership>,
     pub(super) start: Arc<LiveStart>,
@@ -141,7 +115,7 @@ pub(super) fn join(
         })
     };
     Ok(match part {
-        Part::Leads { generation, members } => {
+        GenerationPart::Leads { generation, members } => {
             let own = std::iter::once(cluster.advertise.clone());
             let addresses: Vec<_> = own.chain(members.iter().map(|of| of.address.clone())).collect();
             let processes = NonZeroUsize::new(addresses.len()).unwrap_or(NonZeroUsize::MIN);
@@ -153,7 +127,7 @@ pub(super) fn join(
                 members,
             })
         }
-        Part::Follows { generation, start, link } => {
+        GenerationPart::Follows { generation, start, link } => {
             let addresses = start.addresses.clone();
             let processes = NonZeroUsize::new(addresses.len()).unwrap_or(NonZeroUsize::MIN);
             let process = start.process;
@@ -171,13 +145,10 @@ impl Membership {
         again::begin_anew(self.generation, reason)
     }
 
-    /// Ends the other processes with an error, as this one can't wait for the end of the job.
-    pub(super) fn give_up(&self, live: &Live, failure: JobFailure) {
+    /// Ends the job in all other processes.
+    pub(super) fn finish(&self, end: &JobEnd) {
         again::ends();
-        self.hub.end();
-        live.tell(&LeadMessage::Done(JobEnd { failure: Some(failure), again: false }));
-        live.lead(Vec::new());
-        self.hub.close();
+        self.hub.finish(end);
     }
 
     /// Notes that the generation is lost. The thread that watches leaves it.
@@ -265,26 +236,12 @@ impl Leader {
         self.membership.found(found)
     }
 
-    /// Returns what tells the other processes that this one can't start the job.
-    pub(super) fn starter(&self) -> Starter {
-        let messages = self.members.iter().map(|member| member.messages.clone()).collect();
-        Starter { membership: Arc::clone(&self.membership), messages }
-    }
-
     /// Ends the generation after the job. Begins anew if that was for a spare.
     pub(super) fn end(self, live: &Live, failure: Option<JobFailure>) {
-        let Self { membership, members, .. } = self;
+        let membership = self.membership;
         let is_for_spare = membership.ends_for_spare.load(Ordering::Acquire);
         let again = is_for_spare && failure.is_none() && !live.is_told_to_end();
-        again::ends();
-        membership.hub.end();
-        let end = JobEnd { failure, again };
-        membership.hub.tell_waiting(&end);
-        live.tell(&LeadMessage::Done(end));
-        // The threads of links send what is left, and end once nobody can add to it.
-        live.lead(Vec::new());
-        drop(members);
-        membership.hub.close();
+        membership.finish(&JobEnd { failure, again });
         if again {
             membership.leave("a process that waited takes part in the next generation");
         }

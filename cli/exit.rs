@@ -6,12 +6,14 @@ use keytide_worker::exit::{Exit, classify, message};
 use keytide_worker::records::RecordCounts;
 
 /// Makes every panic end the process with [`Exit::Internal`], once its message is printed. A worker that is gone would
-/// leave the others waiting for ever. The loss of another process is no defect, although timely panics then.
+/// leave the others waiting for ever. A process of several begins anew some times before that. The loss of another
+/// process is no defect, although timely panics then.
 pub(crate) fn on_panic() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         keytide_worker::run::leave_on_panic();
         report(panic);
+        keytide_worker::run::leave_after_defect();
         std::process::exit(Exit::Internal as i32);
     }));
 }

@@ -17,6 +17,7 @@
 mod broker;
 #[path = "../crash/mod.rs"]
 mod crash;
+mod defects;
 mod formats;
 mod gaps;
 #[allow(dead_code, unused_imports, reason = "the suite needs part of what the other tests need")]

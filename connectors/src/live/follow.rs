@@ -96,6 +96,7 @@ impl Live {
                 let is_replay = state.replay.next().is_some();
                 state.replay.closed += usize::from(is_replay);
                 state.published.1 = published;
+                self.note_progress(&state);
                 state.tables_read = true;
                 state.close(info, behind, checkpoint);
                 self.changed.notify_all();
@@ -215,8 +216,7 @@ impl LiveState {
 
     /// Returns whether this process follows, and has answered and computed everything.
     pub(super) fn waits_for_leader(&self) -> bool {
-        let is_answered = self.answered.iter().all(|answered| *answered >= self.cut);
-        self.following.is_following && is_answered && self.computed().0 >= self.closed_count
+        self.following.is_following && self.is_answered() && self.computed().0 >= self.closed_count
     }
 
     /// Returns whether the coordinator has to hear how many events the open tick has.

@@ -107,10 +107,17 @@ impl LiveState {
         self.tell(&LeadMessage::Partition(Arc::new(listed)));
     }
 
+    /// Returns the numbers of the processes, this one as 0, of which a reader hasn't answered the last cut.
+    pub(super) fn unanswered(&self) -> impl Iterator<Item = usize> {
+        let own = self.answered.iter().copied().min().unwrap_or(self.cut);
+        let others = self.followers.iter().map(|follower| follower.answered);
+        let answered = std::iter::once(own).chain(others).enumerate();
+        answered.filter(|(_, answered)| *answered < self.cut).map(|(process, _)| process)
+    }
+
     /// Returns whether all readers, tables and followers have answered the last cut.
     pub(super) fn is_answered(&self) -> bool {
-        let others = self.followers.iter().map(|follower| follower.answered);
-        self.answered.iter().copied().chain(others).all(|answered| answered >= self.cut)
+        self.unanswered().next().is_none()
     }
 
     /// Returns the number of events of the open tick in all processes.

@@ -64,7 +64,7 @@ mod watch;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem;
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -226,6 +226,8 @@ pub struct LiveCounters {
     pub table_changes: AtomicU64,
     pub gaps: AtomicU64,
     pub ticks: AtomicU64,
+    /// True once a tick was published that no earlier life had committed.
+    pub has_progress: AtomicBool,
     /// The oddities of records that count, by source.
     pub tallies: Mutex<Vec<Tally>>,
 }
@@ -279,6 +281,10 @@ pub struct Status {
     pub catching_up: bool,
     /// True if this process follows another one, and has done everything that it was told to.
     pub waits_for_leader: bool,
+    /// The last tick that the workers of each process computed, this one first. A process that follows knows only its own.
+    pub computed_by: Vec<Tick>,
+    /// The numbers of processes, this one as 0, whose readers haven't answered the last cut.
+    pub unanswered: Vec<usize>,
 }
 
 /// The input of one live job in this process, shared by its threads. One process has the coordinator, and the others
@@ -613,9 +619,18 @@ impl Live {
 
     /// Notes that a tick's results were handed to the sinks, or with transactions committed.
     pub fn published(&self, tick: Tick) {
-        let published = &mut self.state().published;
-        *published = (published.0 + 1, tick);
+        let mut state = self.state();
+        state.published = (state.published.0 + 1, tick);
+        self.note_progress(&state);
         self.changed.notify_all();
+    }
+
+    /// Notes whether a tick was published that this life didn't only make again.
+    fn note_progress(&self, state: &LiveState) {
+        let again = state.replay.ticks.last().map_or(0, |record| record.tick);
+        if state.published.1 > again {
+            self.counters.has_progress.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Ends the job with a last tick, as it was told to.
@@ -698,6 +713,8 @@ impl Live {
             is_held_up: state.replay.next().is_some() || state.checkpoint.is_waited_for,
             catching_up: state.behind,
             waits_for_leader: state.waits_for_leader(),
+            computed_by: state.computed_by().map(|(_, tick)| tick).collect(),
+            unanswered: state.unanswered().collect(),
         }
     }
 
@@ -850,8 +867,13 @@ impl LiveState {
 
     /// Returns how many ticks all workers computed, of all processes that this one knows, and the last of them.
     fn computed(&self) -> (u64, Tick) {
-        let others = self.followers.iter().map(Follower::computed);
-        self.computed.iter().copied().chain(others).min().unwrap_or_default()
+        self.computed_by().min().unwrap_or_default()
+    }
+
+    /// Returns how many ticks all workers of each process computed, this one first, and the last of them.
+    fn computed_by(&self) -> impl Iterator<Item = (u64, Tick)> {
+        let own = self.computed.iter().copied().min().unwrap_or_default();
+        std::iter::once(own).chain(self.followers.iter().map(Follower::computed))
     }
 
     /// Returns whether the ledger may forget the ticks that one more would make it forget.

@@ -1,25 +1,21 @@
 //! Health and readiness of a job, for supervisors.
 //!
 //! *Healthy* means that a restart would not help: ticks close, or they wait for something outside of the process. A
-//! job is healthy while Kafka is away, a sink is slow or tables are being read. It is unhealthy once a tick stays open
-//! for [`STUCK_MS`] with nothing outside to wait for: then a reader or a worker hangs. While ticks of an earlier life are
-//! made again, or a checkpoint is waited for, it is healthy, too.
+//! job is healthy while Kafka is away, a sink is slow or tables are being read. It is unhealthy once a reader or a worker
+//! hangs, as `watchdog.rs` says. While ticks of an earlier life are made again, or a checkpoint is waited for, it is
+//! healthy, too.
 //!
 //! *Ready* means that results are fresh: tables are read, and the last acknowledged tick is younger than [`STALE_MS`]
 //! or [`STALE_TICKS`] ticks, whichever is longer. A tick without rows counts as acknowledged, so it proves nothing about
 //! the brokers. Therefore a job with topics is ready only once its producer has an id.
 
 use jiff::Timestamp;
-use keytide_connectors::live::TICKS_PUBLISHED;
 use keytide_dataflow::model::Tick;
 use serde::Serialize;
 
 use super::cluster::ClusterStatus;
 use super::sample::JobSample;
 
-/// How long a tick may be open before it is stuck, in ms; `STUCK_TICKS` ticks if that is longer.
-pub(super) const STUCK_MS: u64 = 120_000;
-const STUCK_TICKS: u64 = 20;
 /// How old results may be before they are stale, in ms; `STALE_TICKS` ticks if that is longer.
 pub(super) const STALE_MS: u64 = 30_000;
 const STALE_TICKS: u64 = 10;
@@ -64,6 +60,8 @@ pub(super) struct JobStatus<'a> {
     /// The tick of the newest checkpoint, which the process that leads knows.
     checkpoint_tick: Option<String>,
     ending: bool,
+    /// The newest tick that each process computed, in the order of their numbers. Only the process that leads knows it.
+    computed: Vec<Option<String>>,
 }
 
 /// Returns what people want to know first of a job.
@@ -77,12 +75,13 @@ pub(super) fn job_status(sample: &JobSample) -> JobStatus<'_> {
         lag_records: sample.lag(),
         checkpoint_tick: time(sample.checkpoints.tick),
         ending: sample.is_stopping,
+        computed: sample.status.computed_by.iter().map(|tick| time(*tick)).collect(),
     }
 }
 
 /// Judges whether a restart of the job would help.
 pub(super) fn health(sample: &JobSample) -> Health {
-    let reason = stuck(sample);
+    let reason = sample.hang();
     Health {
         healthy: reason.is_none(),
         reason,
@@ -123,35 +122,8 @@ pub(super) fn readiness(sample: &JobSample) -> Readiness {
         )),
         Some(_) => {}
     }
-    reasons.extend(stuck(sample));
+    reasons.extend(sample.hang());
     Readiness { ready: reasons.is_empty(), reasons }
-}
-
-/// Returns a sentence about the part that hangs, if one does.
-fn stuck(sample: &JobSample) -> Option<String> {
-    let status = &sample.status;
-    // A job that ends waits for the sinks, which have their own deadline.
-    let waits_for_others = sample.is_stopping
-        || !status.tables_read
-        || status.is_held_up
-        || status.waits_for_leader
-        || waits_for_sinks(sample)
-        || status.open == 0;
-    let open_ms = sample.now.saturating_sub(status.open);
-    let allowed_ms = STUCK_MS.max(sample.tick_ms.saturating_mul(STUCK_TICKS));
-    (!waits_for_others && open_ms > allowed_ms).then(|| {
-        let who = if status.computed < status.closed {
-            "a worker doesn't finish the one before"
-        } else {
-            "a reader doesn't answer"
-        };
-        format!("the tick has been open for {} s: {who}", open_ms / 1_000)
-    })
-}
-
-/// Returns whether the next tick can't close before the sinks take another one.
-fn waits_for_sinks(sample: &JobSample) -> bool {
-    sample.ticks_in_flight() >= TICKS_PUBLISHED && sample.status.computed == sample.status.closed
 }
 
 /// Formats a time; `None` for 0, which stands for no tick yet.
@@ -162,6 +134,9 @@ fn time(ms: Tick) -> Option<String> {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use keytide_connectors::live::TICKS_PUBLISHED;
+
+    use super::super::watchdog::STUCK_MS;
     use super::*;
 
     const NOW: Tick = 1_750_000_000_000;
@@ -245,6 +220,8 @@ pub(super) mod tests {
         sample.read.ticks = sample.results.ticks + TICKS_PUBLISHED;
         let worker = "the tick has been open for 121 s: a worker doesn't finish the one before";
         assert_eq!(health(&sample).reason.as_deref(), Some(worker));
+        sample.status.computed_by = vec![sample.status.closed, sample.status.computed];
+        assert_eq!(health(&sample).reason, Some(format!("{worker} in process 1")));
     }
 
     #[test]

@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io;
 use std::mem;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -57,6 +58,7 @@ use super::publish::{Outlets, PublishEvent, ResultCounters, Results, Subscriber,
 use super::restore::{self, Beginning, Restored};
 use super::tables::{GeoFeed, JobGeo, ReferenceData, named_decoders, refused_geo_copy};
 use super::top::LiveTop;
+use super::watchdog::Watched;
 use super::work::work;
 use crate::exit::{Exit, classify, failure, kafka_failure, message};
 
@@ -411,7 +413,7 @@ impl LiveJob {
             let membership = &leader.membership;
             cluster::results::receive(leader.results()?, &results, membership)?;
             mesh = Some(membership.mesh()?);
-            membership.watch(&live)?;
+            membership.watch(&live, handle.hangs(config.job.tick_ms))?;
         }
         let guards = start_workers(&handle, mesh, config, &results, pieces, snapshot)?;
         drop(results);
@@ -467,7 +469,7 @@ impl LiveJob {
         // 3. The links.
         let results_link = membership.results_to_leader()?;
         let mesh = membership.mesh()?;
-        membership.watch(&live)?;
+        membership.watch(&live, handle.hangs(config.job.tick_ms))?;
         // 4. The threads.
         let mut threads = Vec::new();
         for slot in 0..workers.get() {
@@ -592,6 +594,18 @@ impl Handle {
             membership,
             clock,
             publish_error: Arc::default(),
+        }
+    }
+
+    /// Returns what says which part of this process hangs, if one does.
+    fn hangs(&self, tick_ms: u64) -> impl Fn() -> Option<String> + Send + use<> {
+        let this = self.clone();
+        move || {
+            let Self { live, results, clock, .. } = &this;
+            let handed_over = results.ticks.load(Ordering::Relaxed);
+            let status = &live.status();
+            let in_flight = live.counters.ticks.load(Ordering::Relaxed).saturating_sub(handed_over);
+            Watched { now: clock(), tick_ms, status, is_stopping: live.is_stopping(), in_flight }.hang()
         }
     }
 

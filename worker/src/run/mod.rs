@@ -19,10 +19,11 @@ pub mod restore;
 mod sample;
 mod tables;
 mod top;
+mod watchdog;
 mod work;
 
 pub use self::checkpoint::CheckpointStats;
-pub use self::cluster::{ClusterStatus, ClusterView, leave_on_panic};
+pub use self::cluster::{ClusterStatus, ClusterView, leave_after_defect, leave_on_panic};
 pub use self::commit::LedgerStats;
 pub use self::http::{HttpServer, Sampler, TopSource};
 pub use self::job::{Handle, LiveJob};

@@ -18,6 +18,7 @@ use keytide_dataflow::state::{Footprint, StateId};
 use super::cluster::{ClusterStatus, ClusterView};
 use super::job::Handle;
 use super::observe::Busy;
+use super::watchdog::Watched;
 use crate::memory;
 
 /// All counters and states of a job at one time.
@@ -192,6 +193,12 @@ impl JobSample {
     /// Returns the number of ticks that were closed and aren't handed to the sinks.
     pub(super) fn ticks_in_flight(&self) -> u64 {
         self.read.ticks.saturating_sub(self.results.ticks)
+    }
+
+    /// Returns a sentence about the part of the job that hangs, if one does.
+    pub(super) fn hang(&self) -> Option<String> {
+        let Self { now, tick_ms, ref status, is_stopping, .. } = *self;
+        Watched { now, tick_ms, status, is_stopping, in_flight: self.ticks_in_flight() }.hang()
     }
 
     /// Returns the age in ms of the last acknowledged tick.

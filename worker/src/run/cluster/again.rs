@@ -4,7 +4,8 @@
 //! its number, its arguments and its environment.
 //!
 //! **Back-off.** A generation that is lost before it published a tick may be lost for the same reason again. From the third
-//! one in a row on, a process waits before it looks for the others: 1 s, 2 s, 4 s, and so on up to 30 s.
+//! one in a row on, a process waits before it looks for the others: 1 s, 2 s, 4 s, and so on up to 30 s. A defect of this
+//! process, which is a panic, costs such a wait from the first one on. The [`DEFECTS`]th in a row ends the process.
 
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
@@ -20,8 +21,12 @@ use crate::exit::Exit;
 const LOST: &str = "KEYTIDE_LOST_GENERATION";
 /// Says how many generations in a row were lost before they published a tick.
 const VAIN: &str = "KEYTIDE_VAIN_GENERATIONS";
-/// So many of them cost no wait.
+/// Says how many generations in a row this process lost by a defect, before they published a tick.
+const DEFECTIVE: &str = "KEYTIDE_DEFECTIVE_GENERATIONS";
+/// So many generations in vain cost no wait.
 const QUICK: u32 = 2;
+/// So many defects in a row end the process.
+const DEFECTS: u32 = 5;
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// The generation that runs in this process.
@@ -49,13 +54,13 @@ fn number<T: std::str::FromStr + Default>(name: &str) -> T {
 
 /// Returns how long to wait before this process looks for the others.
 pub(super) fn wait() -> Duration {
-    wait_after(number(VAIN))
+    wait_after(number(VAIN), number(DEFECTIVE))
 }
 
-fn wait_after(vain: u32) -> Duration {
-    match vain.checked_sub(QUICK) {
-        None | Some(0) => Duration::ZERO,
-        Some(more) => Duration::from_secs(1 << (more - 1).min(5)).min(LONGEST_WAIT),
+fn wait_after(vain: u32, defects: u32) -> Duration {
+    match vain.saturating_sub(QUICK).max(defects) {
+        0 => Duration::ZERO,
+        waits => Duration::from_secs(1 << (waits - 1).min(5)).min(LONGEST_WAIT),
     }
 }
 
@@ -99,6 +104,30 @@ pub(super) fn end() -> ! {
 
 /// Begins this process anew, which doesn't ask for generations up to `lost`. One that was told to end ends.
 pub(super) fn begin_anew(lost: u64, reason: &str) -> ! {
+    let vain = if has_progress() { 0 } else { number::<u32>(VAIN).saturating_add(1) };
+    run_again(lost, vain, 0, reason)
+}
+
+/// Returns whether this run of the process published a tick that wasn't there before.
+fn has_progress() -> bool {
+    let live = running().as_ref().and_then(|running| running.live.clone());
+    // No lock of the input is taken, since the thread that panics may hold it.
+    live.is_some_and(|live| live.counters.has_progress.load(Ordering::Relaxed))
+}
+
+/// Begins anew after a panic, if this process takes part in a generation. The fifth in a row is only logged.
+pub fn leave_after_defect() {
+    let Some(generation) = running().as_ref().map(|running| running.generation) else { return };
+    let defects = if has_progress() { 1 } else { number::<u32>(DEFECTIVE).saturating_add(1) };
+    if defects < DEFECTS {
+        run_again(generation, 0, defects, "a defect ended this process's part of it");
+    }
+    tracing::error!(generation, "{defects} generations in a row were lost by a defect: the process ends");
+}
+
+/// Replaces this process by a new run of its program. `vain` generations in a row were lost without a tick, of which this
+/// process lost the last `defects` by a defect.
+fn run_again(lost: u64, vain: u32, defects: u32, reason: &str) -> ! {
     if is_told_to_end() {
         tracing::info!(
             generation = lost,
@@ -106,9 +135,6 @@ pub(super) fn begin_anew(lost: u64, reason: &str) -> ! {
         );
         std::process::exit(Exit::Done as i32);
     }
-    let live = running().as_ref().and_then(|running| running.live.clone());
-    let has_published = live.is_some_and(|live| live.status().published > 0);
-    let vain = if has_published { 0 } else { number::<u32>(VAIN).saturating_add(1) };
     tracing::warn!(generation = lost, "begins anew: {reason}");
     if let Err(error) = keytide_connectors::kafka::close_on_exec() {
         tracing::warn!("open files stay open in the new run of the program: {error}");
@@ -119,13 +145,14 @@ pub(super) fn begin_anew(lost: u64, reason: &str) -> ! {
     if let Some(name) = arguments.next() {
         command.arg0(name);
     }
-    let error = command.args(arguments).env(LOST, lost.to_string()).env(VAIN, vain.to_string()).exec();
+    let counts = [(VAIN, vain), (DEFECTIVE, defects)].map(|(name, count)| (name, count.to_string()));
+    let error = command.args(arguments).env(LOST, lost.to_string()).envs(counts).exec();
     tracing::error!("the process can't begin anew: {error}");
     std::process::exit(Exit::Transient as i32)
 }
 
 /// Begins anew if a panic is one of timely's threads of links, which end so when another process is gone. The hook for
-/// panics calls it first. A panic of a worker is a defect.
+/// panics calls it first, and [`leave_after_defect`] after it has reported any other panic.
 pub fn leave_on_panic() {
     let thread = std::thread::current();
     let is_link = |name: &str| name.starts_with("timely:send-") || name.starts_with("timely:recv-");
@@ -150,9 +177,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn losses_without_a_tick_cost_a_wait_from_the_third_on() {
-        let waits: Vec<u64> = (0..10).map(|vain| wait_after(vain).as_secs()).collect();
+    fn losses_without_a_tick_cost_a_wait_from_the_third_on_and_defects_from_the_first_on() {
+        let waits: Vec<u64> = (0..10).map(|vain| wait_after(vain, 0).as_secs()).collect();
         assert_eq!(waits, [0, 0, 0, 1, 2, 4, 8, 16, 30, 30]);
-        assert_eq!(wait_after(u32::MAX), LONGEST_WAIT);
+        let waits: Vec<u64> = (0..DEFECTS).map(|defects| wait_after(0, defects).as_secs()).collect();
+        assert_eq!(waits, [0, 1, 2, 4, 8]);
+        assert_eq!(wait_after(u32::MAX, 1), LONGEST_WAIT);
     }
 }

@@ -24,6 +24,8 @@ use crate::exit::{Exit, failure};
 
 /// How long the newest tick of the ledger is asked for.
 const READ_TICK_FOR: Duration = Duration::from_secs(3);
+/// How often a process looks whether a part of it hangs.
+const LOOK_FOR_HANGS: Duration = Duration::from_secs(10);
 
 /// A process that looks for the others, or has found them.
 pub(super) struct Assembly {
@@ -340,13 +342,25 @@ impl Assembly {
         }
     }
 
-    /// Watches the generation that runs: begins anew when it is lost, and calls `end` when it has to end for a spare.
-    /// Returns once the job is done.
-    pub(super) fn watch(mut self, generation: u64, members: usize, end: impl Fn()) {
-        let mut has_ended = false;
+    /// Watches the generation that runs: begins anew when it is lost or `hangs` says what hangs, and calls `end` when it has
+    /// to end for a spare. Returns once the job is done.
+    pub(super) fn watch(
+        mut self,
+        generation: u64,
+        members: usize,
+        hangs: impl Fn() -> Option<String>,
+        end: impl Fn(),
+    ) {
+        let (mut has_ended, mut looked) = (false, Instant::now());
         loop {
             if let Some(reason) = self.hub.loss() {
                 super::again::begin_anew(generation, &reason);
+            }
+            if looked.elapsed() >= LOOK_FOR_HANGS {
+                looked = Instant::now();
+                if let Some(reason) = hangs() {
+                    super::again::begin_anew(generation, &reason);
+                }
             }
             if self.hub.is_done() {
                 return;

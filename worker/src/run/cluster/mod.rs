@@ -32,8 +32,8 @@ use keytide_connectors::live::{
 };
 use keytide_connectors::store::Store;
 
-pub use self::again::leave_on_panic;
 pub(super) use self::again::tell_to_end;
+pub use self::again::{leave_after_defect, leave_on_panic};
 use self::assemble::{Assembly, GenerationPart};
 use self::hub::{Candidate, Hub, heard};
 pub(super) use self::mesh::Mesh;
@@ -193,8 +193,13 @@ impl Membership {
         self.found(mesh::reach(&self.hub, &self.addresses[0], caller, (LinkKind::Results, 0)))
     }
 
-    /// Starts the thread that leaves the generation when it is lost, and ends it for a spare.
-    pub(super) fn watch(self: &Arc<Self>, live: &Arc<Live>) -> std::io::Result<()> {
+    /// Starts the thread that leaves the generation when it is lost or when `hangs` says what hangs in this process, and
+    /// ends it for a spare.
+    pub(super) fn watch(
+        self: &Arc<Self>,
+        live: &Arc<Live>,
+        hangs: impl Fn() -> Option<String> + Send + 'static,
+    ) -> std::io::Result<()> {
         let assembly = self.assembly.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(assembly) = assembly else { return Ok(()) };
         again::reads(live);
@@ -207,7 +212,7 @@ impl Membership {
         let generation = self.generation;
         thread::Builder::new()
             .name("cluster".to_owned())
-            .spawn(move || assembly.watch(generation, members, end))
+            .spawn(move || assembly.watch(generation, members, hangs, end))
             .map(drop)
     }
 }

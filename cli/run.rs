@@ -114,7 +114,9 @@ fn serve(
     tick_ms: u64,
 ) -> anyhow::Result<()> {
     let address = server.address().context("asking for the port of [http] failed")?;
-    tracing::info!("serves http://{address}/metrics, /healthz, /readyz, /status and /top.json");
+    tracing::info!(
+        "serves http://{address}/metrics, /healthz, /readyz, /status and /top.json, and a page at /"
+    );
     let of_top = Arc::clone(&job);
     let top = Arc::new(move || of_top.get().and_then(|job| job.top.clone()).unwrap_or_default());
     let sampler = Arc::new(move || match job.get() {

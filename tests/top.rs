@@ -98,9 +98,10 @@ fn the_page_of_a_running_job_shows_what_its_files_do_and_needs_the_token() {
     let folder = job.path("views");
     let shown = live.find("the page is that of the files", || {
         let page = page(&address)?;
+        // Before that the job may not run, and has no files.
         let is_whole = WIDTHS[..3].iter().all(|width| page.totals(*width).is_some());
-        let files = of_files(&folder);
-        (is_whole && page == TopPage::of(&files)).then_some((page, files))
+        let files = is_whole.then(|| of_files(&folder))?;
+        (page == TopPage::of(&files)).then_some((page, files))
     });
     let (shown, files) = shown.unwrap();
     for width in WIDTHS {

@@ -1,4 +1,4 @@
-//! The job's HTTP interface, read-only: `/metrics`, `/healthz`, `/readyz`, `/status` and `/top.json`.
+//! The job's HTTP interface, read-only: `/metrics`, `/healthz`, `/readyz`, `/status` and `/top.json`, and a page at `/`.
 //!
 //! | path | answers | token |
 //! |---|---|---|
@@ -7,13 +7,14 @@
 //! | `/status` | generation, processes, ticks and what is waited for, as JSON | yes |
 //! | `/top.json` | the busiest keys and the newest incidents, as JSON | yes |
 //! | `/healthz` | 200 or 503, and why, as JSON | no: a supervisor needs no secret to see that a process lives |
+//! | `/` | a page that shows `/status` to people | no: it holds nothing of the job, and asks for the token |
 //!
-//! If a token is configured, every path but `/healthz` answers 401 without it, unknown paths too. Tokens are compared
-//! by all bytes of their digests, so the time of a comparison reveals nothing.
+//! If a token is configured, every other path answers 401 without it, unknown paths too. Tokens are compared by all bytes
+//! of their digests, so the time of a comparison reveals nothing.
 //!
 //! **Limits.** A connection has one request, GET or HEAD. At most [`READ_BYTES`] of it are read, and never its body. A
 //! head of more than [`HEAD_BYTES`] is refused. A connection ends after [`ServerLimits::lifetime`], whatever its state.
-//! At most [`ServerLimits::connections`] are served at once; further ones wait. Paths are compared with the five above
+//! At most [`ServerLimits::connections`] are served at once; further ones wait. Paths are compared with the six above
 //! and never name a file. No answer and no log contains anything that a client sent.
 
 use std::future::Future;
@@ -50,6 +51,12 @@ use crate::exit::{Exit, failure};
 const HEAD_BYTES: usize = 8 << 10;
 /// Bytes that are read of a connection, at most.
 const READ_BYTES: usize = 16 << 10;
+
+/// The page at `/`, which is the same for all jobs.
+const PAGE: &str = include_str!("status.html");
+/// Lets the page do nothing but ask its own job.
+const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
+                           connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// Takes a sample of the job.
 pub type Sampler = Arc<dyn Fn() -> JobSample + Send + Sync>;
@@ -146,16 +153,20 @@ fn router(sampler: Sampler, top: TopSource, token: Option<Token>) -> Router {
         .route("/readyz", get(answer_readiness))
         .route("/status", get(answer_status))
         .with_state(sampler)
+        .route("/", get(answer_page))
         .route("/top.json", get(move || async move { json(true, &top().page()) }))
         .fallback(|| async {
-            (StatusCode::NOT_FOUND, "there are /metrics, /healthz, /readyz, /status and /top.json\n")
+            (
+                StatusCode::NOT_FOUND,
+                "there are /metrics, /healthz, /readyz, /status, /top.json and a page at /\n",
+            )
         })
         .layer(from_fn_with_state(token, guard))
 }
 
 /// Checks every request for size and token, and adds headers to every answer.
 async fn guard(State(token): State<Option<Token>>, request: Request, next: Next) -> Response {
-    let is_open = request.uri().path() == "/healthz";
+    let is_open = matches!(request.uri().path(), "/healthz" | "/");
     let headers = request.headers();
     let head_bytes = request.uri().path().len()
         + request.uri().query().map_or(0, str::len)
@@ -201,6 +212,15 @@ async fn answer_readiness(State(sampler): State<Sampler>) -> Response {
 
 async fn answer_status(State(sampler): State<Sampler>) -> Response {
     json(true, &job_status(&sampler()))
+}
+
+async fn answer_page() -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+        (header::CONTENT_SECURITY_POLICY, PAGE_POLICY),
+        (header::REFERRER_POLICY, "no-referrer"),
+    ];
+    (headers, PAGE).into_response()
 }
 
 fn json(is_well: bool, body: &impl Serialize) -> Response {
@@ -402,7 +422,7 @@ mod tests {
     fn there_are_no_other_paths() {
         served(well(), None, LIMITS, |address| {
             for path in [
-                "/",
+                "//",
                 "/metrics/",
                 "/top",
                 "/top.json/",
@@ -417,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_demanded_of_all_but_health() {
+    fn a_token_is_demanded_of_all_that_shows_the_job() {
         served(well(), Some(TOKEN), LIMITS, |address| {
             let status_of =
                 |path: &str, headers: &str| status(&request(address, "GET", path, headers)).to_owned();
@@ -435,6 +455,11 @@ mod tests {
                     assert_eq!(status_of(path, headers), "401", "{path} {headers}");
                 }
                 assert_eq!(status_of("/healthz", headers), "200", "{headers}");
+                let page = request(address, "GET", "/", headers);
+                assert!(
+                    page.ends_with(PAGE) && page.contains("content-security-policy: default-src 'none'"),
+                    "{page}"
+                );
             }
             for scheme in ["Bearer", "bearer"] {
                 let headers = format!("Authorization: {scheme} {TOKEN}\r\n");

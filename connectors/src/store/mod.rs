@@ -48,8 +48,10 @@ mod tests;
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Write as _};
+use std::num::NonZeroUsize;
 use std::path::{Path as FilePath, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
@@ -311,7 +313,7 @@ impl Store {
         Ok(infos)
     }
 
-    /// Reads the checkpoint of a folder, as its manifest says.
+    /// Reads the checkpoint of a folder, as its manifest says. Each core reads objects of its own.
     ///
     /// # Errors
     /// If it is damaged or can't be read.
@@ -321,29 +323,53 @@ impl Store {
         for (name, info) in manifest.parts {
             by_object.entry(info.object.clone()).or_default().push((name, info));
         }
+        let left = Mutex::new(by_object.into_iter());
+        let read_some = || {
+            let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let read = |(object, parts): (String, _)| self.read_object(&folder, &object, parts);
+            std::iter::from_fn(|| next().map(read)).collect::<Result<Vec<_>, _>>()
+        };
+        let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let found: Vec<Result<Vec<_>, _>> = thread::scope(|scope| {
+            let threads: Vec<_> = (1..cores).map(|_| scope.spawn(read_some)).collect();
+            let own = read_some();
+            let others = threads.into_iter().map(|thread| thread.join().expect("reading doesn't panic"));
+            others.chain([own]).collect()
+        });
         let mut parts = BTreeMap::new();
-        for (object, of_object) in by_object {
-            let found = self.get_if_present(&format!("{FOLDER}/{object}"))?;
-            let content = found.ok_or_else(|| self.damaged(&folder, &object, "is missing".to_owned()))?;
-            let object_name = object.rsplit_once('/').map_or(&*object, |(_, name)| name);
-            for (name, info) in of_object {
-                let damaged =
-                    |reason: &str| self.damaged(&folder, &object, format!("{reason}, at part {name}"));
-                let start = usize::try_from(info.offset).ok();
-                let end = usize::try_from(info.bytes).ok().zip(start);
-                let end = end.and_then(|(bytes, start)| start.checked_add(bytes));
-                let bytes = start.zip(end).and_then(|(start, end)| content.get(start..end));
-                let frame = bytes.ok_or_else(|| damaged(&format!("has only {} bytes", content.len())))?;
-                if digest(frame) != info.checksum {
-                    return Err(damaged("has another checksum than its manifest says"));
-                }
-                let unpacked = unpack(frame, info.unpacked_bytes);
-                let bytes = unpacked.map_err(|error| damaged(&format!("can't be unpacked ({error})")))?;
-                let object = object_name.to_owned();
-                parts.insert(name, CheckpointPart { object, blocks: vec![bytes], rows: info.rows });
-            }
+        for objects in found {
+            parts.extend(objects?.into_iter().flatten());
         }
         Ok(Checkpoint { info: manifest.info, parts, ..Checkpoint::default() })
+    }
+
+    /// Reads the parts of a checkpoint that are in one object.
+    fn read_object(
+        &self,
+        folder: &str,
+        object: &str,
+        parts: Vec<(String, PartInfo)>,
+    ) -> Result<Vec<(String, CheckpointPart)>, StoreError> {
+        let found = self.get_if_present(&format!("{FOLDER}/{object}"))?;
+        let content = found.ok_or_else(|| self.damaged(folder, object, "is missing".to_owned()))?;
+        let object_name = object.rsplit_once('/').map_or(object, |(_, name)| name);
+        let read = |(name, info): (String, PartInfo)| {
+            let damaged = |reason: &str| self.damaged(folder, object, format!("{reason}, at part {name}"));
+            let start = usize::try_from(info.offset).ok();
+            let end = usize::try_from(info.bytes).ok().zip(start);
+            let end = end.and_then(|(bytes, start)| start.checked_add(bytes));
+            let bytes = start.zip(end).and_then(|(start, end)| content.get(start..end));
+            let frame = bytes.ok_or_else(|| damaged(&format!("has only {} bytes", content.len())))?;
+            if digest(frame) != info.checksum {
+                return Err(damaged("has another checksum than its manifest says"));
+            }
+            let unpacked = unpack(frame, info.unpacked_bytes);
+            let bytes = unpacked.map_err(|error| damaged(&format!("can't be unpacked ({error})")))?;
+            let part =
+                CheckpointPart { object: object_name.to_owned(), blocks: vec![bytes], rows: info.rows };
+            Ok((name, part))
+        };
+        parts.into_iter().map(read).collect()
     }
 
     /// Returns the manifest in a folder; `None` if a crash came before it was written.

@@ -21,6 +21,9 @@ pub(super) fn pack(blocks: &[Vec<u8>]) -> io::Result<Vec<u8>> {
 /// Returns the bytes of a frame, of which there must be as many as `expected`. A frame of more isn't read to its end.
 pub(super) fn unpack(frame: &[u8], expected: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
+    // At once, since a buffer that grows is cleared and copied more than once. A number that is wrong is an error.
+    let capacity = usize::try_from(expected).unwrap_or(usize::MAX);
+    bytes.try_reserve_exact(capacity).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
     Decoder::with_buffer(frame)?.take(expected.saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() as u64 != expected {
         let reason = format!("there are not {expected} bytes in it");

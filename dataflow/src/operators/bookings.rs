@@ -24,7 +24,7 @@ use super::usage::{ByKey, CompactTotals, Totals, UsageMetric};
 use super::windowed::{Metric, MetricSettings, Windowed, WindowedRow};
 use crate::model::{AccessEvent, EventTime, KeyId, NameId, Owner, Tick};
 use crate::row::OwnedUsage;
-use crate::state::{Contains, Durable, Footprint, RowsOut, RowsWithin, Shard, StateId};
+use crate::state::{Contains, Durable, Footprint, PartId, RowsOut, RowsWithin, Shard, StateId};
 use crate::window::Level;
 
 type ByKeyMetric = UsageMetric<ByKey>;
@@ -351,6 +351,10 @@ impl Durable for Bookings {
         {
             out.row(BookingsRow::Pending { window, booked });
         }
+    }
+
+    fn expect_rows(&mut self, part: PartId, rows: usize) {
+        self.windowed.expect_rows(part, rows);
     }
 
     fn row_in(&mut self, row: BookingsRow<'static>) {

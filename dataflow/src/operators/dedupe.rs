@@ -337,6 +337,10 @@ impl Durable for SeenRequests {
         self.snapshot = out.request().number + 1;
     }
 
+    fn expect_rows(&mut self, _: PartId, rows: usize) {
+        self.seen.reserve(rows, |seen| seen.id[1]);
+    }
+
     fn row_in(&mut self, SeenRow(id, since): SeenRow) {
         let seen = SeenRequest::new(id, since, 0);
         self.span(since).listed = None;

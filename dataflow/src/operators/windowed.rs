@@ -813,6 +813,14 @@ impl<M: Metric> Durable for Windowed<M> {
         out.row(WindowedRow::Cadence(self.cadence));
     }
 
+    fn expect_rows(&mut self, part: PartId, rows: usize) {
+        if let PartId::Span { level, start } = part
+            && let Some(windows) = self.levels.get_mut(usize::from(level)).filter(|_| rows > 0)
+        {
+            windows.restore(start).reserve(rows);
+        }
+    }
+
     fn row_in(&mut self, row: Self::Row<'static>) {
         self.restored = true;
         match row {

@@ -102,6 +102,8 @@ pub trait Durable: Sized + 'static {
     /// Passes everything that it remembers to `out`, in any order. What changes from then on belongs to the next
     /// snapshot.
     fn rows_out(&mut self, out: &mut dyn RowsOut<Self>);
+    /// Makes room for the rows of a part that follow, of which at most `rows` are this worker's.
+    fn expect_rows(&mut self, _part: PartId, _rows: usize) {}
     /// Restores one row. Rows come in any order, before the first tick.
     fn row_in(&mut self, row: Self::Row<'static>);
     /// Returns the worker that the row belongs to. It must agree with the exchange of the operator's input.
@@ -204,6 +206,9 @@ impl<'a> Registry<'a> {
         let is_dealt = self.restore.is_some_and(|snapshot| snapshot.workers != self.workers);
         for (part, rows) in self.stored(S::ID) {
             let mut row = 0;
+            if !is_dealt {
+                state.expect_rows(part.part, usize::try_from(rows.len()).unwrap_or(0));
+            }
             for mut bytes in rows.blocks() {
                 while !bytes.is_empty() {
                     let refused =

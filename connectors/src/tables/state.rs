@@ -139,6 +139,24 @@ impl UpsertState {
         self.slots.contains_key(&slot)
     }
 
+    /// Puts the first rows into a state without any, each with its slot, of which the later one of two is taken. It emits
+    /// nothing, as [`go_on`](Self::go_on) does that afterwards.
+    pub(super) fn fill(&mut self, rows: impl ExactSizeIterator<Item = (RowSlot, TableRow)>) {
+        self.slots.reserve(rows.len());
+        self.rows.reserve(rows.len());
+        let mut unseen = Vec::new();
+        for (slot, row) in rows {
+            if self.slots.contains_key(&slot) {
+                self.put(slot, [row].into_iter().collect(), &mut unseen);
+                unseen.clear();
+            } else {
+                let id = row_id(&row);
+                self.slots.insert(slot, [id].into_iter().collect());
+                self.rows.entry(id).or_default().push((slot, row));
+            }
+        }
+    }
+
     /// Overwrites a slot with the rows of a record.
     pub(super) fn put(&mut self, slot: RowSlot, rows: RecordRows, changes: &mut Vec<TableChange>) {
         let now: SmallVec<[RowId; 1]> = rows.iter().map(row_id).collect();
@@ -206,15 +224,27 @@ impl UpsertState {
             return self.snapshot(changes);
         }
         self.next_offset = earlier.next_offset;
-        let before: BTreeMap<RowId, &[TableRow]> = earlier
+        let mut before: Vec<(RowId, &[TableRow])> = earlier
             .rows
             .chunk_by(|a, b| row_id(a) == row_id(b))
             .map(|rows| (row_id(&rows[0]), rows))
             .collect();
-        let ids: BTreeSet<RowId> = self.rows.keys().chain(before.keys()).copied().collect();
+        before.sort_unstable_by_key(|(id, _)| *id);
+        // Nearly all rows are as they were, and these need neither a copy nor an order.
+        let is_same = |id: &RowId, holders: &[(RowSlot, TableRow)]| {
+            let [(_, row)] = holders else { return false };
+            let found = before.binary_search_by_key(id, |(id, _)| *id);
+            found.is_ok_and(|at| matches!(before[at].1, [earlier] if earlier == row))
+        };
+        let differing = self.rows.iter().filter(|(id, holders)| !is_same(id, holders)).map(|(id, _)| *id);
+        let gone = before.iter().map(|(id, _)| *id).filter(|id| !self.rows.contains_key(id));
+        let mut ids: Vec<RowId> = differing.chain(gone).collect();
+        ids.sort_unstable();
         for id in ids {
+            let found = before.binary_search_by_key(&id, |(id, _)| *id);
+            let earlier = found.map_or(&[][..], |at| before[at].1);
             let now = self.rows.get(&id).map(|holders| effective(holders)).unwrap_or_default();
-            self.emit(before.get(&id).copied().unwrap_or_default(), &now, changes);
+            self.emit(earlier, &now, changes);
         }
     }
 

@@ -23,7 +23,7 @@ use keytide_dataflow::model::{Definition, KeyId, NameId, TableChange, TableRow};
 use super::rows::{self, FileRead};
 use super::schema::{AcceptedRows, TableSchema};
 use super::state::{RowSlot, UpsertState};
-use super::{TableError, TablesMemory, TablesRead, configured};
+use super::{TableDeadLetter, TableError, TablesMemory, TablesRead, configured};
 use crate::geo::watch::{FileChange, FileWatch};
 
 /// The tables that come from files.
@@ -53,9 +53,7 @@ impl WatchedTables {
                 file.bad = held.bad.iter().copied().collect();
                 let read = file.read()?;
                 let mut first = TablesRead::default();
-                file.take_over(read, &mut first);
-                // No earlier change has to be undone, so the rows come as a bounded run reads them.
-                first.changes.clear();
+                file.begin(read, &mut first);
                 file.state.go_on(&held, &mut first.changes);
                 out.append(first);
                 files.push(file);
@@ -162,13 +160,33 @@ impl WatchedFile {
         }
     }
 
+    /// Takes the file over for the first time, without the changes.
+    fn begin(&mut self, read: Read, out: &mut TablesRead) {
+        let Read { rows, definitions, file: FileRead { unread, dead_letters, warnings } } = read;
+        out.unread += unread;
+        (self.bad, _) = self.take_letters(dead_letters, out);
+        self.state.fill(rows.into_iter().map(|row| (RowSlot::of_row(&row), row)));
+        out.definitions = definitions;
+        out.warnings.clone_from(&warnings);
+        self.known_warnings = warnings;
+    }
+
+    /// Takes the letters of rows that weren't bad before. Returns the hashes of all bad rows, and how many are new.
+    fn take_letters(
+        &self,
+        letters: Vec<TableDeadLetter>,
+        out: &mut TablesRead,
+    ) -> (HashSet<[u8; 32]>, usize) {
+        let bad: HashSet<[u8; 32]> = letters.iter().map(|letter| letter.sha256).collect();
+        let newly_bad = bad.difference(&self.bad).count();
+        out.dead_letters.extend(letters.into_iter().filter(|letter| !self.bad.contains(&letter.sha256)));
+        (bad, newly_bad)
+    }
+
     fn take_over(&mut self, read: Read, out: &mut TablesRead) {
         let Read { rows, definitions, file: FileRead { unread, dead_letters, warnings } } = read;
         out.unread += unread;
-        let bad: HashSet<[u8; 32]> = dead_letters.iter().map(|letter| letter.sha256).collect();
-        let newly_bad = bad.difference(&self.bad).count();
-        let known = &self.bad;
-        out.dead_letters.extend(dead_letters.into_iter().filter(|letter| !known.contains(&letter.sha256)));
+        let (bad, newly_bad) = self.take_letters(dead_letters, out);
 
         let problem = |what: String| format!("tables.{}: {} {what}", self.table.name(), self.path.display());
         if rows.is_empty() && self.state.len() > 0 {

@@ -58,6 +58,13 @@ impl TestCluster {
         let listen = ("KEYTIDE_CLUSTER__LISTEN", self.addresses[process].as_str());
         LiveProcess::start(&self.job.job.path("keytide.toml"), &[listen, ("SECRET", secret)])
     }
+
+    /// Starts a process that says it is where another one would be.
+    fn start_astray(&self, process: usize, other: usize) -> LiveProcess {
+        let listen = ("KEYTIDE_CLUSTER__LISTEN", self.addresses[process].as_str());
+        let advertise = ("KEYTIDE_CLUSTER__ADVERTISE", self.addresses[other].as_str());
+        LiveProcess::start(&self.job.job.path("keytide.toml"), &[listen, advertise, ("SECRET", SECRET)])
+    }
 }
 
 #[test]
@@ -155,6 +162,29 @@ fn a_process_that_is_killed_or_frozen_costs_a_new_generation_and_no_row_also_wit
     }
     assert_eq!(this.job.calls(), this.job.expected());
     this.job.check_files_of(&["usage", "usage_by_route"]);
+}
+
+#[test]
+fn a_process_that_the_others_can_not_reach_takes_no_part_and_is_told() {
+    let mut this = TestCluster::new(2, 1, "");
+    this.job.send(70);
+    let first = this.start(0);
+    first.find("it leads", || first.log().contains("leads the next generation").then_some(())).unwrap();
+    let astray = this.start_astray(1, 3);
+    let told = || astray.log().contains("the process that leads can't reach this one").then_some(());
+    astray.find("it is told", told).unwrap();
+    let waits = format!("the process that leads to reach this one at {}", this.addresses[3]);
+    let shown = || status(&astray).filter(|of| of["waits_for"] == waits);
+    astray.find("it shows that", shown).unwrap();
+    let second = this.start(2);
+    this.job.wait(&first);
+    astray.signal("KILL");
+    second.signal("TERM");
+    for live in [second, first] {
+        let (code, log) = live.end();
+        assert_eq!(code, Some(0), "{log}");
+    }
+    assert_eq!(this.job.calls(), this.job.expected());
 }
 
 #[test]

@@ -28,7 +28,7 @@ use rustls::AlertDescription;
 use rustls::crypto::ring;
 
 use super::handshake::{Handshake, HandshakeError, HandshakeNeed, HandshakeNonce, HostTerms};
-use super::hello::{ClusterKey, Hello};
+use super::hello::{ClusterKey, Hello, LinkKind};
 use super::wire::{LinkTls, Wire};
 
 /// The number of handshakes at once, at most.
@@ -313,6 +313,8 @@ impl Inner {
                     self.log_refused(address, "this process takes no more links for now");
                 }
             }
+            // It wanted to know whether it can reach this process.
+            Err(HandshakeError::Generation { asked: 0, .. }) => {}
             Err(
                 error @ (HandshakeError::Version { .. }
                 | HandshakeError::Tls { .. }
@@ -377,6 +379,23 @@ pub fn connect(
     encrypt(&mut wire, &handshake, begun).map_err(failed)?;
     let theirs = drive(&mut wire, &mut handshake, begun, |_| {}).map_err(failed)?;
     Ok((wire, theirs))
+}
+
+/// Finds out whether a process of this job can be reached at an address.
+///
+/// # Errors
+/// If it can't, or if another process is there.
+pub fn knock(
+    address: &str,
+    as_caller: (&ClusterKey, Option<&LinkTls>),
+    hello: Hello,
+) -> Result<(), ConnectError> {
+    // No process hosts generation 0. To say so, both have to prove the secret.
+    let hello = Hello { kind: LinkKind::Control, index: None, generation: 0, ..hello };
+    match connect(address, as_caller, hello, None) {
+        Ok(_) | Err(ConnectError::Handshake { error: HandshakeError::Generation { .. }, .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Shakes hands for TLS, in the time that the handshake has.
@@ -496,7 +515,7 @@ mod tests {
     use keytide_config::Secret;
 
     use super::super::frames::{FrameReader, FrameWriter, Received};
-    use super::super::hello::{ClusterSizes, LinkKind};
+    use super::super::hello::ClusterSizes;
     use super::super::wire::tests::certificates;
     use super::*;
 
@@ -595,6 +614,23 @@ mod tests {
         assert!(matches!(error, ConnectError::Refused { .. }), "{error}");
         let error = connect("no port", (&key("secret"), None), of_past, None).unwrap_err();
         assert!(matches!(error, ConnectError::Unresolved { .. }), "{error}");
+    }
+
+    #[test]
+    fn who_knocks_learns_whether_a_process_of_the_job_is_there() {
+        let (door, guests) = open();
+        let address = door.address().to_string();
+        let knock = |secret| knock(&address, (&key(secret), None), hello(LinkKind::Control, None));
+        knock("secret").unwrap();
+        let stranger = knock("wrong").unwrap_err();
+        assert!(
+            matches!(&stranger, ConnectError::Handshake { error: HandshakeError::Secret, .. }),
+            "{stranger}"
+        );
+        drop(door);
+        let gone = knock("secret").unwrap_err();
+        assert!(matches!(gone, ConnectError::Refused { .. }), "{gone}");
+        assert!(guests.try_recv().is_err(), "it opens no link");
     }
 
     #[test]

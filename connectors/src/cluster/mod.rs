@@ -27,7 +27,7 @@ use std::io::{self, Read as _};
 
 use xxhash_rust::xxh3::Xxh3;
 
-pub use self::door::{CONNECT_FOR, ConnectError, Door, DoorError, Guest, MAX_HANDSHAKES, connect};
+pub use self::door::{CONNECT_FOR, ConnectError, Door, DoorError, Guest, MAX_HANDSHAKES, connect, knock};
 pub use self::election::{
     AskAnswer, Election, ElectionEvent, ElectionStep, ElectionTerms, NewestTick, SHORT_FOR, SeenClaim,
 };

@@ -10,7 +10,7 @@ use keytide_connectors::cluster::claim::{self, ClaimError, ClusterClaim};
 use keytide_connectors::cluster::{
     AskAnswer, ClusterFingerprint, ClusterKey, ClusterSizes, ConnectError, Door, Election, ElectionEvent,
     ElectionStep, ElectionTerms, HandshakeError, Hello, HostTerms, LinkKind, LinkTls, MessageReader,
-    NewestTick, Wire, connect,
+    NewestTick, Wire, connect, knock,
 };
 use keytide_connectors::ledger;
 use keytide_connectors::live::{FollowMessage, JobEnd, LeadMessage, LiveStart};
@@ -95,7 +95,11 @@ impl Assembly {
         let tls = tls.map_err(|error| failure(Exit::Usage, error))?;
         let opened = Door::open(cluster.listen, key.clone(), tls.clone());
         let (door, guests) = opened.map_err(|error| failure(Exit::Usage, error))?;
-        let hub = Hub::new(dead_after);
+        let hub = Hub::new(dead_after, {
+            let (key, tls) = (key.clone(), tls.clone());
+            let knock = move |address: &str| knock(address, (&key, tls.as_ref()), hello);
+            Box::new(move |address| knock(address).map_err(|error| error.to_string()))
+        });
         let of_thread = Arc::clone(&hub);
         thread::Builder::new().name("guests".to_owned()).spawn(move || of_thread.receive(&guests))?;
         Ok(Self {
@@ -236,6 +240,15 @@ impl Assembly {
                             return Err(failure(of_leader.class.into(), anyhow::anyhow!(message)));
                         }
                         Some(Ok(LeadMessage::Done(JobEnd { again: false, .. }))) => super::again::end(),
+                        Some(Ok(LeadMessage::Unreachable { address, reason })) => {
+                            view.waits_for(format!("the process that leads to reach this one at {address}"));
+                            tracing::warn!(
+                                generation,
+                                "the process that leads can't reach this one: {reason}; correct cluster.advertise, or let \
+                                 the network pass"
+                            );
+                            continue;
+                        }
                         Some(Ok(_)) => continue,
                         Some(Err(reason)) => {
                             tracing::info!(generation, "the link to the leader is lost: {reason}");

@@ -4,6 +4,9 @@
 //! Door ── Guest ──► guests ──► control links: a thread each that reads, and one that writes
 //!                         └──► links for results and data, until the generation that starts takes them
 //! ```
+//! A process that waits counts once this one has reached it at its address, as all members of a generation need links to
+//! each other.
+//!
 //! **A control link is lost** when it is closed or nothing came over it for `dead_after`. Both sides send a beat each
 //! second. If its process is a member of the generation that runs, the generation is lost. Else there is one spare less.
 
@@ -21,9 +24,13 @@ use serde::Serialize;
 /// How often a side of a link that has nothing to say sends a beat.
 pub(super) const BEAT: Duration = Duration::from_secs(1);
 
+/// Finds out whether a process can be reached at an address, and why not.
+type Knock = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
+
 /// The links that other processes opened to this one.
 pub(super) struct Hub {
     dead_after: Duration,
+    knock: Knock,
     state: Mutex<HubState>,
     changed: Condvar,
 }
@@ -46,7 +53,7 @@ struct ControlLink {
     generation: u64,
     messages: Sender<LeadMessage>,
     writer: JoinHandle<()>,
-    /// Where others reach the process, once it has said so.
+    /// Where others reach the process, once it has said so and this one has reached it there.
     address: Option<String>,
     /// The input of the job and the number of the process, once it is a member.
     member: Option<(Arc<Live>, usize)>,
@@ -60,8 +67,8 @@ pub(super) struct Candidate {
 }
 
 impl Hub {
-    pub(super) fn new(dead_after: Duration) -> Arc<Self> {
-        Arc::new(Self { dead_after, state: Mutex::default(), changed: Condvar::new() })
+    pub(super) fn new(dead_after: Duration, knock: Knock) -> Arc<Self> {
+        Arc::new(Self { dead_after, knock, state: Mutex::default(), changed: Condvar::new() })
     }
 
     fn state(&self) -> MutexGuard<'_, HubState> {
@@ -107,19 +114,35 @@ impl Hub {
 
     /// Takes the messages of a link, and returns why it ended.
     fn hear(&self, id: u64, from: &mut MessageReader<Wire>) -> String {
+        // What it says of itself, until it was reached there. Each beat is another attempt.
+        let (mut unreached, mut is_told) = (None, false);
         loop {
             let message = match heard(from) {
                 Ok(message) => message,
                 Err(reason) => return reason,
             };
+            if let FollowMessage::Address(address) = &message {
+                unreached = Some(address.clone());
+            }
+            let found = unreached.as_ref().map(|address| (self.knock)(address));
             let mut state = self.state();
             let Some(link) = state.controls.iter_mut().find(|link| link.id == id) else {
                 return "it was closed here".to_owned();
             };
-            if let FollowMessage::Address(address) = message {
-                link.address = Some(address);
-                self.changed.notify_all();
-                continue;
+            match found {
+                Some(Ok(())) => {
+                    link.address = unreached.take();
+                    self.changed.notify_all();
+                }
+                Some(Err(reason)) if !is_told => {
+                    is_told = true;
+                    let address = unreached.clone().unwrap_or_default();
+                    tracing::warn!(
+                        "a process that waits can't be reached at {address}, and takes no part until then: {reason}"
+                    );
+                    let _ = link.messages.send(LeadMessage::Unreachable { address, reason });
+                }
+                Some(Err(_)) | None => {}
             }
             let Some((live, process)) = link.member.clone() else { continue };
             // The job may need the hub's lock while it holds its own.

@@ -24,6 +24,8 @@ use super::hub::Hub;
 pub(super) const START_FOR: Duration = Duration::from_secs(3_600);
 /// How long to wait before another attempt to reach a process that isn't ready.
 const AGAIN: Duration = Duration::from_millis(50);
+/// How long a process isn't reached before that is said.
+const UNUSUAL: Duration = Duration::from_secs(20);
 
 /// The links for data of one process: one for each other process, in their order, and none for itself.
 pub(in crate::run) struct Mesh {
@@ -131,6 +133,7 @@ pub(super) fn reach(
     (kind, process): (LinkKind, usize),
 ) -> Result<Wire, String> {
     let until = Instant::now() + START_FOR;
+    let mut say_at = Instant::now() + UNUSUAL;
     let hello = Hello { kind, ..hello };
     loop {
         match connect(address, (key, tls), hello, u16::try_from(process).ok()) {
@@ -153,6 +156,10 @@ pub(super) fn reach(
                 }
                 if !may_come || hub.is_done() || Instant::now() >= until {
                     return Err(format!("no link for {} to process {process}: {error}", kind.name()));
+                }
+                if Instant::now() >= say_at {
+                    say_at += 3 * UNUSUAL;
+                    tracing::warn!("process {process} isn't reached, it is tried again: {error}");
                 }
                 thread::park_timeout(AGAIN);
             }

@@ -6,7 +6,10 @@ Each round reads the same calls with one process of one worker (1x1), one of two
 state of its own and all views to topics of its own. A line of each says the wall time until no call is unread and
 all ticks are committed, and the CPU of its processes, without the broker. With --losses a job of two processes then reads
 --rate calls a second, and loses as many: in turns a process that follows and the one that leads is killed and started again,
-and frozen for a while. A line says the time from the signal to the first tick that is committed after it.
+and frozen for a while. A line says the time from the signal to the first tick that is committed after it. With --idle two
+processes cut ticks of 100 ms for so many seconds, with --rate calls a second and then without any: a line says how long
+ticks were open after their cut was asked for, and what an empty tick costs a process. Then --strangers connections a second
+come to the port of each process meanwhile.
 """
 
 import argparse
@@ -31,6 +34,8 @@ arguments.add_argument("--keys", type=int, default=20_000)
 arguments.add_argument("--rounds", type=int, default=3)
 arguments.add_argument("--losses", type=int, default=0)
 arguments.add_argument("--rate", type=int, default=1_000, help="calls a second while processes are lost")
+arguments.add_argument("--idle", type=int, default=0, help="seconds of ticks of 100 ms")
+arguments.add_argument("--strangers", type=int, default=1_000, help="connections a second of strangers with --idle")
 options = arguments.parse_args()
 
 brokers = os.environ["KEYTIDE_TEST_BROKERS"]
@@ -46,7 +51,7 @@ replication = 1
 [http]
 listen = "127.0.0.1:1"
 [log]
-level = "warn"
+level = "{level}"
 [state]
 url = "{folder}/state-{prefix}"
 shared = true
@@ -90,10 +95,12 @@ def cpu(pid: int) -> float:
 class Job:
     """The processes of a job."""
 
-    def __init__(self, folder: Path, prefix: str, processes: int, workers: int):
+    def __init__(self, folder: Path, prefix: str, processes: int, workers: int, level: str = "warn", **more: str):
+        self.folder, self.prefix, self.more = folder, prefix, more
         text = (folder / "world" / "keytide.toml").read_text().replace('[sink.files]\ndir = "views"\n', "")
         self.config = folder / "world" / f"{prefix}.toml"
-        self.config.write_text(text + MORE.format(brokers=brokers, prefix=prefix, folder=folder, processes=processes))
+        more = MORE.format(brokers=brokers, prefix=prefix, folder=folder, processes=processes, level=level)
+        self.config.write_text(text + more)
         self.workers, self.ports = workers, [tuple(free_ports(2)) for _ in range(processes)]
         self.processes = [self.start(number) for number in range(processes)]
 
@@ -105,7 +112,11 @@ class Job:
             "KEYTIDE_CLUSTER__LISTEN": f"127.0.0.1:{cluster}",
             "KEYTIDE_JOB__WORKERS": str(self.workers),
         }
-        return subprocess.Popen([options.keytide, "run", self.config], env=environment)
+        with open(self.log(number), "a") as log:
+            return subprocess.Popen([options.keytide, "run", self.config], env=environment | self.more, stderr=log)
+
+    def log(self, number: int) -> Path:
+        return self.folder / f"{self.prefix}-{number}.log"
 
     def leader(self) -> int | None:
         for number, (http, _) in enumerate(self.ports):
@@ -192,6 +203,73 @@ def losses(folder: Path) -> None:
         job.stop()
 
 
+def strangers(ports: list[int], rate: int, until: float) -> int:
+    """Connects to ports and sends what no process would; returns how often it was let in by the system."""
+    count, began = 0, time.monotonic()
+    while time.monotonic() < until:
+        ahead = count / rate - (time.monotonic() - began)
+        if ahead > 0:
+            time.sleep(ahead)
+        try:
+            with socket.create_connection(("127.0.0.1", ports[count % len(ports)]), timeout=1) as guest:
+                guest.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        except OSError:
+            pass
+        count += 1
+    return count
+
+
+def idle(folder: Path) -> None:
+    job = Job(folder, "idle", 2, 1, level="debug", KEYTIDE_JOB__TICK="100ms")
+    job.wait("the first tick", lambda: (job.metric("keytide_ledger_tick_number") or 0) > 5)
+    closed = re.compile(r"closed a tick after its cut\S* .*us=(\d+)")
+
+    def measure(what: str, meanwhile=None) -> None:
+        logs = [job.log(number) for number in range(2)]
+        read = [log.stat().st_size for log in logs]
+        spent = [cpu(process.pid) for process in job.processes]
+        until = time.monotonic() + options.idle
+        note = meanwhile(until) if meanwhile else None
+        time.sleep(max(0, until - time.monotonic()))
+        texts = [log.read_bytes()[at:].decode() for log, at in zip(logs, read)]
+        took = sorted(int(us) / 1_000 for text in texts for us in closed.findall(text))
+        spent = [(cpu(process.pid) - before) / len(took) * 1_000 for process, before in zip(job.processes, spent)]
+        at = lambda share: took[min(len(took) - 1, int(share * len(took)))]
+        print(
+            f"{what}: {len(took)} ticks, closed {at(0.5):.1f} ms after their cut, p99 {at(0.99):.1f} ms;"
+            f" a tick costs {spent[0]:.1f} and {spent[1]:.1f} ms of CPU" + (f"; {note} strangers" if note else ""),
+            flush=True,
+        )
+
+    traffic = None
+    try:
+        measure("without calls")
+        ports = [cluster for _, cluster in job.ports]
+        measure("without calls", lambda until: strangers(ports, options.strangers, until))
+        traffic = subprocess.Popen(
+            generate("--out", str(folder / "more"), "--start", "now", "--rate", str(options.rate), "--span", "2h"), **QUIET
+        )
+        time.sleep(5)
+        measure(f"{options.rate} calls/s")
+        lost = 1 - job.leader()
+        job.processes[lost].kill()
+        job.processes[lost].wait()
+
+        def come_back(until: float) -> int:
+            # The handshake of the one that comes back is among those of strangers.
+            before = job.metric("keytide_ledger_tick_number") or 0
+            job.processes[lost] = job.start(lost)
+            count = strangers(ports, options.strangers, until)
+            job.wait("a new tick", lambda: (job.metric("keytide_ledger_tick_number") or 0) > before)
+            return count
+
+        measure("a process is lost and comes back among strangers", come_back)
+    finally:
+        if traffic:
+            traffic.kill()
+        job.stop()
+
+
 def main() -> None:
     subprocess.run(
         [control, "topic", "--create", "--topic", INPUT, "--partitions", "4"], check=True, stdout=subprocess.DEVNULL
@@ -206,6 +284,8 @@ def main() -> None:
                 backlog(folder, f"round{number}-{processes}x{workers}", processes, workers)
         if options.losses:
             losses(folder)
+        if options.idle:
+            idle(folder)
 
 
 main()

@@ -36,7 +36,10 @@ const BLOCK_BYTES: usize = 64 << 10;
 pub enum TlsError {
     #[error("cluster.tls.{setting}: {path} can't be used: {reason}")]
     File { setting: &'static str, path: String, reason: String },
-    #[error("cluster.tls: the certificates can't be used: {0}")]
+    #[error(
+        "cluster.tls: the certificates can't be used: {0}; `key` must be that of `cert`, and each certificate of X.509 \
+         version 3, as docs/cluster.md makes them"
+    )]
     Unfit(String),
 }
 

@@ -64,6 +64,7 @@ pub fn coordinate(live: &Live, clock: impl Fn() -> Tick) {
         }
         state.tell_of_cut(decoders);
         live.changed.notify_all();
+        let asked = Instant::now();
         // 3. Wait for all answers: every event of the tick is in a queue then.
         while !state.is_answered() {
             if earlier.is_some() && state.stopping && !state.last {
@@ -101,6 +102,7 @@ pub fn coordinate(live: &Live, clock: impl Fn() -> Tick) {
         state.close(info, behind, checkpoint);
         live.changed.notify_all();
         drop(state);
+        tracing::debug!(tick, us = asked.elapsed().as_micros(), "closed a tick after its cut");
         add(&live.counters.ticks, 1);
         if last {
             return;

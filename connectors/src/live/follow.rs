@@ -61,7 +61,7 @@ impl Live {
     ) -> Result<(), LinkFault> {
         match message {
             LeadMessage::Start(_) => return Err(LinkFault::Start),
-            LeadMessage::Beat | LeadMessage::Unreachable { .. } => {}
+            LeadMessage::Beat | LeadMessage::Reached { .. } => {}
             LeadMessage::Partition(listed) => {
                 let ListedPartition { memory, source_index, is_read } = Arc::unwrap_or_clone(listed);
                 let (source, number) = (memory.source.clone(), memory.number);

@@ -58,8 +58,8 @@ pub enum LeadMessage {
     Done(JobEnd),
     /// Says that the coordinator is there, if it has nothing else to say for a second.
     Beat,
-    /// The coordinator's process can't reach the other one at its address, so that it can't take part. It comes once.
-    Unreachable { address: String, reason: String },
+    /// The coordinator's process can't reach the other one at its address, so that it can't take part, or can by now.
+    Reached { address: String, failure: Option<String> },
 }
 
 /// A message from a follower.

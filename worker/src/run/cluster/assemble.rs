@@ -240,13 +240,19 @@ impl Assembly {
                             return Err(failure(of_leader.class.into(), anyhow::anyhow!(message)));
                         }
                         Some(Ok(LeadMessage::Done(JobEnd { again: false, .. }))) => super::again::end(),
-                        Some(Ok(LeadMessage::Unreachable { address, reason })) => {
-                            view.waits_for(format!("the process that leads to reach this one at {address}"));
-                            tracing::warn!(
-                                generation,
-                                "the process that leads can't reach this one: {reason}; correct cluster.advertise, or let \
-                                 the network pass"
-                            );
+                        Some(Ok(LeadMessage::Reached { address, failure })) => {
+                            let waits = match failure {
+                                Some(reason) => {
+                                    tracing::warn!(
+                                        generation,
+                                        "the process that leads can't reach this one: {reason}; correct cluster.advertise, \
+                                         or let the network pass"
+                                    );
+                                    format!("the process that leads to reach this one at {address}")
+                                }
+                                None => format!("the process that leads generation {generation}"),
+                            };
+                            view.waits_for(waits);
                             continue;
                         }
                         Some(Ok(_)) => continue,

@@ -132,6 +132,9 @@ impl Hub {
             match found {
                 Some(Ok(())) => {
                     link.address = unreached.take();
+                    if let Some(address) = link.address.clone().filter(|_| is_told) {
+                        let _ = link.messages.send(LeadMessage::Reached { address, failure: None });
+                    }
                     self.changed.notify_all();
                 }
                 Some(Err(reason)) if !is_told => {
@@ -140,7 +143,7 @@ impl Hub {
                     tracing::warn!(
                         "a process that waits can't be reached at {address}, and takes no part until then: {reason}"
                     );
-                    let _ = link.messages.send(LeadMessage::Unreachable { address, reason });
+                    let _ = link.messages.send(LeadMessage::Reached { address, failure: Some(reason) });
                 }
                 Some(Err(_)) | None => {}
             }

@@ -237,6 +237,8 @@ pub struct Counts {
     /// Events that came after the detector had closed their window. Meters count them; the detector doesn't judge
     /// them.
     pub detector_late: u64,
+    /// Observations of odd keys for which the detector had no room: more than 64 of a bucket of keys at once.
+    pub detector_deferred: u64,
 }
 
 impl_add_assign!(Usage { calls, errors_4xx, errors_5xx, bytes_in, bytes_out, latency_sum_us, latency_calls });
@@ -248,7 +250,8 @@ impl_add_assign!(Counts {
     overflow_keys,
     overflow_routes,
     overflow_countries,
-    detector_late
+    detector_late,
+    detector_deferred
 });
 
 /// Numbers that count against the caps in the day and the month of the watermark.

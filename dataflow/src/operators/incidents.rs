@@ -14,7 +14,8 @@
 //! sees all keys of it.
 //!
 //! **Early.** Observations at a mark of an open window have no guard of the window yet. They are held back if as many keys
-//! fired in it, up to that mark, as would be together, and never exceed an alert.
+//! fired in it, up to that mark, as would be together, and never exceed an alert. All keys that fired are counted, whether
+//! a mark had room for their observations or not.
 //!
 //! **Incidents.** A key has at most one. It opens at the severity alert, is raised when the severity rises, and ends when
 //! no signal came for its quiet time. That is half an hour; 2, 8 and 24 hours after one, two and more reopenings within a
@@ -44,7 +45,7 @@ use smallvec::SmallVec;
 use super::parts::by_tick::Closing;
 use super::parts::network_keys::{NetworkCall, NetworkKey, NetworkKeys};
 use super::parts::report::{
-    Crowd, Figures, LEAST, Observation, Occasion, ProfileReport, RISE_STEP, Z_STEP, evidence_value,
+    Crowd, Figures, Fired, LEAST, Observation, Occasion, ProfileReport, RISE_STEP, Z_STEP, evidence_value,
 };
 use super::profiles::DetectorSettings;
 use crate::detect::{
@@ -227,12 +228,14 @@ impl Incidents {
         let mut observed: Vec<Observation> = Vec::new();
         let mut active: BTreeMap<EventTime, i64> = BTreeMap::new();
         let mut calls: BTreeMap<EventTime, Vec<NetworkCall>> = BTreeMap::new();
+        let mut fired: BTreeMap<EventTime, Vec<Fired>> = BTreeMap::new();
         for report in reports.into_iter().flatten() {
             match report {
                 ProfileReport::Observed(observation) => observed.push(*observation),
                 ProfileReport::Networks { at_ms, calls: of_worker } => {
                     calls.entry(at_ms).or_default().extend(of_worker);
                 }
+                ProfileReport::Fired(keys) => fired.entry(keys.at_ms).or_default().push(keys),
                 ProfileReport::Active { at_ms, change } => *active.entry(at_ms).or_default() += change,
                 ProfileReport::Crowd(crowd) => {
                     let Crowd { window_ms, plan, figures } = *crowd;
@@ -249,7 +252,8 @@ impl Incidents {
             state.active += std::mem::replace(&mut active, later).values().sum::<i64>();
             let later = calls.split_off(&(at_once[0].at_ms + 1));
             state.note_networks(std::mem::replace(&mut calls, later), info, &mut out);
-            state.count_early(at_once);
+            let later = fired.split_off(&(at_once[0].at_ms + 1));
+            state.count_fired(std::mem::replace(&mut fired, later));
             for observation in at_once {
                 state.end_until(observation.window_ms, info, &mut out);
                 state.judge(observation, info, &mut out);
@@ -257,6 +261,7 @@ impl Incidents {
         }
         state.active += active.values().sum::<i64>();
         state.note_networks(calls, info, &mut out);
+        state.count_fired(fired);
         let closed_ms = info.watermark.saturating_sub(state.settings.grace_ms);
         state.end_until(closed_ms, info, &mut out);
         state.forget(closed_ms);
@@ -312,14 +317,10 @@ impl Incidents {
         }
     }
 
-    /// Counts the keys that fire at a mark.
-    fn count_early(&mut self, observed: &[Observation]) {
-        for observation in observed.iter().filter(|one| one.occasion == Occasion::Early) {
-            let by_plan = self.fired.entry(observation.window_ms).or_default();
-            *by_plan.entry(NameId::NONE).or_default() += 1;
-            if observation.owner.plan.is_some() {
-                *by_plan.entry(observation.owner.plan).or_default() += 1;
-            }
+    /// Counts the keys that fired at marks.
+    fn count_fired(&mut self, fired: BTreeMap<EventTime, Vec<Fired>>) {
+        for Fired { at_ms: _, window_ms, plan, keys } in fired.into_values().flatten() {
+            *self.fired.entry(window_ms).or_default().entry(plan).or_default() += keys;
         }
     }
 

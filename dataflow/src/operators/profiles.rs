@@ -18,6 +18,11 @@
 //! each. The ninth call, or a fact of the tables, makes a profile of 3 KiB of them, the same as if it had been
 //! there from the beginning. Until then no network is told as new to the key.
 //!
+//! **Room.** All observations go to one worker. So a mark, and a minute's end with the blocks that end then, has room for 64
+//! keys of each bucket: hard facts first, then the highest odds. A key that is left out at a mark is judged at the minute's
+//! end. One that is left out there is judged again at the end of the next minute, whether it is called or not, until it is
+//! observed or its signals are over. How many keys fire at a mark is reported in full.
+//!
 //! The end of the input closes nothing: a minute that isn't over isn't judged because a job stops. Tables are read as of
 //! the tick: changes come before the windows that the tick closes.
 //!
@@ -38,7 +43,8 @@ use super::parts::context::RowContext as _;
 use super::parts::network_keys::NetworkCall;
 use super::parts::open_minutes::{MARK_MS, OpenCalls, OpenMinute, merged};
 use super::parts::owners::{OwnerChange, Owners};
-use super::parts::report::{Crowd, Figures, Observation, Occasion, ProfileReport, evidence_value};
+use super::parts::report::{Crowd, Figures, Fired, Observation, Occasion, ProfileReport, evidence_value};
+use super::parts::top_keys::{Rank, TopKeys};
 use crate::detect::{
     Bits, Facts, LEAST_CALLS, ObservedSignal, Profile, SHARED_MOST, Severity, Signal, Stretch, Tuning,
     WINDOW_MS, Window, is_incident,
@@ -217,6 +223,7 @@ pub(crate) struct Profiles {
 }
 
 /// The time and the occasion of an observation.
+#[derive(Clone, Copy)]
 struct Moment {
     /// Start of the window that was evaluated.
     window_ms: EventTime,
@@ -237,7 +244,12 @@ struct ProfilesOutput {
     crowds: HashMap<NameId, Figures>,
     scores: Vec<Score>,
     networks: Vec<NetworkCall>,
+    /// The observations of the moment that is judged.
+    top: TopKeys<Observation>,
+    /// Keys for which that moment had no room.
+    left_out: Vec<KeyId>,
     late: u64,
+    deferred: u64,
 }
 
 impl Profiles {
@@ -279,8 +291,11 @@ impl Profiles {
             state.add(batch, &mut out);
         }
         state.pass(info.watermark.saturating_sub(state.settings.grace_ms), &mut out);
-        if out.late > 0 {
-            closing.output.counts(info.tick, Counts { detector_late: out.late, ..Counts::default() });
+        if out.late + out.deferred > 0 {
+            let (detector_late, detector_deferred) = (out.late, out.deferred);
+            closing
+                .output
+                .counts(info.tick, Counts { detector_late, detector_deferred, ..Counts::default() });
         }
         if !out.scores.is_empty() {
             closing.output.rows(info.tick, Rows::Scores(std::mem::take(&mut out.scores)));
@@ -369,9 +384,7 @@ impl Profiles {
             && Arc::make_mut(profile).reconsider(new, tuning)
         {
             let window_ms = profile.next_ms().max(Level::Minute.start(now_ms)).saturating_sub(WINDOW_MS);
-            let profile = profile.clone();
-            let moment = Moment::end_of(window_ms, Occasion::Reconsidered(reason));
-            self.observe(key, &profile, moment, None, out);
+            self.observe(key, Moment::end_of(window_ms, Occasion::Reconsidered(reason)), out);
         }
     }
 
@@ -390,8 +403,7 @@ impl Profiles {
             &self.settings.tuning,
         );
         if profile.verdict().severity >= Severity::Alert {
-            let profile = profile.clone();
-            self.observe(key, &profile, Moment::end_of(now_ms, Occasion::Closed), None, out);
+            self.observe(key, Moment::end_of(now_ms, Occasion::Closed), out);
         }
     }
 
@@ -463,6 +475,12 @@ impl Profiles {
                 self.step(*key, start_ms, window, out);
             }
         }
+        let end_ms = start_ms + WINDOW_MS;
+        // Blocks that end with the minute share its room.
+        if let Some(keys) = self.due.remove(&end_ms) {
+            self.close_blocks_of(keys, end_ms, out);
+        }
+        self.end_moment(end_ms, out);
         minute.clear();
         self.spare = minute;
         out.reports.extend(out.crowds.drain().map(|(plan, figures)| {
@@ -470,31 +488,45 @@ impl Profiles {
         }));
         if !out.networks.is_empty() {
             let calls = std::mem::take(&mut out.networks);
-            out.reports.push(ProfileReport::Networks { at_ms: start_ms + WINDOW_MS, calls });
+            out.reports.push(ProfileReport::Networks { at_ms: end_ms, calls });
         }
-        self.report_active(start_ms + WINDOW_MS, out);
+        self.report_active(end_ms, out);
     }
 
     /// Judges the blocks that end by then.
     fn close_blocks(&mut self, passed_ms: EventTime, out: &mut ProfilesOutput) {
         while let Some(first) = self.due.first_entry().filter(|first| *first.key() <= passed_ms) {
             let (end_ms, keys) = first.remove_entry();
-            for key in keys {
-                let Some(KeyHistory::Grown(profile)) = self.keys.get_mut(&key) else { continue };
-                if profile.next_ms() >= end_ms {
-                    continue;
-                }
-                self.changed = self.snapshot;
-                let profile = Arc::make_mut(profile);
-                profile.close(end_ms, &self.settings.tuning);
-                for later_ms in profile.ends_worth_asking() {
-                    self.due.entry(later_ms).or_default().insert(key);
-                }
-                if is_incident(profile.verdict().severity, profile.observed()) {
-                    let profile = profile.clone();
-                    let moment = Moment::end_of(end_ms - WINDOW_MS, Occasion::Closed);
-                    self.observe(key, &profile, moment, None, out);
-                }
+            self.close_blocks_of(keys, end_ms, out);
+            self.end_moment(end_ms, out);
+        }
+    }
+
+    /// Judges those keys at the end of their blocks, unless they were judged with a minute that ended then.
+    fn close_blocks_of(&mut self, keys: HashSet<KeyId>, end_ms: EventTime, out: &mut ProfilesOutput) {
+        for key in keys {
+            let Some(KeyHistory::Grown(profile)) = self.keys.get_mut(&key) else { continue };
+            if profile.next_ms() >= end_ms {
+                continue;
+            }
+            self.changed = self.snapshot;
+            let profile = Arc::make_mut(profile);
+            profile.close(end_ms, &self.settings.tuning);
+            for later_ms in profile.ends_worth_asking() {
+                self.due.entry(later_ms).or_default().insert(key);
+            }
+            if is_incident(profile.verdict().severity, profile.observed()) {
+                self.offer(key, Moment::end_of(end_ms - WINDOW_MS, Occasion::Closed), None, out);
+            }
+        }
+    }
+
+    /// Reports the observations of a minute's end. Keys for which it had no room are judged again a minute later.
+    fn end_moment(&mut self, end_ms: EventTime, out: &mut ProfilesOutput) {
+        for key in out.report_top() {
+            let alarms = |profile: &Profile| is_incident(profile.verdict().severity, profile.observed());
+            if self.grown(key).is_some_and(alarms) {
+                self.due.entry(end_ms + WINDOW_MS).or_default().insert(key);
             }
         }
     }
@@ -553,20 +585,19 @@ impl Profiles {
             out.crowds.entry(plan).or_default().add(&judged);
         }
         if is_alarming {
-            let profile = profile.clone();
-            self.observe(key, &profile, Moment::end_of(start_ms, Occasion::Closed), Some(window), out);
+            self.offer(key, Moment::end_of(start_ms, Occasion::Closed), Some(window), out);
         }
     }
 
     /// Judges an open minute by its calls before a mark. Each key that is beyond doubt is observed once.
     fn judge_open(&mut self, start_ms: EventTime, mark_ms: EventTime, out: &mut ProfilesOutput) {
-        let Self { settings, keys, open, facts, .. } = self;
-        let Some(minute) = open.get_mut(&start_ms) else { return };
+        let Some(mut minute) = self.open.remove(&start_ms) else { return };
+        let moment = Moment { window_ms: start_ms, at_ms: mark_ms, occasion: Occasion::Early };
         let nothing = Facts::default();
-        let mut fired = Vec::new();
+        let mut fired: BTreeMap<NameId, u64> = BTreeMap::new();
         for (key, calls) in minute.keys.iter_mut().filter(|(_, calls)| !calls.fired) {
             let Some(slices) = calls.new_before(mark_ms) else { continue };
-            let of_key = (!facts.is_empty()).then(|| facts.get(key)).flatten();
+            let of_key = (!self.facts.is_empty()).then(|| self.facts.get(key)).flatten();
             // Profiles are looked up only where there is a burst, or where a hard fact may be.
             let sum: u64 = slices.iter().map(|(_, window)| u64::from(window.calls)).sum();
             let is_first = slices.len() == 1;
@@ -574,7 +605,7 @@ impl Profiles {
             if sum < LEAST_CALLS && !is_first && of_key.is_none() && !has_tor {
                 continue;
             }
-            let Some(KeyHistory::Grown(profile)) = keys.get(key) else { continue };
+            let Some(profile) = self.grown(*key) else { continue };
             let of_key = of_key.map_or(&nothing, |facts| &facts.facts);
             if start_ms < profile.next_ms() || !profile.is_suspect(start_ms, sum, has_tor, of_key) {
                 continue;
@@ -584,25 +615,52 @@ impl Profiles {
             if !profile.may_fire(start_ms, &window, of_key) {
                 continue;
             }
-            if let Some(profile) = profile.early(start_ms, &window, of_key, &settings.tuning) {
-                fired.push((*key, profile, window.into_owned()));
-                calls.fired = true;
+            let Some(profile) = profile.early(start_ms, &window, of_key, &self.settings.tuning) else {
+                continue;
+            };
+            let plan = self.owners.at(*key, start_ms).plan;
+            for plan in [NameId::NONE, plan].into_iter().take(1 + usize::from(plan.is_some())) {
+                *fired.entry(plan).or_default() += 1;
             }
+            let make = || self.observation(*key, &profile, moment, Some(&window));
+            out.left_out.extend(out.top.add(Rank::new(*key, &profile), make));
+            calls.fired = true;
         }
-        for (key, profile, window) in fired {
-            let moment = Moment { window_ms: start_ms, at_ms: mark_ms, occasion: Occasion::Early };
-            self.observe(key, &profile, moment, Some(&window), out);
+        self.open.insert(start_ms, minute);
+        out.reports.extend(fired.into_iter().map(|(plan, keys)| {
+            ProfileReport::Fired(Fired { at_ms: mark_ms, window_ms: start_ms, plan, keys })
+        }));
+        // The minute's end judges those that were left out.
+        out.report_top();
+    }
+
+    fn grown(&self, key: KeyId) -> Option<&Profile> {
+        match self.keys.get(&key)? {
+            KeyHistory::Grown(profile) => Some(profile),
+            KeyHistory::Young(_) => None,
         }
     }
 
-    fn observe(
+    /// Observes a key, whatever else is observed.
+    fn observe(&self, key: KeyId, moment: Moment, out: &mut ProfilesOutput) {
+        let Some(profile) = self.grown(key) else { return };
+        out.reports.push(ProfileReport::Observed(Box::new(self.observation(key, profile, moment, None))));
+    }
+
+    /// Observes a key if the moment has room for it.
+    fn offer(&self, key: KeyId, moment: Moment, window: Option<&Window>, out: &mut ProfilesOutput) {
+        let Some(profile) = self.grown(key) else { return };
+        let make = || self.observation(key, profile, moment, window);
+        out.left_out.extend(out.top.add(Rank::new(key, profile), make));
+    }
+
+    fn observation(
         &self,
         key: KeyId,
         profile: &Profile,
         moment: Moment,
         window: Option<&Window>,
-        out: &mut ProfilesOutput,
-    ) {
+    ) -> Observation {
         let Moment { window_ms, at_ms, occasion } = moment;
         let facts = self.facts.get(&key);
         let point = |stretch: Stretch| Point {
@@ -623,7 +681,7 @@ impl Profiles {
             client: sighting.client,
             status: sighting.status,
         });
-        out.reports.push(ProfileReport::Observed(Box::new(Observation {
+        Observation {
             at_ms,
             key,
             occasion,
@@ -642,7 +700,7 @@ impl Profiles {
             strangers,
             known_since_ms: profile.first_ms(),
             known_calls: profile.known_calls(),
-        })));
+        }
     }
 
     /// Forgets profiles without calls for 90 days, when a month begins.
@@ -654,6 +712,16 @@ impl Profiles {
         self.changed = self.snapshot;
         self.keys.retain(|_, known| known.last_call_ms() + FORGOTTEN_MS >= month);
         self.keys.shrink_to_fit();
+    }
+}
+
+impl ProfilesOutput {
+    /// Reports the observations of a moment that is over. Returns the keys for which it had no room.
+    fn report_top(&mut self) -> Vec<KeyId> {
+        let top = self.top.take().map(|observation| ProfileReport::Observed(Box::new(observation)));
+        self.reports.extend(top);
+        self.deferred += self.left_out.len() as u64;
+        std::mem::take(&mut self.left_out)
     }
 }
 

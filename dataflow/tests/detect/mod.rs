@@ -822,3 +822,123 @@ fn a_stranger_with_several_customers_keys_is_found_by_that() {
     assert_eq!(found(1, &customers(8)), []);
     assert_eq!(found(6, &[]), []);
 }
+
+/// The most keys of a bucket that are observed at once.
+const ROOM: usize = 64;
+/// The minute in which many keys are odd together.
+const TOGETHER: u64 = LEAK.start + 7 * MINUTE_MS;
+
+/// Returns a key of one bucket.
+fn crowded(key: u64) -> KeyId {
+    KeyId(scenario::key(key).0 & !(0xff << 24))
+}
+
+/// Calls of `keys` keys of one bucket, which are called every 20 minutes: too seldom for a burst, often enough that a new
+/// place and a new agent say something. In one minute all but key 0 are called from elsewhere. `others` keys are called in
+/// that minute and the one before: enough of them keep the guard down.
+fn together(seed: u64, keys: u64, others: u64) -> Vec<AccessEvent> {
+    let mut random = SplitMix(seed);
+    let mut calls = Vec::new();
+    for start in (START..TOGETHER).step_by(20 * MINUTE_MS as usize) {
+        calls.extend((0..keys).map(|key| (start + random.below(MINUTE_MS), crowded(key), 0, 200)));
+    }
+    let elsewhere = |key| u64::from(key > 0);
+    calls
+        .extend((0..keys).map(|key| (TOGETHER + random.below(MINUTE_MS), crowded(key), elsewhere(key), 404)));
+    for start in [TOGETHER - MINUTE_MS, TOGETHER] {
+        let others = 1_000..1_000 + others;
+        calls.extend(others.map(|key| (start + key % 2_000, scenario::key(key), 0, 200)));
+    }
+    calls.sort_unstable();
+    let event = |(id, (time, key, place, status))| AccessEvent {
+        key,
+        status,
+        count: if status == 200 { 9 } else { 1 },
+        ..call(id, 0, place, time)
+    };
+    (0..).zip(calls).map(event).collect()
+}
+
+/// Rows that revoke some keys of [`together`] before the minute in which it happens.
+fn revoked(keys: Range<u64>) -> Vec<(u64, TableChange)> {
+    let row = |key| {
+        let mut change = key_row(key, |row| {
+            (row.state, row.revoked_at) = (KeyState::Revoked, Some(TOGETHER - 2 * MINUTE_MS))
+        });
+        let TableRow::Key(row) = &mut change.row else { panic!("a row of keys") };
+        row.key = crowded(key);
+        (TOGETHER - 2 * MINUTE_MS, change)
+    };
+    keys.map(row).collect()
+}
+
+const WIDE: u64 = 5 * MINUTE_MS;
+
+/// Ticks of five seconds since shortly before [`TOGETHER`], as narrow ticks take long.
+fn late_narrow(events: &[AccessEvent], tables: &[(u64, TableChange)]) -> Vec<TickInput> {
+    ticks_by(events, |time| if time < TOGETHER - WIDE { WIDE } else { 5_000 }, tables)
+}
+
+/// Returns how many incidents opened in which minute after [`TOGETHER`].
+fn opened(log: &[Transition]) -> BTreeMap<u64, usize> {
+    let mut minutes = BTreeMap::new();
+    for one in log.iter().filter(|one| one.change == Change::Opened) {
+        assert!(one.at_ms > TOGETHER, "{one:#?}");
+        *minutes.entry((one.at_ms - TOGETHER) / MINUTE_MS).or_default() += 1;
+    }
+    minutes
+}
+
+#[test]
+fn beyond_the_room_of_a_bucket_keys_wait_a_minute_and_those_with_hard_facts_never() {
+    let events = together(7, 150, 3_500);
+    let outcome = run_with(&ticks(&events, MINUTE_MS, &revoked(0..1)), options(), ONE, None);
+    let log = log(&outcome.ticks);
+    assert_eq!(opened(&log), BTreeMap::from([(1, ROOM), (2, ROOM), (3, 150 - 2 * ROOM)]));
+    let notice = log.iter().find(|one| one.incident.severity == Severity::Notice).unwrap();
+    assert_eq!((notice.change, notice.at_ms), (Change::Opened, TOGETHER + MINUTE_MS));
+    // Those that waited alarm more than those that waited for longer.
+    let scores = |minute: u64| {
+        let at_ms = TOGETHER + minute * MINUTE_MS;
+        let of_minute = log.iter().filter(move |one| one.change == Change::Opened && one.at_ms == at_ms);
+        of_minute.map(|one| one.incident.score)
+    };
+    assert!(scores(2).min() >= scores(3).max());
+    let deferred: u64 = outcome.ticks.values().map(|tick| tick.detector_deferred).sum();
+    assert!(deferred >= (150 - ROOM + 150 - 2 * ROOM) as u64, "{deferred}");
+}
+
+proptest! {
+    #![proptest_config(cases(2))]
+
+    #[test]
+    fn which_keys_wait_depends_neither_on_workers_nor_on_ticks(
+        seed in any::<u64>(), keys in 65_u64..200, workers in prop::sample::select(vec![1, 3]),
+    ) {
+        let (events, tables) = (together(seed, keys, 4_500), revoked(0..1));
+        let of = |outcome: harness::Outcome| {
+            (log(&outcome.ticks), outcome.ticks.values().map(|tick| tick.detector_deferred).sum::<u64>())
+        };
+        let expected = of(run_with(&ticks(&events, WIDE, &tables), options(), ONE, None));
+        prop_assert_eq!(opened(&expected.0).into_values().sum::<usize>(), keys as usize);
+        let how = How { workers, batch: 50, shuffle: seed };
+        prop_assert!(of(run_with(&late_narrow(&events, &tables), options(), how, None)) == expected);
+    }
+}
+
+#[test]
+fn keys_for_which_a_mark_has_no_room_count_among_those_that_fire() {
+    // The calls of 80 revoked keys are answered. Of 1,500 keys that is more than a twentieth, of 1,700 it isn't.
+    let early = |others| {
+        let mut events = together(7, 80, others);
+        // All before the first mark.
+        for event in events.iter_mut().filter(|event| event.time >= TOGETHER) {
+            (event.status, event.time) = (200, TOGETHER + event.time % 2_000);
+        }
+        events.sort_by_key(|event| (event.time, event.position));
+        let log = log(&run_with(&late_narrow(&events, &revoked(0..80)), options(), ONE, None).ticks);
+        assert_eq!(opened(&log).into_values().sum::<usize>(), 80);
+        log.iter().filter(|one| one.early).count()
+    };
+    assert_eq!((early(1_500), early(1_700)), (0, ROOM));
+}

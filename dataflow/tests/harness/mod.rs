@@ -69,6 +69,8 @@ pub struct TickOutput {
     pub overflows: [u64; 3],
     /// Events that came too late for the detector.
     pub detector_late: u64,
+    /// Observations for which the detector had no room.
+    pub detector_deferred: u64,
     /// Numbers that count against the caps: keys, routes, pairs of key and route, of key and country.
     pub admitted: [u64; 4],
 }
@@ -96,6 +98,7 @@ impl Output for Collect {
         into.overflows[1] += counts.overflow_routes;
         into.overflows[2] += counts.overflow_countries;
         into.detector_late += counts.detector_late;
+        into.detector_deferred += counts.detector_deferred;
     }
     fn admitted(&mut self, tick: Tick, admitted: Admitted) {
         let Admitted { keys, routes, key_routes, key_countries } = admitted;
@@ -255,6 +258,7 @@ pub fn run_with(ticks: &[TickInput], options: Options, how: How, restore: Option
             into.duplicates += part.duplicates;
             into.late_count += part.late_count;
             into.detector_late += part.detector_late;
+            into.detector_deferred += part.detector_deferred;
             into.overflows = std::array::from_fn(|kind| into.overflows[kind] + part.overflows[kind]);
             into.admitted = std::array::from_fn(|kind| into.admitted[kind] + part.admitted[kind]);
         }

@@ -131,6 +131,11 @@ impl JobSample {
             "Events that count, and that the detector didn't judge: their minute was closed",
             results.detector_late,
         )?;
+        page.counter(
+            "detector_deferred",
+            "Observations of odd keys beyond 64 of a bucket of keys at once, which are made again later",
+            results.detector_deferred,
+        )?;
         let overflows =
             OVERFLOWS.iter().zip(results.overflows).map(|(kind, count)| ([("kind", *kind)], count));
         page.counters(
@@ -499,6 +504,7 @@ mod tests {
         sample.results.duplicates = 11;
         sample.results.late = 12;
         sample.results.detector_late = 29;
+        sample.results.detector_deferred = 34;
         sample.results.overflows = [13, 14, 15];
         sample.results.admitted = [16, 17, 18, 19];
         sample.results.limits = [256, 512, 1_024, 2_048];
@@ -583,6 +589,9 @@ keytide_late_total 12
 # HELP keytide_detector_late Events that count, and that the detector didn't judge: their minute was closed.
 # TYPE keytide_detector_late counter
 keytide_detector_late_total 29
+# HELP keytide_detector_deferred Observations of odd keys beyond 64 of a bucket of keys at once, which are made again later.
+# TYPE keytide_detector_deferred counter
+keytide_detector_deferred_total 34
 # HELP keytide_overflow_events Events that count under overflow because a limit of cardinality is reached.
 # TYPE keytide_overflow_events counter
 keytide_overflow_events_total{kind="key"} 13

@@ -41,6 +41,8 @@ pub struct ResultCounters {
     pub late: AtomicU64,
     /// Events that came too late for the detector.
     pub detector_late: AtomicU64,
+    /// Observations of odd keys for which the detector had no room.
+    pub detector_deferred: AtomicU64,
     /// Events beyond the caps of `OVERFLOWS`.
     pub overflows: [AtomicU64; OVERFLOWS.len()],
     /// Values that count against the caps of `CAPS` after the last tick.
@@ -63,6 +65,7 @@ impl ResultCounters {
             self.duplicates.fetch_add(output.counts.duplicates, Ordering::Relaxed);
             self.late.fetch_add(output.counts.late, Ordering::Relaxed);
             self.detector_late.fetch_add(output.counts.detector_late, Ordering::Relaxed);
+            self.detector_deferred.fetch_add(output.counts.detector_deferred, Ordering::Relaxed);
             admitted += output.admitted;
         }
         // Gauges: what is admitted now, over all workers.

@@ -106,6 +106,8 @@ pub(super) struct Results {
     pub(super) late: u64,
     /// Events that came too late for the detector.
     pub(super) detector_late: u64,
+    /// Observations of odd keys for which the detector had no room.
+    pub(super) detector_deferred: u64,
     /// Events beyond the caps of [`OVERFLOWS`](super::publish::OVERFLOWS).
     pub(super) overflows: [u64; 3],
     /// Values that count against the caps of [`CAPS`](super::publish::CAPS), and the caps.
@@ -132,6 +134,7 @@ impl JobSample {
             duplicates: load(&results.duplicates),
             late: load(&results.late),
             detector_late: load(&results.detector_late),
+            detector_deferred: load(&results.detector_deferred),
             overflows: results.overflows.each_ref().map(load),
             admitted: results.admitted.each_ref().map(load),
             limits: [limits.keys, limits.routes, limits.key_routes, limits.key_countries]

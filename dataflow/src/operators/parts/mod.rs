@@ -12,3 +12,4 @@ pub(crate) mod owners;
 pub(crate) mod report;
 pub(crate) mod sketch;
 pub(crate) mod texts;
+pub(crate) mod top_keys;

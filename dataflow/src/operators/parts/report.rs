@@ -1,5 +1,5 @@
 //! Defines the reports of the operator of profiles to that of incidents: observations of odd keys, and sums over all
-//! keys of a window.
+//! keys of a window or of a mark.
 //!
 //! Sums are integers, so they are the same whatever the order in which keys and workers are added.
 
@@ -51,6 +51,18 @@ impl Observation {
     pub(crate) fn observed_ms(&self) -> EventTime {
         self.observed.iter().map(|one| one.observed_ms + WINDOW_MS).max().unwrap_or(0)
     }
+}
+
+/// The number of keys that fired at a mark of an open window: those of a plan, or all without a plan. Those are counted,
+/// too, for whose observation there was no room.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Fired {
+    /// The mark.
+    pub(crate) at_ms: EventTime,
+    /// Start of the window.
+    pub(crate) window_ms: EventTime,
+    pub(crate) plan: NameId,
+    pub(crate) keys: u64,
 }
 
 /// The sums of a window over many keys: those of a plan, or of all without a plan.
@@ -150,6 +162,7 @@ fn bin(value: f64, step: f64) -> usize {
 pub(crate) enum ProfileReport {
     Observed(Box<Observation>),
     Crowd(Box<Crowd>),
+    Fired(Fired),
     /// Networks, each with a key that it called with: once in six hours.
     Networks {
         at_ms: EventTime,

@@ -45,7 +45,7 @@ use smallvec::SmallVec;
 use super::parts::by_tick::Closing;
 use super::parts::network_keys::{NetworkCall, NetworkKey, NetworkKeys};
 use super::parts::report::{
-    Crowd, Figures, Fired, LEAST, Observation, Occasion, ProfileReport, RISE_STEP, Z_STEP, evidence_value,
+    Crowd, Figures, Fired, Observation, Occasion, ProfileReport, RISE_STEP, Z_STEP, evidence_value,
 };
 use super::profiles::DetectorSettings;
 use crate::detect::{
@@ -112,32 +112,19 @@ pub(crate) struct Guard {
 
 impl Guard {
     fn of(figures: &Figures) -> Self {
-        let known: u64 = figures.z.iter().sum();
-        let spiked: u64 = figures.spiked.iter().sum();
+        let known = figures.z.keys();
+        let spiked = figures.spiked.keys();
         let many_spiked = spiked >= TOGETHER && spiked * SHARE > known;
         let factor = match () {
-            () if many_spiked => median(&figures.spiked, RISE_STEP),
-            () if known >= TOGETHER && median(&figures.z, Z_STEP) > MEDIAN_Z => {
-                median(&figures.rise, RISE_STEP)
-            }
+            () if many_spiked => figures.spiked.median(RISE_STEP),
+            () if known >= TOGETHER && figures.z.median(Z_STEP) > MEDIAN_Z => figures.rise.median(RISE_STEP),
             () => 0.0,
         };
-        let muted = figures.stirred.iter().enumerate().fold(0, |muted, (signal, keys)| {
-            muted | u32::from(*keys >= TOGETHER && keys * SHARE > figures.keys) << signal
+        let muted = figures.stirred.iter().fold(0, |muted, (signal, keys)| {
+            muted | u32::from(keys >= TOGETHER && keys * SHARE > figures.keys) << signal
         });
         Self { factor: factor.max(0.0), muted, keys: figures.keys }
     }
-}
-
-/// Returns the upper end of the median's bin.
-fn median(places: &[u64], step: f64) -> f64 {
-    let half = places.iter().sum::<u64>().div_ceil(2);
-    let mut sum = 0;
-    let at = places.iter().position(|count| {
-        sum += count;
-        sum >= half
-    });
-    LEAST + (at.unwrap_or(0) + 1) as f64 * step
 }
 
 /// What people were told of an incident last.

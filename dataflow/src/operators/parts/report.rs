@@ -74,64 +74,88 @@ pub(crate) struct Crowd {
 }
 
 /// The sums over the keys that were called in a window.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Figures {
     pub(crate) keys: u64,
     /// Keys whose volume can be judged, by z in quarters from -8 on.
-    pub(crate) z: Vec<u64>,
+    pub(crate) z: Bins,
     /// The same keys by ln of how many times as many calls they made, in eighths from -8 on.
-    pub(crate) rise: Vec<u64>,
+    pub(crate) rise: Bins,
     /// Those of them that passed the gates of volume, in the same eighths.
-    pub(crate) spiked: Vec<u64>,
+    pub(crate) spiked: Bins,
     /// Keys of which a signal observed something new, in the order of [`Signal::ALL`].
-    pub(crate) stirred: Vec<u64>,
+    pub(crate) stirred: Bins,
 }
 
-/// The number of bins of a histogram.
-const BINS: usize = 192;
 pub(crate) const Z_STEP: f64 = 0.25;
 pub(crate) const RISE_STEP: f64 = 0.125;
-pub(crate) const LEAST: f64 = -8.0;
-
-impl Default for Figures {
-    fn default() -> Self {
-        Self {
-            keys: 0,
-            z: vec![0; BINS],
-            rise: vec![0; BINS],
-            spiked: vec![0; BINS],
-            stirred: vec![0; Signal::ALL.len()],
-        }
-    }
-}
+/// The lower end of the first bin of z and of a rise.
+const LEAST: f64 = -8.0;
+/// The number of bins of z and of a rise.
+const BINS: u8 = 192;
 
 impl Figures {
     pub(crate) fn add(&mut self, judged: &Judged) {
         self.keys += 1;
         if judged.is_known {
-            self.z[bin(judged.z, Z_STEP)] += 1;
-            self.rise[bin(judged.residual, RISE_STEP)] += 1;
+            let rise = bin(judged.residual, RISE_STEP);
+            self.z.add(bin(judged.z, Z_STEP), 1);
+            self.rise.add(rise, 1);
             if judged.spiked {
-                self.spiked[bin(judged.residual, RISE_STEP)] += 1;
+                self.spiked.add(rise, 1);
             }
         }
-        if judged.stirred != 0 {
-            for (signal, keys) in self.stirred.iter_mut().enumerate() {
-                *keys += u64::from(judged.stirred >> signal & 1);
-            }
+        let mut stirred = judged.stirred;
+        while stirred != 0 {
+            self.stirred.add(stirred.trailing_zeros() as u8, 1);
+            stirred &= stirred - 1;
         }
     }
 
     pub(crate) fn merge(&mut self, other: &Self) {
         self.keys += other.keys;
-        for (into, from) in [
-            (&mut self.z, &other.z),
-            (&mut self.rise, &other.rise),
-            (&mut self.spiked, &other.spiked),
-            (&mut self.stirred, &other.stirred),
-        ] {
-            into.iter_mut().zip(from).for_each(|(into, from)| *into += from);
+        self.z.merge(&other.z);
+        self.rise.merge(&other.rise);
+        self.spiked.merge(&other.spiked);
+        self.stirred.merge(&other.stirred);
+    }
+}
+
+/// The numbers of keys in bins, in the order of the bins. Empty bins take no room: a plan of few keys is in few of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Bins(Vec<(u8, u64)>);
+
+impl Bins {
+    fn add(&mut self, bin: u8, keys: u64) {
+        match self.0.binary_search_by_key(&bin, |known| known.0) {
+            Ok(at) => self.0[at].1 += keys,
+            Err(at) => self.0.insert(at, (bin, keys)),
         }
+    }
+
+    fn merge(&mut self, other: &Self) {
+        other.0.iter().for_each(|(bin, keys)| self.add(*bin, *keys));
+    }
+
+    /// Returns the bins with keys.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u8, u64)> {
+        self.0.iter().copied()
+    }
+
+    /// Returns the number of keys in all bins.
+    pub(crate) fn keys(&self) -> u64 {
+        self.0.iter().map(|(_, keys)| keys).sum()
+    }
+
+    /// Returns the upper end of the bin with the median of `step` wide bins; of the first bin if there are no keys.
+    pub(crate) fn median(&self, step: f64) -> f64 {
+        let half = self.keys().div_ceil(2);
+        let mut sum = 0;
+        let median = self.0.iter().find(|(_, keys)| {
+            sum += keys;
+            sum >= half
+        });
+        LEAST + (f64::from(median.map_or(0, |(bin, _)| *bin)) + 1.0) * step
     }
 }
 
@@ -151,9 +175,9 @@ pub(crate) fn evidence_value(kind: Signal, value: u64) -> Option<EvidenceValue> 
     })
 }
 
-fn bin(value: f64, step: f64) -> usize {
+fn bin(value: f64, step: f64) -> u8 {
     #[expect(clippy::cast_sign_loss, reason = "a cast saturates at 0")]
-    let bin = ((value - LEAST) / step) as usize;
+    let bin = ((value - LEAST) / step) as u8;
     bin.min(BINS - 1)
 }
 
@@ -173,4 +197,74 @@ pub(crate) enum ProfileReport {
         at_ms: EventTime,
         change: i64,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A key's window, and the same beside a sum that has a place for each bin.
+    fn judged() -> impl Strategy<Value = Judged> {
+        let figures = (any::<bool>(), -20.0_f64..50.0, -20.0_f64..50.0, any::<bool>(), any::<u32>());
+        figures.prop_map(|(is_known, z, residual, spiked, stirred)| Judged {
+            is_known,
+            z,
+            residual,
+            spiked,
+            stirred: stirred & ((1 << Signal::ALL.len()) - 1),
+            networks: Default::default(),
+        })
+    }
+
+    /// Returns the places of a naive histogram that aren't empty.
+    fn counted(bins: impl Iterator<Item = usize>) -> Vec<(u8, u64)> {
+        let mut places = [0; 256];
+        bins.for_each(|bin| places[bin] += 1);
+        (0..=u8::MAX).zip(places).filter(|(_, keys)| *keys > 0).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn sums_of_any_parts_in_any_order_equal_a_histogram_with_all_places(
+            keys in prop::collection::vec(judged(), 1..200), parts in 1_usize..5, turned: bool,
+        ) {
+            let mut sums = vec![Figures::default(); parts];
+            for (number, judged) in keys.iter().enumerate() {
+                sums[number % parts].add(judged);
+            }
+            if turned {
+                sums.reverse();
+            }
+            let mut all = Figures::default();
+            sums.iter().for_each(|sum| all.merge(sum));
+            let naive = |value: f64, step: f64| {
+                (1..=191_u8).filter(|bin| value + 8.0 >= f64::from(*bin) * step).count()
+            };
+            let known = || keys.iter().filter(|one| one.is_known);
+            let rise = |one: &Judged| naive(one.residual, 0.125);
+            let expected = Figures {
+                keys: keys.len() as u64,
+                z: Bins(counted(known().map(|one| naive(one.z, 0.25)))),
+                rise: Bins(counted(known().map(rise))),
+                spiked: Bins(counted(known().filter(|one| one.spiked).map(rise))),
+                stirred: Bins(counted(keys.iter().flat_map(|one| (0..32).filter(|bit| one.stirred >> bit & 1 == 1)))),
+            };
+            prop_assert_eq!(&all, &expected);
+            let mut ordered: Vec<usize> = known().map(|one| naive(one.z, 0.25)).collect();
+            ordered.sort_unstable();
+            if !ordered.is_empty() {
+                let median = ordered[(ordered.len() - 1) / 2];
+                prop_assert_eq!(all.z.median(Z_STEP), -8.0 + (median + 1) as f64 * 0.25);
+            }
+        }
+    }
+
+    #[test]
+    fn values_beyond_the_bins_and_no_numbers_are_in_the_last_and_the_first() {
+        let bins = [f64::NEG_INFINITY, f64::NAN, -8.0, 39.99, 40.0, f64::INFINITY].map(|z| bin(z, Z_STEP));
+        assert_eq!(bins, [0, 0, 0, 191, 191, 191]);
+        assert_eq!(Bins::default().median(Z_STEP), -7.75);
+    }
 }

@@ -42,7 +42,7 @@ use crate::operators::assignments::Assignments;
 use crate::operators::bookings::Bookings;
 use crate::operators::callers::CallersMetric;
 use crate::operators::dedupe::{self, SeenRequests};
-use crate::operators::definitions::Definitions;
+use crate::operators::definitions::{self, Definitions};
 use crate::operators::geo::GeoMetric;
 use crate::operators::incidents::Incidents;
 use crate::operators::latency::{LatencyMetric, OfKey, OfRoute};
@@ -187,7 +187,7 @@ pub fn render<O: Output + 'static>(
     let (control_input, control) = scope.new_input();
     let graph = Graph { scope, shell: Shell { control, output }, settings, probe: ProbeHandle::new() };
 
-    // STEP 1: strings of tables go to every worker; rows of tables become owners of keys and facts of subscriptions.
+    // STEP 1: a string of tables goes to one worker, which puts it out; rows of tables become owners of keys and facts of subscriptions.
     graph.definitions(defined.clone(), &mut registry)?;
     let (owners, infos) = graph.tables(tables.clone(), &mut registry)?;
 
@@ -280,7 +280,7 @@ impl<'scope> Graph<'scope> {
         let names = defined.filter(|definition| matches!(definition, Definition::Name { .. }));
         self.watch(self.shell.operator(
             "Definitions",
-            (to_all(names), Exchange::new(|addressed: &(u64, Definition)| addressed.0)),
+            (names, Exchange::new(definitions::shard)),
             self.no_second(),
             registry.register(Definitions::default())?,
             Definitions::publish_new,

@@ -87,15 +87,18 @@ fn identity(row: &AnyRow) -> (String, bool) {
     }
 }
 
-/// A restored run's workers have been given every string of the whole run. Each has those of routes and tables, and
-/// one has each key's name. User agents, whose strings go after a month, have a test of their own.
+/// A restored run's workers have been given every string of the whole run. Each has those of routes, and one has each
+/// string of a key or of tables. User agents, whose strings go after a month, have a test of their own.
 fn assert_restored_names(whole: &[Vec<Definition>], restored: &[Vec<Definition>]) {
-    let is_key = |definition: &&Definition| matches!(definition, Definition::Key { .. });
-    let set = |definitions: &[Vec<Definition>], keys: bool| -> BTreeSet<Definition> {
-        let kept = |one: &&Definition| is_key(one) == keys && !matches!(one, Definition::Agent { .. });
+    let is_dealt =
+        |definition: &&Definition| matches!(definition, Definition::Key { .. } | Definition::Name { .. });
+    let set = |definitions: &[Vec<Definition>], dealt: bool| -> BTreeSet<Definition> {
+        let kept = |one: &&Definition| is_dealt(one) == dealt && !matches!(one, Definition::Agent { .. });
         definitions.iter().flatten().filter(kept).cloned().collect()
     };
     assert_eq!(set(restored, true), set(whole, true));
+    let of_tables = || restored.iter().flatten().filter(|one| matches!(one, Definition::Name { .. }));
+    assert_eq!(of_tables().count(), of_tables().collect::<BTreeSet<_>>().len(), "one worker has each");
     for worker in restored {
         assert_eq!(set(std::slice::from_ref(worker), false), set(whole, false));
     }

@@ -1,9 +1,11 @@
 //! The strings behind ids, quoted and escaped as JSON once, ready to be written.
 //!
-//! A string costs about 100 bytes and twice its length. Strings that the dataflow no longer needs are forgotten.
+//! A string costs about 100 bytes and twice its length. Strings that the dataflow no longer needs are forgotten. Those of
+//! tables can be shared: the workers of a bounded run have one copy.
 //! Hashed keys have no string: their id is written.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 use keytide_dataflow::model::{Definition, Forgotten, KeyId, NameId, RouteId};
@@ -59,13 +61,14 @@ pub struct Names {
     keys: HashMap<KeyId, JsonName>,
     routes: HashMap<RouteId, RouteNames>,
     agents: HashMap<NameId, Box<str>>,
-    names: HashMap<NameId, JsonName>,
+    /// The strings of tables. Those that share them copy them before they add one.
+    names: Arc<HashMap<NameId, JsonName>>,
 }
 
 impl Default for Names {
     fn default() -> Self {
         let routes = HashMap::from([(RouteId::OVERFLOW, RouteNames::overflow())]);
-        Self { keys: HashMap::new(), routes, agents: HashMap::new(), names: HashMap::new() }
+        Self { keys: HashMap::new(), routes, agents: HashMap::new(), names: Arc::default() }
     }
 }
 
@@ -93,9 +96,17 @@ impl Names {
                 self.agents.entry(id).or_insert(text);
             }
             Definition::Name { id, text } => {
-                self.names.entry(id).or_insert_with(|| JsonName::new(text));
+                if !self.names.contains_key(&id) {
+                    Arc::make_mut(&mut self.names).insert(id, JsonName::new(text));
+                }
             }
         }
+    }
+
+    /// Returns the strings of tables alone. Both share them.
+    #[must_use]
+    pub fn of_tables(&self) -> Self {
+        Self { names: Arc::clone(&self.names), ..Self::default() }
     }
 
     /// Drops the string of an id.
@@ -112,7 +123,11 @@ impl Names {
         self.keys.extend(other.keys);
         self.routes.extend(other.routes);
         self.agents.extend(other.agents);
-        self.names.extend(other.names);
+        if self.names.is_empty() {
+            self.names = other.names;
+        } else if !Arc::ptr_eq(&self.names, &other.names) {
+            Arc::make_mut(&mut self.names).extend(Arc::unwrap_or_clone(other.names));
+        }
     }
 
     /// Returns a key's name, if it is listed.
@@ -161,5 +176,29 @@ impl Names {
     #[must_use]
     pub fn text(&self, id: NameId) -> &str {
         self.name(id).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_of_tables_are_shared_until_one_is_added() {
+        let name = |text: &str| Definition::Name { id: NameId::new(text), text: text.into() };
+        let has = |names: &Names, text: &str| names.name(NameId::new(text)) == Some(text);
+        let mut all = Names::default();
+        ["acme", "gold"].into_iter().for_each(|text| all.define(name(text)));
+        let (mut one, mut other) = (all.of_tables(), all.of_tables());
+        one.define(name("acme"));
+        assert!(Arc::ptr_eq(&one.names, &all.names), "a string that is known changes nothing");
+        other.define(name("silver"));
+        assert!(has(&other, "acme") && has(&other, "silver") && !has(&all, "silver"));
+        let mut merged = Names::default();
+        for names in [one, all.of_tables(), other] {
+            merged.merge(names);
+        }
+        assert!(["acme", "gold", "silver"].iter().all(|text| has(&merged, text)));
+        assert!(!has(&all, "silver"));
     }
 }

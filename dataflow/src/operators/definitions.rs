@@ -1,5 +1,9 @@
-//! Hands the strings of tables' rows to every worker. Their number is that of the tables' rows, which the operator of
-//! the job decides, so there is no cap. Strings of keys and routes come with traffic: see `admission` and `routes`.
+//! Keeps the strings of tables' rows and puts each out once. Their number is that of the tables' rows, which the operator
+//! of the job decides, so there is no cap. Strings of keys and routes come with traffic: see `admission` and `routes`.
+//!
+//! Strings are dealt to workers by their ids, so the job has one copy of each. That suffices because who encodes rows
+//! gets the output of all workers for a tick first. A bounded run, whose workers encode rows themselves, gives them the
+//! strings without the dataflow.
 
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
@@ -8,7 +12,15 @@ use super::parts::by_tick::Closing;
 use crate::model::{Definition, NameId};
 use crate::state::{Durable, Footprint, RowsOut, Shard, StateId};
 
-/// The strings that were published on this worker.
+/// Returns the number by which a string of tables is dealt to workers.
+pub(crate) fn shard(definition: &Definition) -> u64 {
+    match definition {
+        Definition::Name { id, .. } => id.bucket().into(),
+        Definition::Key { .. } | Definition::Route { .. } | Definition::Agent { .. } => 0,
+    }
+}
+
+/// The strings of tables that were dealt to this worker.
 #[derive(Default)]
 pub(crate) struct Definitions {
     known: HashMap<NameId, Box<str>>,
@@ -19,7 +31,7 @@ pub(crate) struct Definitions {
 impl Definitions {
     pub(crate) fn publish_new(
         state: &mut Self,
-        definitions: Vec<Vec<(u64, Definition)>>,
+        definitions: Vec<Vec<Definition>>,
         _: Vec<Vec<()>>,
         closing: Closing<'_, ()>,
     ) {
@@ -27,7 +39,7 @@ impl Definitions {
         if std::mem::take(&mut state.restored) {
             new.extend(state.known.iter().map(|(id, text)| Definition::Name { id: *id, text: text.clone() }));
         }
-        for (_, definition) in definitions.into_iter().flatten() {
+        for definition in definitions.into_iter().flatten() {
             if let Definition::Name { id, text } = &definition
                 && !state.known.contains_key(id)
             {
@@ -60,8 +72,8 @@ impl Durable for Definitions {
         self.restored = true;
     }
 
-    fn shard(_: &StoredName) -> Shard {
-        Shard::All
+    fn shard(StoredName(id, _): &StoredName) -> Shard {
+        Shard::Of(id.bucket().into())
     }
 
     fn footprint(&self) -> Footprint {

@@ -20,9 +20,10 @@ use keytide_connectors::ingest::{DecodeThreads, Ingest, IngestError, IngestOptio
 use keytide_connectors::input::Message;
 use keytide_connectors::kafka::ErrorClass;
 use keytide_connectors::live::{LiveError, TableFeed as _, TopicFeed};
+use keytide_connectors::sink::names::Names;
 use keytide_connectors::tables::{self, TablesMemory, TablesRead, TopicTable};
-use keytide_dataflow::model::Tick;
-use keytide_dataflow::{DetectorOptions, Output as _, Publish, render};
+use keytide_dataflow::model::{Definition, Tick};
+use keytide_dataflow::{DetectorOptions, Publish, render};
 use timely::worker::Worker;
 
 use super::collect::{Collect, Keep};
@@ -137,7 +138,7 @@ pub fn usage(error: impl Into<anyhow::Error>) -> anyhow::Error {
 /// Runs the dataflow to the input's end; returns what each worker collected.
 fn run_workers(
     ingest: &Arc<Ingest>,
-    tables: TablesRead,
+    mut tables: TablesRead,
     (job, process): (&JobConfig, Process),
     now: Tick,
     out: &Path,
@@ -145,9 +146,13 @@ fn run_workers(
 ) -> anyhow::Result<Vec<Collect>> {
     let (ended, running) = mpsc::channel::<()>();
     // Each worker takes its own reference and drops it, so that the tables aren't held for the whole run.
+    // Each worker sorts rows by names of its own accord, so all share the strings of tables. The dataflow needs none.
+    let mut names = Names::default();
+    let of_tables = tables.definitions.extract_if(.., |one| matches!(one, Definition::Name { .. }));
+    of_tables.for_each(|definition| names.define(definition));
     let tables = std::iter::repeat_n(Arc::new(tables), job.job.workers.get());
     let tables = Mutex::new(tables.collect::<Vec<_>>());
-    let shared = Arc::new((Arc::clone(ingest), tables, out.to_owned(), ended));
+    let shared = Arc::new((Arc::clone(ingest), tables, names, out.to_owned(), ended));
     let options = keytide_dataflow::Options {
         windows: job.windows,
         limits: job.limits,
@@ -155,11 +160,11 @@ fn run_workers(
         detection: DetectorOptions { scores: keep == Keep::Scores, ..DetectorOptions::from(&job.detection) },
     };
     let guards = timely::execute(timely::Config::process(job.job.workers.get()), move |worker| {
-        let (ingest, tables, out, ended) = &*shared;
+        let (ingest, tables, names, out, ended) = &*shared;
         let _running = ended.clone();
         let tables = tables.lock().expect("no worker panics while it takes its tables").pop();
         let tables = tables.expect("there is one for each worker");
-        work(worker, ingest, tables, (options, keep), now, out).unwrap_or_else(|error| {
+        work(worker, ingest, (tables, names), (options, keep), now, out).unwrap_or_else(|error| {
             // The other workers would wait for this one for ever, so its error ends the process.
             let error = error.context(format!("writing to {} failed", out.display()));
             (process.give_up)(&error)
@@ -192,18 +197,17 @@ fn run_workers(
 fn work(
     worker: &mut Worker,
     ingest: &Ingest,
-    tables: Arc<TablesRead>,
+    (tables, names): (Arc<TablesRead>, &Names),
     (options, keep): (keytide_dataflow::Options, Keep),
     now: Tick,
     out: &Path,
 ) -> anyhow::Result<Collect> {
     let index = worker.index();
     let workers = NonZeroUsize::new(worker.peers()).unwrap_or(NonZeroUsize::MIN);
-    let collect = Rc::new(RefCell::new(Collect::new(out, ingest.partitions(), workers, keep)));
+    let collect = Rc::new(RefCell::new(Collect::new(out, ingest.partitions(), workers, keep, names)));
     let mut dataflow =
         worker.dataflow(|scope| render(scope, options, &collect, None)).expect("nothing is restored");
     let probe = dataflow.probe().clone();
-    collect.borrow_mut().define(now, tables.definitions.clone());
     let mut local = ingest.enter_worker(index);
     dataflow.advance_to(now);
     if index == 0 {

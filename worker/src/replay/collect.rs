@@ -215,18 +215,21 @@ pub struct Collect {
 }
 
 impl Collect {
-    /// Returns an empty collection of one of `workers`. Rows that don't fit into memory are kept in `folder`.
+    /// Returns an empty collection of one of `workers`, which has the strings of tables in `names`. Rows that don't fit into
+    /// memory are kept in `folder`.
     pub(super) fn new(
         folder: &Path,
         partitions: &[PartitionInfo],
         workers: NonZeroUsize,
         keep: Keep,
+        names: &Names,
     ) -> Self {
         Self {
             folder: folder.to_owned(),
             partitions: partitions.into(),
             budget: (BUDGET / workers).max(LEAST),
             keep,
+            names: names.of_tables(),
             late: Sorter::new(folder),
             dead_letters: Sorter::new(folder),
             incidents: Sorter::new(folder),

@@ -255,7 +255,7 @@ mod tests {
 
     /// Two workers' results: rows of a key that has a name on the first, its late event on the second.
     fn results(folder: &Path, partitions: &[PartitionInfo], spill_after: &[u64]) -> Vec<Collect> {
-        let new = || Collect::new(folder, partitions, NonZeroUsize::MIN, Keep::Views);
+        let new = || Collect::new(folder, partitions, NonZeroUsize::MIN, Keep::Views, &Names::default());
         let mut workers = [new(), new()];
         for number in 0..20_u64 {
             let name = format!("key-{}", number * 7 % 20);

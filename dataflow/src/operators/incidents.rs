@@ -125,6 +125,11 @@ impl Guard {
         });
         Self { factor: factor.max(0.0), muted, keys: figures.keys }
     }
+
+    /// Returns whether signals of the window lose bits.
+    fn takes(&self) -> bool {
+        self.factor > 0.0 || self.muted != 0
+    }
 }
 
 /// What people were told of an incident last.
@@ -169,6 +174,8 @@ pub(crate) struct Incidents {
     /// Keys whose incident may end or be forgotten, by the time.
     due: BTreeMap<EventTime, Vec<KeyId>>,
     guards: BTreeMap<(EventTime, NameId), Guard>,
+    /// Those of them that take bits: few. Signals of many windows are compared with them.
+    taking: BTreeMap<(EventTime, NameId), Guard>,
     /// The number of keys that fired early in an open window, by plan; no plan: of all.
     fired: BTreeMap<EventTime, HashMap<NameId, u64>>,
     policies: HashMap<NameId, Policy>,
@@ -196,6 +203,7 @@ impl Incidents {
             waiting: BTreeMap::new(),
             due: BTreeMap::new(),
             guards: BTreeMap::new(),
+            taking: BTreeMap::new(),
             fired: BTreeMap::new(),
             policies: HashMap::new(),
             contacts: HashMap::new(),
@@ -230,7 +238,9 @@ impl Incidents {
                 }
             }
         }
-        state.guards.extend(crowds.into_iter().map(|(group, figures)| (group, Guard::of(&figures))));
+        for (group, figures) in crowds {
+            state.note_guard(group, Guard::of(&figures));
+        }
         // By time, key and occasion, so that it makes no difference how many windows a tick closes.
         observed.sort_unstable();
         let mut out = IncidentsOutput::default();
@@ -304,6 +314,15 @@ impl Incidents {
         }
     }
 
+    fn note_guard(&mut self, group: (EventTime, NameId), guard: Guard) {
+        self.guards.insert(group, guard);
+        if guard.takes() {
+            self.taking.insert(group, guard);
+        } else {
+            self.taking.remove(&group);
+        }
+    }
+
     /// Counts the keys that fired at marks.
     fn count_fired(&mut self, fired: BTreeMap<EventTime, Vec<Fired>>) {
         for Fired { at_ms: _, window_ms, plan, keys } in fired.into_values().flatten() {
@@ -331,14 +350,14 @@ impl Incidents {
                 // Nothing before the window's own start, if it isn't over yet.
                 let end_ms = (one.window_ms + one.width_ms()).min(until_ms).max(one.window_ms);
                 let windows = (one.window_ms, NameId::NONE)..(end_ms, NameId::NONE);
-                for ((_, of_plan), guard) in self.guards.range(windows) {
+                for ((_, of_plan), guard) in self.taking.range(windows) {
                     if *of_plan == plan {
                         factor = factor.max(guard.factor);
                         muted |= guard.muted;
                     }
                 }
                 // A new value is everybody's where it was new.
-                let first = self.guards.get(&(one.first_ms, plan)).filter(|_| one.first_ms < until_ms);
+                let first = self.taking.get(&(one.first_ms, plan)).filter(|_| one.first_ms < until_ms);
                 muted |= first.map_or(0, |guard| guard.muted);
             }
             let before = one.bits;
@@ -517,9 +536,11 @@ impl Incidents {
         self.network_keys.forget(watermark);
         let from_ms = watermark.saturating_sub(GUARDS_MS);
         let muted_from_ms = watermark.saturating_sub(MUTED_MS);
-        self.guards.retain(|(window_ms, _), guard| {
-            *window_ms >= from_ms || guard.muted != 0 && *window_ms >= muted_from_ms
-        });
+        for guards in [&mut self.guards, &mut self.taking] {
+            guards.retain(|(window_ms, _), guard| {
+                *window_ms >= from_ms || guard.muted != 0 && *window_ms >= muted_from_ms
+            });
+        }
         self.fired = self.fired.split_off(&watermark.saturating_sub(WINDOW_MS));
     }
 
@@ -865,9 +886,7 @@ impl Durable for Incidents {
                 drop(self.incidents.insert(tracked.incident.key, *tracked))
             }
             IncidentsStateRow::Due(due_ms, key) => self.due.entry(due_ms).or_default().push(key),
-            IncidentsStateRow::Guard(window_ms, plan, guard) => {
-                self.guards.insert((window_ms, plan), guard);
-            }
+            IncidentsStateRow::Guard(window_ms, plan, guard) => self.note_guard((window_ms, plan), guard),
             IncidentsStateRow::Fired(window_ms, plan, keys) => {
                 self.fired.entry(window_ms).or_default().insert(plan, keys);
             }
@@ -900,6 +919,8 @@ impl Durable for Incidents {
         footprint += Footprint::of_tree(&self.waiting);
         footprint += Footprint::of_tree(&self.due);
         footprint += Footprint::of_tree(&self.guards);
+        // Memory, but no rows: they are among the others.
+        footprint.bytes += Footprint::of_tree(&self.taking).bytes;
         footprint += Footprint::of_tree(&self.fired);
         footprint += Footprint::of_map(&self.policies);
         footprint += Footprint::of_map(&self.contacts);

@@ -34,6 +34,13 @@ impl<T> ByKind<T> {
 
     /// Returns the one of the kind whose new values a signal is about; `None` if it is about none.
     pub(super) fn of(&self, signal: Signal) -> Option<&T> {
-        self.all().into_iter().find(|(kind, _)| *kind == signal).map(|(_, one)| one)
+        match signal {
+            Signal::Country => Some(&self.countries),
+            Signal::Asn => Some(&self.asns),
+            Signal::Network => Some(&self.networks),
+            Signal::Agent => Some(&self.agents),
+            Signal::Route => Some(&self.routes),
+            _ => None,
+        }
     }
 }

@@ -35,8 +35,12 @@ impl Mix {
     #[must_use]
     pub fn bits(&self, window: &[(u64, u32)]) -> Bits {
         let calls: u64 = window.iter().map(|route| u64::from(route.1)).sum();
+        // Nearly all windows have fewer calls: no need to add up the history.
+        if calls < LEAST_CALLS {
+            return Bits::NONE;
+        }
         let history = self.total();
-        if calls < LEAST_CALLS || history < LEAST_HISTORY {
+        if history < LEAST_HISTORY {
             return Bits::NONE;
         }
         let classes = self.routes.len() as f64 + 1.0;

@@ -78,6 +78,33 @@ pub(super) enum Learned {
     Allowed,
 }
 
+/// What the time since values were learned leaves of their counts. All kinds of a key are learned at once.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Elapsed {
+    before_ms: u64,
+    now_ms: u64,
+    /// What is left of a month's calls.
+    of_calls: f64,
+    /// What is left of the discovery rate.
+    of_rate: f64,
+    /// Ends of 30 days that lie between.
+    halvings: u32,
+}
+
+impl Elapsed {
+    fn between(before_ms: u64, now_ms: u64) -> Self {
+        let elapsed_ms = now_ms - before_ms.min(now_ms);
+        let halvings = now_ms / REMEMBERED_MS - before_ms.min(now_ms) / REMEMBERED_MS;
+        Self {
+            before_ms,
+            now_ms,
+            of_calls: MONTH.left(elapsed_ms),
+            of_rate: TWO_DAYS.left(elapsed_ms),
+            halvings: u32::try_from(halvings).unwrap_or(u32::MAX),
+        }
+    }
+}
+
 /// A value that was new in a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Novel {
@@ -181,19 +208,29 @@ impl KnownValues {
 
     /// Learns a window's values, each with its calls.
     pub(super) fn learn_as(&mut self, window: &[(u64, u32)], now_ms: u64, learned: Learned) {
+        self.learn_after(window, &mut None, now_ms, learned);
+    }
+
+    /// Learns a window's values, each with its calls. `elapsed` is that of other kinds of the key, if it is known.
+    pub(super) fn learn_after(
+        &mut self,
+        window: &[(u64, u32)],
+        elapsed: &mut Option<Elapsed>,
+        now_ms: u64,
+        learned: Learned,
+    ) {
         // New values have the surprise of the window's begin. Few windows have one, so its logarithm waits.
         let (values, calls_before, discovered) =
             (self.seen.len(), self.calls, self.found / (self.recent + 1.0));
         let mut bits = None;
-        let before_ms = std::mem::replace(&mut self.updated_ms, now_ms).min(now_ms);
-        let elapsed_ms = now_ms - before_ms;
-        self.calls *= MONTH.left(elapsed_ms);
-        let lately = TWO_DAYS.left(elapsed_ms);
-        self.recent *= lately;
-        self.found *= lately;
-        let halvings = now_ms / REMEMBERED_MS - before_ms / REMEMBERED_MS;
-        if halvings > 0 {
-            self.halve(u32::try_from(halvings).unwrap_or(u32::MAX));
+        let before_ms = std::mem::replace(&mut self.updated_ms, now_ms);
+        let known = elapsed.filter(|known| (known.before_ms, known.now_ms) == (before_ms, now_ms));
+        let elapsed = elapsed.insert(known.unwrap_or_else(|| Elapsed::between(before_ms, now_ms)));
+        self.calls *= elapsed.of_calls;
+        self.recent *= elapsed.of_rate;
+        self.found *= elapsed.of_rate;
+        if elapsed.halvings > 0 {
+            self.halve(elapsed.halvings);
         }
         let minute = minute_of(now_ms);
         let oldest = minute.saturating_sub(minute_of(REMEMBERED_MS));

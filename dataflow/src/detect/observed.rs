@@ -204,11 +204,16 @@ pub(super) fn sums<'a>(observed: impl IntoIterator<Item = &'a ObservedSignal>) -
 /// 7. of several new countries, systems or agents all but the most surprising count a quarter: a traveller shows several
 ///    at once.
 pub(super) fn count(observed: &mut [ObservedSignal], learned_ms: u64, knows_systems: bool) {
-    let mut has_new_system = false;
+    let (mut has_new_system, mut counts) = (false, false);
     for one in observed.iter_mut() {
         let is_early = is_value(one.signal) && one.first_ms < learned_ms;
         one.counted = if is_early { Bits::NONE } else { one.bits };
+        counts |= one.counted > Bits::NONE;
         has_new_system |= one.signal == Signal::Asn && one.counted > Bits::NONE;
+    }
+    // On a key's first day nearly nothing does, and no rule makes more of it.
+    if !counts {
+        return;
     }
     let is_at_home = knows_systems && !has_new_system;
     let is_place = |one: &ObservedSignal| matches!(one.signal, Signal::Country | Signal::Asn);

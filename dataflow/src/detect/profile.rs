@@ -369,7 +369,6 @@ impl Profile {
         self.wake();
         self.forget();
         self.watch_moves();
-        self.count();
         self.count_known();
         let sight = self.sight(start_ms, window);
         let reading = self.minute.scale.read_at(sight);
@@ -417,8 +416,8 @@ impl Profile {
     /// Returns false only if [`early`](Self::early) returns `None`. Cheap.
     #[must_use]
     pub fn may_fire(&self, start_ms: u64, window: &Window, facts: &Facts) -> bool {
-        self.may_burst(start_ms, window.calls.into())
-            || !hard_facts(&self.past(), start_ms, window, facts).is_empty()
+        let hard = hard_facts(&self.past(), start_ms, window, facts);
+        !is_refused(&hard) && (!hard.is_empty() || self.may_burst(start_ms, window.calls.into()))
     }
 
     /// Returns false only if [`may_fire`](Self::may_fire) does so of any window of so many calls, `has_tor` saying whether
@@ -692,7 +691,7 @@ impl Profile {
 
     /// Returns whether an open window's calls and hard facts, with the signals before it, are far enough beyond an alert.
     fn fires_early(
-        &self,
+        &mut self,
         start_ms: u64,
         window: &Window,
         reading: Reading,
@@ -701,9 +700,7 @@ impl Profile {
         tuning: &Tuning,
     ) -> bool {
         let hard = hard_facts(&self.past(), start_ms, window, facts);
-        // Who is turned away takes nothing, and the rest of the window may be answered.
-        let is_refused = hard.iter().any(|(signal, bits)| *signal == Signal::Revoked && *bits <= REFUSED);
-        if is_refused || hard.is_empty() && u64::from(window.calls) < LEAST_CALLS {
+        if is_refused(&hard) || hard.is_empty() && u64::from(window.calls) < LEAST_CALLS {
             return false;
         }
         let burst = self.spike(WINDOW_MS, start_ms, window.calls.into(), reading);
@@ -712,6 +709,7 @@ impl Profile {
         }
         // No stranger called yet; the first who does adds to what counts.
         let burst = burst.map(|(bits, _)| (Signal::VolumeMinute, counted_burst(bits, strangers == 0)));
+        self.count();
         is_beyond_doubt(sums(&self.observed), hard.into_iter().chain(burst), tuning)
     }
 
@@ -786,6 +784,10 @@ impl Profile {
             }
         }
         for ((signal, known), (_, tally)) in self.known.all().into_iter().zip(window.values.all()) {
+            // Nearly all windows show known values only.
+            if tally.values().iter().all(|(value, _)| known.knows(*value)) {
+                continue;
+            }
             // Calls may have been counted before the tables allowed them.
             let is_allowed = |value| allowed.iter().any(|one| covers(signal, value, one));
             // A value on probation that is observed already was counted above.
@@ -893,12 +895,13 @@ impl Profile {
         // What was there on the first day is the key's own.
         let learned = if self.is_known(start_ms) { Learned::OnProbation } else { Learned::Known };
         let of_allowed = window.of_allowed.as_deref();
+        let mut elapsed = None;
         for (known, (kind, values)) in self.known.all_mut().into_iter().zip(window.values.all()) {
             let learned = match kind {
                 Signal::Network | Signal::Route => Learned::Known,
                 _ => learned,
             };
-            known.learn_as(values.values(), start_ms, learned);
+            known.learn_after(values.values(), &mut elapsed, start_ms, learned);
             if let Some(values) = of_allowed.and_then(|allowed| allowed.of(kind)) {
                 known.learn_as(values.values(), start_ms, Learned::Allowed);
             }
@@ -950,6 +953,12 @@ impl Profile {
             (true, frozen) => frozen,
         };
     }
+}
+
+/// Returns whether the hard facts of an open window include that all of its calls are refused. Who is turned away takes
+/// nothing, and the rest of the window may be answered.
+fn is_refused(hard: &[(Signal, Bits)]) -> bool {
+    hard.iter().any(|(signal, bits)| *signal == Signal::Revoked && *bits <= REFUSED)
 }
 
 /// Returns whether what is said, with the signals before it, is so far beyond an alert that one window suffices.

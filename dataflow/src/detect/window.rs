@@ -32,16 +32,18 @@ impl FromIterator<(u64, u32)> for ValueCounts {
 
 impl ValueCounts {
     /// Adds the calls of a value.
+    #[inline]
     pub fn add(&mut self, value: u64, calls: u32) {
         // Most keys are called from one place.
         match &mut self.0[..] {
-            [] => return self.0.push((value, calls)),
-            [(only, count)] if *only == value => {
-                *count = count.saturating_add(calls);
-                return;
-            }
-            _ => {}
+            [] => self.0.push((value, calls)),
+            [(only, count)] if *only == value => *count = count.saturating_add(calls),
+            _ => self.add_another(value, calls),
         }
+    }
+
+    /// Adds the calls of a value where there are others.
+    fn add_another(&mut self, value: u64, calls: u32) {
         match self.0.binary_search_by_key(&value, |entry| entry.0) {
             Ok(at) => self.0[at].1 = self.0[at].1.saturating_add(calls),
             // It isn't, and never was, among the least.

@@ -142,7 +142,8 @@ pub(crate) fn operators(input: &Path, rounds: u8) -> anyhow::Result<()> {
         (dropped, groups) = (seen, ceiling.groups());
     }
     // No key leaks in what is measured, and no record is broken.
-    let empty = [View::Incidents, View::IncidentLog, View::Revocations, View::DeadLetters];
+    let empty =
+        [View::Incidents, View::IncidentLog, View::Revocations, View::Denied, View::Audit, View::DeadLetters];
     for view in View::ALL.into_iter().filter(|view| !empty.contains(view)) {
         ensure!(dropped.rows[view as usize] > 0, "`{}` has no rows", view.name());
     }

@@ -11,7 +11,7 @@ use crate::demo;
 use crate::generate;
 #[cfg(feature = "top")]
 use crate::top;
-use crate::{backtest, check, incident, inspect, key_id, replay, run, version};
+use crate::{actions, backtest, check, incident, inspect, key_id, replay, run, version};
 
 /// Exact meters of API keys from gateways' access logs.
 #[derive(Parser)]
@@ -51,6 +51,8 @@ enum Command {
     /// Show the busiest keys and the newest incidents on a screen, live, from views on disk or a running job
     #[cfg(feature = "top")]
     Top(top::TopArgs),
+    /// List the actions on keys of a running job, and answer: approve, dismiss, reinstate, revoke, pause, resume
+    Actions(actions::ActionsArgs),
     /// Show the evidence of an incident, from views on disk
     Incident(incident::IncidentArgs),
     /// Show how views and tables name a key, which is read from standard input
@@ -82,6 +84,7 @@ pub(crate) fn run_typed() -> anyhow::Result<ExitCode> {
         Command::Backtest(args) => backtest::run(&args),
         #[cfg(feature = "top")]
         Command::Top(args) => top::run(&args),
+        Command::Actions(args) => actions::run(&args),
         Command::Incident(args) => incident::run(&args),
         Command::KeyId(args) => key_id::run(&args),
         Command::Inspect(args) => inspect::run(&args),

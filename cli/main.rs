@@ -2,6 +2,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod actions;
 mod backtest;
 mod check;
 mod clock;
@@ -13,6 +14,7 @@ mod exit;
 mod generate;
 mod incident;
 mod inspect;
+mod job;
 mod key_id;
 mod log;
 mod look;

@@ -12,11 +12,10 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
-use keytide_alerts::policy::PolicyEngine;
+use keytide_alerts::actions::ActionEngine;
 use keytide_config::{FileFormat, JobConfig, View, environment};
 use keytide_connectors::ingest::InputPartition;
-use keytide_connectors::sink::JobInfo;
-use keytide_dataflow::Transition;
+use keytide_connectors::sink::{JobInfo, TickFacts};
 use keytide_dataflow::model::Tick;
 use keytide_worker::exit::{Exit, failure};
 use keytide_worker::memory;
@@ -99,7 +98,7 @@ pub(crate) fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     let name = job.job.name.clone();
     let config = job.fingerprint();
     // The policy decides as in a live job, but its actions are only written.
-    let mut policy = PolicyEngine::new(job.alerts.policy);
+    let mut actions = ActionEngine::new(job.alerts.policy, None);
     let bounded = BoundedRun::open(job.clone(), process(args.show.quiet))?;
     let out = Folder::new(&args.out, bounded.inputs(), SUMMARY)?;
     let decode_count = usize::from(args.decode_threads);
@@ -109,9 +108,9 @@ pub(crate) fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     let threads = workers.get() + decode_count;
     let info = JobInfo { config: &config, partitions: ingest.partitions() };
     let mut listed = ListedIncidents::default();
-    let mut decide = |transitions: &[Transition]| {
+    let mut decide = |TickFacts { transitions, inputs, names }: TickFacts<'_>| {
         listed.note(transitions);
-        policy.decide(transitions)
+        actions.fold(inputs, transitions, &|key| names.key_text(key).into_owned()).0
     };
     let views = ViewFolder { path: out.path(), format: args.format };
     let written = write(collected, info, views, threads, &mut decide)?;

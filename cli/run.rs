@@ -107,7 +107,7 @@ fn start_and_join(
     job.join()
 }
 
-/// Serves metrics, health, status and the busiest keys from the start on; `job` is set once it runs.
+/// Serves metrics, health, status, the busiest keys and actions from the start on; `job` is set once it runs.
 fn serve(
     server: HttpServer,
     (job, view): (Arc<OnceLock<Handle>>, ClusterView),
@@ -117,6 +117,8 @@ fn serve(
     tracing::info!(
         "serves http://{address}/metrics, /healthz, /readyz, /status and /top.json, and a page at /"
     );
+    let of_actions = Arc::clone(&job);
+    let actions = Arc::new(move || of_actions.get().and_then(|job| job.actions.clone()));
     let of_top = Arc::clone(&job);
     let top = Arc::new(move || of_top.get().and_then(|job| job.top.clone()).unwrap_or_default());
     let sampler = Arc::new(move || match job.get() {
@@ -124,7 +126,7 @@ fn serve(
         None => JobSample::starting(&view),
     });
     tokio::spawn(async move {
-        if let Err(error) = server.serve(sampler, top).await {
+        if let Err(error) = server.serve(sampler, top, actions).await {
             tracing::error!("serving HTTP failed: {error}");
         }
     });

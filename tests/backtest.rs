@@ -70,7 +70,11 @@ fn leaks_are_found_and_a_live_job_a_replay_and_a_backtest_would_say_the_same_of_
     for view in OF_INCIDENTS {
         let schema = Schema::read(&repository().join(format!("schemas/{view}.v1.schema.json")));
         let rows = views.rows(view);
-        assert!(!rows.is_empty(), "{view}");
+        // A bounded run acts on nothing.
+        assert_eq!(rows.is_empty(), view == "denied", "{view}");
+        if rows.is_empty() {
+            continue;
+        }
         for row in &rows {
             schema.check(row).unwrap_or_else(|problem| panic!("{view}: {problem}\n{row:?}"));
         }

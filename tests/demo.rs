@@ -180,7 +180,7 @@ fn a_stolen_key_is_found_notified_and_not_suspended() {
     let summary = summary(&out);
     let stolen = summary["stolen_key"].as_str().unwrap();
     assert!(told.contains(&format!("INCIDENT  key {}", &stolen[..8])), "{told}");
-    assert!(told.contains(": would suspend the key; held: acting is off in this version\n"), "{told}");
+    assert!(told.contains(": would suspend the key; held: acting is off\n"), "{told}");
     assert_eq!((&summary["incidents"], &summary["held_actions"]), (&1.into(), &1.into()), "{told}");
     let log = rows(&out, "incident_log");
     assert!(log.iter().all(|row| row.text("key_id") == stolen));

@@ -10,8 +10,9 @@ use keytide_dataflow::incident_row::TransitionJson;
 use keytide_dataflow::model::time::MINUTE_MS;
 use keytide_dataflow::model::{Country, Definition, KeyId, KeyState, NameId, Policy, Position, RouteId};
 use keytide_dataflow::{
-    Action, ActionState, Change, Contributor, Evidence, EvidenceValue, Incident, IncidentId, IncidentState,
-    Owner, Point, Reason, Revocation, Sample, Taken, Transition,
+    Action, ActionId, ActionState, AuditEntry, Change, Contributor, DenialState, DeniedKey, Evidence,
+    EvidenceValue, Incident, IncidentId, IncidentState, Owner, Point, Reason, Revocation, Sample, Taken,
+    Transition, Verb,
 };
 use smallvec::smallvec;
 
@@ -151,11 +152,14 @@ fn every_kind_of_row_has_its_schema() {
     for (action, state) in [
         (Action::Suspend, ActionState::Held),
         (Action::Revoke, ActionState::Withdrawn),
-        (Action::Reinstate, ActionState::Held),
+        (Action::Reinstate, ActionState::Requested),
+        (Action::Suspend, ActionState::Done),
+        (Action::Suspend, ActionState::Failed),
     ] {
         let revocation = Revocation {
-            id: Revocation::id(incident.id, action),
+            id: ActionId::new(incident.id, action, 0),
             key: KEY,
+            key_id: KEY.to_string(),
             incident: incident.id,
             action,
             state,
@@ -163,6 +167,27 @@ fn every_kind_of_row_has_its_schema() {
             at_ms: START,
         };
         assert_schema("revocations", &encoded(|labels, _, line| revocation.line(labels, line)));
+        let entry = AuditEntry {
+            target: revocation.id.to_string(),
+            seq: 3,
+            at_ms: START,
+            who: "alice".to_owned(),
+            what: Verb::Approve.name(),
+            from: None,
+            to: Some(state),
+            why: "it \"leaked\"".to_owned(),
+            gateway: None,
+        };
+        assert_schema("audit", &encoded(|labels, _, line| entry.line(labels, line)));
+    }
+}
+
+#[test]
+fn keys_that_gateways_refuse_have_their_schema() {
+    for state in [DenialState::Suspended, DenialState::Revoked] {
+        let denial = Some((state, START, incident().id));
+        let row = DeniedKey { key_id: KEY.to_string(), denial };
+        assert_schema("denied", &encoded(|labels, _, line| row.line(labels, line)));
     }
 }
 

@@ -982,7 +982,8 @@ fn parquet_files_have_the_rows_of_the_json_lines_for_any_number_of_workers() {
             );
         }
     }
-    assert_eq!(seen, VIEWS.into());
+    // A bounded run acts on nothing, so no key is denied.
+    assert_eq!(seen, VIEWS.into_iter().filter(|view| *view != "denied").collect());
 }
 
 #[test]

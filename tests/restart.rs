@@ -110,7 +110,7 @@ impl Restarted {
     }
 
     /// Returns all rows of a view, in the order of their files.
-    fn rows(&self, view: &str) -> Vec<Value> {
+    pub(crate) fn rows(&self, view: &str) -> Vec<Value> {
         let Ok(folder) = fs::read_dir(self.job.path("out")) else { return Vec::new() };
         let mut files: Vec<_> = folder.map(|entry| entry.unwrap().path()).collect();
         files.sort();

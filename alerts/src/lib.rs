@@ -1,10 +1,13 @@
-//! From incidents to people: the policy decides what to do about a key, the outbox sends mails and webhook requests.
+//! From incidents to people and gateways: the policy decides what to do about a key, actions keep how far that is, the
+//! outbox sends mails and webhook requests.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod actions;
 pub mod email;
+pub mod gateways;
 pub mod outbox;
-pub mod policy;
+mod policy;
 pub mod webhook;
 
 pub use outbox::{Outbox, OutboxError};

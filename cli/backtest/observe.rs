@@ -6,14 +6,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use keytide_alerts::policy::PolicyEngine;
+use keytide_alerts::actions::ActionEngine;
 use keytide_config::JobConfig;
-use keytide_connectors::sink::JobInfo;
 use keytide_connectors::sink::names::Names;
+use keytide_connectors::sink::{JobInfo, TickFacts};
 use keytide_dataflow::detect::{Severity, Signal};
 use keytide_dataflow::model::{KeyId, Tick};
 use keytide_dataflow::{
-    Action, ActionState, Change, IncidentId, IncidentState, Owner, Revocation, Transition,
+    Action, ActionId, ActionState, Change, IncidentId, IncidentState, Owner, Revocation, Transition,
 };
 use keytide_worker::records::RecordCounts;
 use keytide_worker::replay::{BoundedRun, Keep, WrittenIncidents, write_incidents};
@@ -64,7 +64,7 @@ pub(super) struct DetectorRun {
 struct Notes {
     alerts: Vec<(KeyId, u64, Severity)>,
     incidents: BTreeMap<IncidentId, IncidentSummary>,
-    actions: BTreeMap<u128, (Action, ActionState)>,
+    actions: BTreeMap<ActionId, (Action, ActionState)>,
     gravest: DrawnIncidents,
 }
 
@@ -112,13 +112,13 @@ pub(super) fn observe(
     let (collected, ingest) = bounded.run(now, decode_threads, folder, keep)?;
     let info = JobInfo { config: &config, partitions: ingest.partitions() };
     let (mut notes, mut listed) = (Notes::default(), ListedIncidents::default());
-    let mut policy = PolicyEngine::new(job.alerts.policy);
-    let mut decide = |transitions: &[Transition]| {
+    let mut actions = ActionEngine::new(job.alerts.policy, None);
+    let mut decide = |TickFacts { transitions, inputs, names }: TickFacts<'_>| {
         transitions.iter().for_each(|transition| notes.note(transition));
         listed.note(transitions);
-        let actions = policy.decide(transitions);
-        notes.act(&actions);
-        actions
+        let (rows, _) = actions.fold(inputs, transitions, &|key| names.key_text(key).into_owned());
+        notes.act(&rows.revocations);
+        rows
     };
     let WrittenIncidents { scores, counts, coverage, incidents: incident_counts, figures, names } =
         write_incidents(collected, info, folder, keep, &mut decide)?;

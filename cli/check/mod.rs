@@ -24,10 +24,10 @@ use keytide_alerts::email::Guide;
 use keytide_alerts::outbox::Mailer;
 use keytide_alerts::webhook::{Client, WebhookOutcome};
 use keytide_config::{
-    Alerts, Cluster, ConfigError, Dedupe, Delivery, EmailAlerts, FileSink, Format, Geo, Http, JobConfig,
-    KafkaClient, KafkaSink, KeyFrom, LineField, Log, MailServer, MissingKey, OnGap, PolicyMode, PolicyRules,
-    Sinks, Source, SourceKind, State, StatePlace, Steps, TableSource, Tables, ValidSections, Variable, View,
-    Webhook, duration_text, environment, size_text,
+    Alerts, Cluster, ConfigError, Dedupe, Delivery, EmailAlerts, FileSink, Format, Gateway, GatewayKind, Geo,
+    Http, JobConfig, KafkaClient, KafkaSink, KeyFrom, LineField, Log, MailServer, MissingKey, OnGap,
+    PolicyMode, PolicyRules, Sinks, Source, SourceKind, State, StatePlace, Steps, TableSource, Tables,
+    ValidSections, Variable, View, Webhook, duration_text, environment, size_text,
 };
 use keytide_connectors::decode::{Context, NoGeo};
 use keytide_connectors::file::{FileError, Partition, resolve};
@@ -119,6 +119,7 @@ fn steps_of(config: &JobConfig) -> Vec<CheckStep<'_>> {
         sinks,
         detection,
         alerts,
+        gateway,
         http,
         state,
         cluster,
@@ -160,6 +161,7 @@ fn steps_of(config: &JobConfig) -> Vec<CheckStep<'_>> {
         report.detection(detection);
         report.sinks(sinks);
         report.alerts(alerts);
+        report.gateway(gateway.as_ref());
         report.http(http.as_ref());
         report.state(state.as_ref());
         report.cluster(cluster.as_ref());
@@ -545,17 +547,39 @@ impl CheckReport {
             };
             self.line("steps", format!("for security {}, for owners {}", number(security), number(owner)));
         }
-        let PolicyRules { default, keys_per_hour, percent_per_hour, cooldown_ms, mode: PolicyMode::DryRun } =
-            policy;
+        let PolicyRules { default, keys_per_hour, percent_per_hour, cooldown_ms, mode: _ } = policy;
         self.line(
             "policy",
             format!(
-                "{} unless the plan says otherwise; at most {} and {percent_per_hour} % an hour, once in {}; dry run",
+                "{} unless the plan says otherwise; at most {} and {percent_per_hour} % an hour, once in {}",
                 default.name(),
                 counted(*keys_per_hour as usize, "key"),
                 duration_text(*cooldown_ms)
             ),
         );
+    }
+
+    fn gateway(&mut self, gateway: Option<&Gateway>) {
+        let Some(Gateway { name, kind, mode }) = gateway else {
+            self.line("gateway", "none: actions are only shown".to_owned());
+            return;
+        };
+        let place = match kind {
+            GatewayKind::File { path } => {
+                let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+                if folder.is_some_and(|folder| !folder.is_dir()) {
+                    let problem = format!("gateway \"{name}\": {} is in no folder: make it", path.display());
+                    self.problems.push(problem);
+                }
+                format!("file {}", path.display())
+            }
+            GatewayKind::Topic => format!("topic {} of [sink.kafka]", View::Denied.name()),
+        };
+        let mode = match mode {
+            PolicyMode::DryRun => "dry run: actions are only shown",
+            PolicyMode::Live => "live: keys are suspended",
+        };
+        self.line("gateway", format!("{name}: {place}, {mode}"));
     }
 
     /// Sends tests, unless there are problems.
@@ -594,8 +618,14 @@ impl CheckReport {
 
     fn http(&mut self, http: Option<&Http>) {
         let text = match http {
-            Some(Http { listen, token: Some(_) }) => format!("{listen}, with a token"),
-            Some(Http { listen, token: None }) => format!("{listen}, without a token"),
+            Some(Http { listen, token, people }) => {
+                let token = if token.is_some() { "with a token" } else { "without a token" };
+                let people = match people.len() {
+                    0 => String::new(),
+                    count => format!("; answers of {count} {}", if count == 1 { "person" } else { "people" }),
+                };
+                format!("{listen}, {token}{people}")
+            }
             None => "nothing is served".to_owned(),
         };
         self.line("http", text);
@@ -904,15 +934,22 @@ owner_language = \"ko\"
 [alerts.webhook]
 url = \"https://hooks.example.com/canary-4f1c9e-long-enough\"
 secret = \"env:CANARY\"
+[[gateway]]
+name = \"edge\"
+kind = \"file\"
+path = \"denied.txt\"
 [http]
 listen = \"0.0.0.0:80\"
 token = \"env:CANARY\"
+[http.people]
+alice = \"env:ALICE\"
 ";
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("keytide.toml");
         fs::write(&file, config).unwrap();
         let mut out = Vec::new();
-        let env = [("CANARY".to_owned(), CANARY.to_owned())];
+        let env = [("CANARY", CANARY), ("ALICE", "the-canary-of-alice")];
+        let env = env.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let exit = check_quietly(&file, Ask::default(), env.into_iter(), &mut out);
         let report = String::from_utf8(out).unwrap().replace(&format!("{}/", folder.path().display()), "");
         assert_eq!(exit, Exit::Done, "{report}");
@@ -927,13 +964,14 @@ token = \"env:CANARY\"
             "mail     by smtp.example.com port 465 (tls) as keytide, to a@example.com, b@example.com in en, owners in ko",
             "         at most 200 mails an hour, 20 to one address; a digest above 10 incidents a minute",
             "webhook  webhook: keytide to https at hooks.example.com port 443, signed, within 10s",
-            "policy   alert unless the plan says otherwise; at most 10 keys and 1 % an hour, once in 1d; dry run",
-            "http     0.0.0.0:80, with a token",
+            "policy   alert unless the plan says otherwise; at most 10 keys and 1 % an hour, once in 1d",
+            "gateway  edge: file denied.txt, dry run: actions are only shown",
+            "http     0.0.0.0:80, with a token; answers of 1 person",
             "log      pretty, info",
         ] {
             assert!(report.lines().any(|found| found == line), "{line}\n{report}");
         }
-        assert!(!report.contains(CANARY), "{report}");
+        assert!(!report.contains(CANARY) && !report.contains("canary-of-alice"), "{report}");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "check makes no folder");
     }
 

@@ -7,8 +7,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use keytide_alerts::actions::held;
 use keytide_alerts::email::{headline, severity};
-use keytide_alerts::policy;
 use keytide_config::Language;
 use keytide_connectors::sink::encode::{EncodeRow as _, Labels};
 use keytide_connectors::sink::names::Names;
@@ -143,8 +143,7 @@ impl IncidentList {
         self.lines.push(format!("INCIDENT  key {key} of {customer}: {what}; {severity}; {headline}"));
         for action in &notice.actions {
             self.held_actions += 1;
-            let held_actions = policy::held(&action.reason);
-            let text = format!("would {} the key; held: {held_actions}", action.action.name());
+            let text = format!("would {} the key; held: {}", action.action.name(), held(&action.reason));
             self.lines.push(format!("ACTION    key {key} of {customer}: {text}"));
             incident.actions.push(text);
         }

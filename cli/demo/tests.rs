@@ -4,19 +4,20 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keytide_alerts::policy::PolicyEngine;
+use keytide_alerts::actions::ActionEngine;
 use keytide_config::SourceKind;
 use keytide_connectors::decode::DeadLetter;
 use keytide_connectors::live::STEP_MS;
-use keytide_connectors::sink::{JobInfo, TickOutput};
+use keytide_connectors::sink::{JobInfo, TickFacts, TickOutput};
 use keytide_dataflow::Notice;
 use keytide_dataflow::detect::{Bits, Severity, Signal};
 use keytide_dataflow::incident_row::TransitionJson;
 use keytide_dataflow::model::time::{MINUTE_MS, SECOND_MS};
 use keytide_dataflow::model::{Country, Definition, KeyId, NameId, Position, RequestId, RouteId, Tick};
 use keytide_dataflow::{
-    Action, ActionState, Change, CountryCalls, Counts, Evidence, Incident, IncidentId, IncidentState,
-    KeyCountry, Late, Latency, Level, OwnedUsage, Owner, Revocation, Row, Rows, Sample, Scope, Taken, Usage,
+    Action, ActionId, ActionState, Change, CountryCalls, Counts, Evidence, Incident, IncidentId,
+    IncidentState, KeyCountry, Late, Latency, Level, OwnedUsage, Owner, Revocation, Row, Rows, Sample, Scope,
+    Taken, Usage,
 };
 use keytide_generator::create_folder;
 use keytide_worker::replay::{BoundedRun, Keep, write_incidents};
@@ -185,17 +186,18 @@ fn found(seed: u64, now_ms: u64) -> Found {
 
     let mut job = configure(folder, "127.0.0.1:9092", 2).unwrap();
     job.sources[0].kind = SourceKind::File { pattern: calls.to_str().unwrap().to_owned() };
-    let (config, alerts, mut policy) =
-        (job.fingerprint(), job.alerts.clone(), PolicyEngine::new(job.alerts.policy));
+    let (config, alerts, mut engine) =
+        (job.fingerprint(), job.alerts.clone(), ActionEngine::new(job.alerts.policy, None));
     let out = folder.join("out");
     std::fs::create_dir(&out).unwrap();
     let (collected, ingest) =
         BoundedRun::open(job, process(true)).unwrap().run(until_ms, 0, &out, Keep::Incidents).unwrap();
     let info = JobInfo { config: &config, partitions: ingest.partitions() };
     let mut actions = Vec::new();
-    let mut decide = |transitions: &[_]| {
-        actions.push(policy.decide(transitions));
-        actions.last().cloned().unwrap_or_default()
+    let mut decide = |TickFacts { transitions, inputs, names }: TickFacts<'_>| {
+        let (rows, _) = engine.fold(inputs, transitions, &|key| names.key_text(key).into_owned());
+        actions.push(rows.revocations.clone());
+        rows
     };
     write_incidents(collected, info, &out, Keep::Incidents, &mut decide).unwrap();
     let rows = |name: &str| -> Vec<String> {
@@ -254,7 +256,7 @@ fn only_the_stolen_key_is_found_and_it_is_not_suspended() {
         let [row] = &revocations[..] else { panic!("{revocations:?}") };
         assert_eq!((&row["action"], &row["state"]), (&"suspend".into(), &"held".into()));
         assert_eq!(row["key_id"], *stolen);
-        assert_eq!(row["reason"], "would have suspended the key; held: acting is off in this version");
+        assert_eq!(row["reason"], "would have suspended the key; held: acting is off");
         let to = |address: &str| {
             mails.iter().filter(|mail| mail.contains(&format!("\r\nTo: {address}\r\n"))).count()
         };
@@ -469,12 +471,13 @@ fn stolen() -> Notice {
         },
     });
     let action = Revocation {
-        id: 1,
+        id: ActionId(1),
         key: key(1),
+        key_id: key(1).to_string(),
         incident: IncidentId(2),
         action: Action::Suspend,
         state: ActionState::Held,
-        reason: "would have suspended the key; held: acting is off in this version".to_owned(),
+        reason: "would have suspended the key; held: acting is off".to_owned(),
         at_ms: START + MINUTE_MS,
     };
     Notice { json: serde_json::to_vec(&row).unwrap(), contacts: Vec::new(), actions: vec![action] }
@@ -615,7 +618,7 @@ fn incidents_and_actions_are_one_line_each() {
     let told = [
         "INCIDENT  key 74cd7256 of Ember Studios 116: leak suspected; critical, 99 %; from Poland and a system never seen \
          (AS64563), with a user agent never seen, 3.8x its usual calls for hours (106 in an hour, 28 expected)",
-        "ACTION    key 74cd7256 of Ember Studios 116: would suspend the key; held: acting is off in this version",
+        "ACTION    key 74cd7256 of Ember Studios 116: would suspend the key; held: acting is off",
     ];
     assert_eq!(view.incidents.take_lines(), told);
     assert!(view.incidents.take_lines().is_empty(), "once");

@@ -3,7 +3,7 @@
 //! It follows the files while a job writes them, or asks a job for its page `/top.json` once a second. It shows the
 //! newest window of a width that a key changes, sorted by the column that another key chooses. It writes nothing.
 
-mod job;
+mod pages;
 mod screen;
 #[cfg(test)]
 mod tests;
@@ -18,8 +18,9 @@ use keytide_config::{Secret, View, environment};
 use keytide_worker::replay::usage;
 use keytide_worker::top::{Top, TopState};
 
-use self::job::{JobAddress, JobPages};
+use self::pages::JobPages;
 use self::screen::{Asked, Fresh, draw};
+use crate::job::JobAddress;
 use crate::look::Look;
 use crate::terminal::{Pressed, Screen};
 use crate::views::{Follow, ViewFolder, load};

@@ -6,8 +6,8 @@ use keytide_worker::top::{Column, Top, TopPage, TopState, WIDTHS};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
-use super::job::JobAddress;
 use super::screen::{Asked, Fresh, draw};
+use crate::job::JobAddress;
 use crate::look::Look;
 
 fn usage(key: &str, window: &str, start: &str, calls: u64, errors: u64) -> String {
@@ -219,9 +219,9 @@ fn a_configuration_names_the_address_of_its_job_on_this_machine() {
         ("[::]:9464", "http://[::1]:9464"),
         ("10.0.0.7:9464", "http://10.0.0.7:9464"),
     ] {
-        let http = Http { listen: listen.parse().unwrap(), token: None };
+        let http = Http { listen: listen.parse().unwrap(), ..Http::default() };
         assert_eq!(JobAddress::of(&http).unwrap().shown(), shown);
     }
-    let chosen = Http { listen: "127.0.0.1:0".parse().unwrap(), token: None };
+    let chosen = Http { listen: "127.0.0.1:0".parse().unwrap(), ..Http::default() };
     assert!(JobAddress::of(&chosen).unwrap_err().to_string().contains("its log says"));
 }

@@ -56,6 +56,8 @@ views! {
     Incidents "incidents" Upsert ["incident_id"],
     IncidentLog "incident_log" Append ["incident_id", "seq"],
     Revocations "revocations" Upsert ["action_id"],
+    Denied "denied" Upsert ["key_id"],
+    Audit "audit" Append ["target", "seq"],
     Late "late" Append ["source", "partition", "offset", "index"],
     DeadLetters "dead_letters" Append ["source", "partition", "offset", "index"],
 }
@@ -99,7 +101,7 @@ mod tests {
     #[test]
     fn a_row_that_only_adds_to_a_history_is_not_replaced() {
         let appended: Vec<View> = View::ALL.into_iter().filter(|view| !view.is_upsert()).collect();
-        assert_eq!(appended, [View::IncidentLog, View::Late, View::DeadLetters]);
+        assert_eq!(appended, [View::IncidentLog, View::Audit, View::Late, View::DeadLetters]);
         assert_eq!(View::UsageByRoute.topic("a.b"), "a.b.usage_by_route.v1");
     }
 }

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::mem;
 use std::thread::Thread;
 
+use keytide_dataflow::ActionInput;
 use keytide_dataflow::model::{
     AccessEvent, Definition, EventTime, LATENCY_UNKNOWN, Position, TableChange, Tick, TickInfo,
 };
@@ -49,8 +50,8 @@ pub enum Message {
     /// The dead letters of a tick, whose `events_before` has no meaning any more. In a bounded run worker 0 gets
     /// all of them, in the order of the merged input.
     DeadLetters { tick: Tick, letters: Vec<DeadLetter> },
-    /// The changes of tables in a tick of a live job. Worker 0 gets all of them.
-    Tables { tick: Tick, changes: Vec<TableChange>, letters: Vec<TableDeadLetter> },
+    /// The changes of tables in a tick of a live job, and what people and gateways said. Worker 0 gets all of them.
+    Tables { tick: Tick, changes: Vec<TableChange>, letters: Vec<TableDeadLetter>, inputs: Vec<ActionInput> },
     /// The end of a tick, which all workers get for every tick.
     Close {
         info: TickInfo,
@@ -68,8 +69,10 @@ impl Message {
                 Self::Definitions(definitions) => definitions.iter().map(definition_bytes).sum(),
                 Self::Events { events, .. } => mem::size_of_val(events.as_slice()),
                 Self::DeadLetters { letters, .. } => letters.iter().map(letter_bytes).sum(),
-                Self::Tables { changes, letters, .. } => {
-                    mem::size_of_val(changes.as_slice()) + mem::size_of_val(letters.as_slice())
+                Self::Tables { changes, letters, inputs, .. } => {
+                    mem::size_of_val(changes.as_slice())
+                        + mem::size_of_val(letters.as_slice())
+                        + mem::size_of_val(inputs.as_slice())
                 }
                 Self::Close { .. } => 0,
             }

@@ -5,6 +5,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod action;
 pub mod detect;
 mod incident;
 pub mod incident_row;
@@ -16,6 +17,7 @@ mod row;
 pub mod state;
 mod window;
 
+pub use action::*;
 pub use incident::*;
 pub use model::Owner;
 pub use operators::Publish;

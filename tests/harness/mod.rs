@@ -31,8 +31,13 @@ pub(crate) const VIEWS: [&str; View::ALL.len()] = View::NAMES;
 pub(crate) const BESIDE_VIEWS: [&str; 3] = ["summary.json", "views.duckdb.sql", "views.postgresql.sql"];
 
 /// The views of leaked keys. Traffic without a leak leaves them empty.
-pub(crate) const OF_INCIDENTS: [&str; 3] =
-    [View::Incidents.name(), View::IncidentLog.name(), View::Revocations.name()];
+pub(crate) const OF_INCIDENTS: [&str; 5] = [
+    View::Incidents.name(),
+    View::IncidentLog.name(),
+    View::Revocations.name(),
+    View::Denied.name(),
+    View::Audit.name(),
+];
 
 /// Bytes of the largest file a test reads.
 const MAX_FILE_BYTES: u64 = 64 << 20;

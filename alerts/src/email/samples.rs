@@ -194,7 +194,7 @@ pub fn refused() -> TransitionJson {
 /// Returns the action that a policy asks for after a leak.
 #[must_use]
 pub fn planned() -> PlannedAction {
-    PlannedAction { action: Action::Suspend, held: Some("acting is off in this version".to_owned()) }
+    PlannedAction { action: Action::Suspend, held: Some("acting is off".to_owned()) }
 }
 
 /// Returns a guide with a link, steps and commands.

@@ -624,7 +624,7 @@ fn a_page_of_evidence_fits_its_columns_and_says_everything() {
         incident_id: "0".repeat(32),
         action: "suspend".to_owned(),
         state: "held".to_owned(),
-        reason: "would have suspended the key; held: acting is off in this version".to_owned(),
+        reason: "would have suspended the key; held: acting is off".to_owned(),
         at: "2026-11-21T14:09:00Z".to_owned(),
     };
     let guide = samples::guide();

@@ -332,7 +332,7 @@ impl Wording {
             let mut numbers = part.split(|c: char| !c.is_ascii_digit()).filter(|digits| !digits.is_empty());
             let mut number = || numbers.next().unwrap_or("?").to_owned();
             match part {
-                "acting is off in this version" => "이 버전은 조치를 실행하지 않습니다".to_owned(),
+                "acting is off" => "조치 기능이 꺼져 있습니다".to_owned(),
                 "acting is off, too" => "조치 기능도 꺼져 있습니다".to_owned(),
                 "the job was catching up" => "밀린 기록을 처리하는 중이었습니다".to_owned(),
                 "many keys rose together" => "여러 키의 호출이 함께 늘었습니다".to_owned(),

@@ -273,6 +273,18 @@ impl Claims {
         }
     }
 
+    /// Returns whether no newer life of the job has begun.
+    ///
+    /// # Errors
+    /// If the store can't be read now.
+    pub fn hold(&self) -> Result<bool, StoreFault> {
+        let _appending = self.appending.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = self.next.load(Ordering::Acquire);
+        let Some(bytes) = self.store.get(number)? else { return Ok(true) };
+        // A write of this life that seemed to fail may have been done.
+        Ok(read(number, &bytes).ok().flatten().is_some_and(|found| found.life == self.life))
+    }
+
     /// Deletes the entries before `position`, which no start needs any more. It may block, but no entry waits for it.
     pub fn forget(&self, position: u64) {
         loop {

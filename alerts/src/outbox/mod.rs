@@ -45,8 +45,8 @@ pub use self::claims::{ClaimStore, Claims, ClaimsError, EntryKind, StoreFault};
 use self::hooks::{QueuedBatch, WebhookMemory, WebhookQueue};
 pub use self::mailer::{MailError, Mailer};
 use self::mails::{MailMemory, MailQueue, QueuedMail};
+use crate::actions;
 use crate::email::{Guide, MailOutcome, PlannedAction};
-use crate::policy;
 use crate::webhook::{Client, ClientError, WebhookOutcome};
 
 /// The waits between attempts to write a claim double from the first to the second.
@@ -538,10 +538,17 @@ fn go_on<Q: OutboundQueue>(
     Ok(())
 }
 
-/// Returns the held action of a notice, which its mails announce.
+/// Returns the action of a notice that its mails announce: one that is held, or being done.
 fn planned(actions: &[Revocation]) -> Option<PlannedAction> {
-    let action = actions.iter().find(|action| action.state == ActionState::Held)?;
-    Some(PlannedAction { action: action.action, held: Some(policy::held(&action.reason).to_owned()) })
+    let of = |action: &Revocation| {
+        let held = match action.state {
+            ActionState::Held => Some(actions::held(&action.reason).to_owned()),
+            ActionState::Requested | ActionState::Done => None,
+            ActionState::Failed | ActionState::Withdrawn => return None,
+        };
+        Some(PlannedAction { action: action.action, held })
+    };
+    actions.iter().find_map(of)
 }
 
 fn spawn<Q: OutboundQueue + Send + 'static>(

@@ -10,7 +10,7 @@ use keytide_config::{Secret, Sender as From, WebhookFormat, WebhookUrl};
 use keytide_dataflow::Change;
 use keytide_dataflow::model::KeyId;
 use keytide_dataflow::model::time::{HOUR_MS, MINUTE_MS};
-use keytide_dataflow::{Action, ActionState, IncidentId, Revocation};
+use keytide_dataflow::{Action, ActionId, ActionState, IncidentId, Revocation};
 use proptest::prelude::*;
 
 use super::mails::{MailContent, MailQueue, QueuedMail, Recipient};
@@ -598,12 +598,13 @@ fn a_notice_becomes_files_and_a_request_but_not_of_what_is_only_observed() {
     let config = keytide_config::Alerts { email: Some(email), webhooks: vec![webhook], ..Default::default() };
     let alerts = Outbox::open(&config, &[], Arc::new(|| 1_795_269_960_000)).unwrap();
     let action = Revocation {
-        id: 1,
+        id: ActionId(1),
         key: KeyId(7),
+        key_id: KeyId(7).to_string(),
         incident: IncidentId(1),
         action: Action::Suspend,
         state: ActionState::Held,
-        reason: "would have suspended the key; held: acting is off in this version".to_owned(),
+        reason: "would have suspended the key; held: acting is off".to_owned(),
         at_ms: 0,
     };
     let row = json(1, Some("suspend"));

@@ -236,8 +236,8 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_acted_on_in_this_version() {
-        let policy = alerts("[alerts.policy]\ndefault = \"revoke\"\nkeys_per_hour = 0\npercent_per_hour = 100\ncooldown = \"30d\"").policy;
+    fn acting_is_off_by_default() {
+        let lines = "[alerts.policy]\ndefault = \"revoke\"\nkeys_per_hour = 0\npercent_per_hour = 100\ncooldown = \"30d\"";
         let expected = PolicyRules {
             default: DefaultPolicy::Revoke,
             keys_per_hour: 0,
@@ -245,10 +245,10 @@ mod tests {
             cooldown_ms: 30 * 86_400_000,
             mode: PolicyMode::DryRun,
         };
-        assert_eq!(policy, expected);
+        assert_eq!(alerts(lines).policy, expected);
         assert_eq!(
-            told("[alerts.policy]\nmode = \"live\""),
-            "policy.mode: \"live\" isn't available in this version, allowed: dry_run; this version says what it would do about a key and does nothing"
+            told("[alerts.policy]\nmode = \"on\""),
+            "policy.mode: found \"on\", allowed: dry_run, live"
         );
     }
 }

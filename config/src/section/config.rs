@@ -7,6 +7,7 @@ use glob::Pattern;
 use super::alerts::{Alerts, RawAlerts};
 use super::cluster::{Cluster, RawCluster};
 use super::detection::{Detection, RawDetection};
+use super::gateway::{Gateway, Needed, RawGateway, gateway};
 use super::geo::{Geo, RawGeo};
 use super::http::{Http, RawHttp};
 use super::job::{Job, RawJob};
@@ -46,6 +47,9 @@ section! {
         other sinks: Sinks = sink(RawSinks) or Sinks::default();
         results detection: Detection = detection(RawDetection) or Detection::default();
         results alerts: Alerts = alerts(RawAlerts) or Alerts::default();
+        /// Without a `[[gateway]]` actions are only shown.
+        results gateway: Option<Gateway> = _ or None;
+        key gateway(Sections<RawGateway>);
         /// Without `[http]` neither metrics nor health are served.
         other http: Option<Http> = http(RawHttp) or None;
         /// Without `[state]` a job that is started again begins anew.
@@ -90,6 +94,12 @@ pub(crate) fn validate(
         RawCluster::with_others(spot, cluster, workers, others, &mut check);
     }
     deliver(raw, &mut config, &mut check);
+    let needed = Needed {
+        mode: config.alerts.policy.mode,
+        has_state: raw.state.given().is_some(),
+        has_topics: config.sinks.kafka.is_some(),
+    };
+    config.gateway = gateway(&raw.gateway, &needed, &mut check);
     config
 }
 
@@ -193,7 +203,7 @@ mod tests {
     fn wrong_values_are_reported_with_their_location() {
         assert_eq!(
             problems(&format!("{SMALL}[clusters]\nlisten = \"x\"")),
-            "line 6: clusters: unknown key, allowed here: job, keys, source, tables, geo, routes, windows, limits, sink, detection, alerts, http, state, cluster, log; did you mean cluster?"
+            "line 6: clusters: unknown key, allowed here: job, keys, source, tables, geo, routes, windows, limits, sink, detection, alerts, gateway, http, state, cluster, log; did you mean cluster?"
         );
     }
 }

@@ -14,7 +14,7 @@ section! {
         results percent_per_hour: u32 = percent_per_hour(Count, 0..=100) or 1;
         /// How long the policy leaves a key alone after an action, in milliseconds.
         results cooldown_ms: u64 = cooldown(Millis, 0..=30 * DAY_MS) or 24 * HOUR_MS;
-        /// The mode, in which actions are taken or only shown.
+        /// The mode of a gateway that has none of its own.
         results mode: PolicyMode = mode(PolicyMode) or PolicyMode::DryRun;
     }
 }
@@ -34,13 +34,13 @@ choice! {
 }
 
 choice! {
-    /// The mode of the policy.
+    /// The mode of a gateway.
     #[derive(Default)]
     pub enum PolicyMode {
-        /// It shows the actions that it would take.
+        /// The actions that would be taken are shown.
         #[default]
         DryRun = "dry_run",
+        /// Actions are taken.
+        Live = "live",
     }
-    later ["live"];
-    why "this version says what it would do about a key and does nothing";
 }

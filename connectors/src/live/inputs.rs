@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::tables::TablesRead;
 
-/// What tables changed in a tick, and which decoders were replaced at its end. Tables are encoded as they come, in blocks.
+/// What tables changed in a tick, what people and gateways said, and which decoders were replaced at its end. Tables are encoded as they come, in blocks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TickInputs {
     decoders: Option<String>,
@@ -37,7 +37,7 @@ impl TickInputs {
         self.decoders = Some(name);
     }
 
-    /// Returns whether neither tables nor decoders changed in the tick.
+    /// Returns whether nothing changed in the tick.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.tables.is_empty() && self.decoders.is_none()

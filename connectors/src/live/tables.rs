@@ -1,4 +1,5 @@
-//! The reader of the tables: it watches files and follows topics.
+//! The reader of the tables: it watches files and follows topics. What people and gateways say about actions comes the
+//! same way.
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -22,7 +23,7 @@ const POLL_RECORDS: usize = 4_096;
 /// The number of changes from which they are handed over.
 const BATCH_CHANGES: usize = 8_192;
 
-/// A source of changes of tables.
+/// A source of changes of tables, or of what people and gateways say.
 pub trait TableFeed: Send {
     /// Adds new changes to `read`; waits for them for at most `wait`.
     ///
@@ -239,15 +240,19 @@ impl TableReader {
 
     fn send(&self, read: TablesRead) {
         add(&self.live.counters.table_unread, read.unread);
-        if read.changes.is_empty() && read.definitions.is_empty() && read.dead_letters.is_empty() {
+        if read.changes.is_empty()
+            && read.definitions.is_empty()
+            && read.dead_letters.is_empty()
+            && read.inputs.is_empty()
+        {
             return;
         }
         self.live.note_inputs(self.tick, &read);
-        let TablesRead { changes, definitions, dead_letters, .. } = read;
+        let TablesRead { changes, definitions, dead_letters, inputs, .. } = read;
         add(&self.live.counters.table_changes, changes.len() as u64);
         add(&self.live.counters.table_dead_letters, dead_letters.len() as u64);
         let definitions = super::Message::Definitions(definitions);
-        let tables = super::Message::Tables { tick: self.tick, changes, letters: dead_letters };
+        let tables = super::Message::Tables { tick: self.tick, changes, letters: dead_letters, inputs };
         self.live.send(0, [definitions, tables]);
     }
 }

@@ -11,6 +11,7 @@ use keytide_dataflow::model::{
     AccessEvent, CallerLocation, Country, KeyId, NameId, PlanRow, Policy, Position, RequestId, RouteId,
     TableChange, TableRow, TickInfo,
 };
+use keytide_dataflow::{ActionId, ActionInput, GatewayReport};
 
 use super::testing::MemoryTopic;
 use super::*;
@@ -604,6 +605,12 @@ impl TableFeed for Changing {
             let row =
                 PlanRow { id: NameId(self.changes % 5), name: NameId(self.changes), policy: Policy::Alert };
             read.changes.push(TableChange { offset: self.changes, row: TableRow::Plan(row), deleted: false });
+            read.inputs.push(ActionInput::Report(GatewayReport {
+                action: ActionId(self.changes.into()),
+                gateway: "gateway".to_owned(),
+                failure: self.changes.is_multiple_of(2).then(|| "refused".to_owned()),
+                at_ms: self.polls,
+            }));
             self.changes += 1;
         }
         thread::park_timeout(Duration::from_millis(1));
@@ -617,8 +624,9 @@ impl TableFeed for Changing {
     fn remember(&self, _: &mut TablesMemory) {}
 }
 
-/// By tick: the events in the order of their records, the number of dead letters, and the changes of tables.
-type Ticks = BTreeMap<Tick, (Vec<AccessEvent>, usize, Vec<TableChange>)>;
+/// By tick: the events in the order of their records, the number of dead letters, the changes of tables, and what
+/// gateways said.
+type Ticks = BTreeMap<Tick, (Vec<AccessEvent>, usize, Vec<TableChange>, Vec<ActionInput>)>;
 
 fn contents(workers: &[Vec<Message>]) -> Ticks {
     let mut ticks = Ticks::new();
@@ -626,8 +634,10 @@ fn contents(workers: &[Vec<Message>]) -> Ticks {
         match message {
             Message::Events { tick, events } => ticks.entry(*tick).or_default().0.extend(events),
             Message::DeadLetters { tick, letters } => ticks.entry(*tick).or_default().1 += letters.len(),
-            Message::Tables { tick, changes, .. } => {
-                ticks.entry(*tick).or_default().2.extend(changes.iter().cloned());
+            Message::Tables { tick, changes, inputs, .. } => {
+                let content = ticks.entry(*tick).or_default();
+                content.2.extend(changes.iter().cloned());
+                content.3.extend(inputs.iter().cloned());
             }
             Message::Definitions(_) | Message::Close { .. } => {}
         }

@@ -52,6 +52,8 @@ const fn schema(view: View) -> &'static str {
         View::Incidents => file!("incidents"),
         View::IncidentLog => file!("incident_log"),
         View::Revocations => file!("revocations"),
+        View::Denied => file!("denied"),
+        View::Audit => file!("audit"),
         View::Late => file!("late"),
         View::DeadLetters => file!("dead_letters"),
     }
@@ -133,7 +135,7 @@ mod tests {
             assert_eq!(&names[..view.key().len()], view.key(), "key columns come first");
             assert!(of_view.description.ends_with(&format!("Key: {}.", view.key().join(", "))));
             let more: Vec<&str> = of_view.live[names.len()..].iter().map(|column| &*column.name).collect();
-            let retracted = view == View::SubscriptionUsage;
+            let retracted = matches!(view, View::SubscriptionUsage | View::Denied);
             assert_eq!(
                 more,
                 if retracted { &["retracted", "tick", "version"][..] } else { &["tick", "version"] }

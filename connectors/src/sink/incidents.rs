@@ -1,4 +1,4 @@
-//! Incidents, their log and revocations as JSON, for people and for alerts.
+//! Incidents, their log and the actions on them as JSON, for people and for alerts.
 //!
 //! The columns are those of [`incident_row`], by which alerts read them back. Numbers that the detector has in
 //! thousandths are written with three decimals, by integers: the same on every machine. Rows never contain e-mail
@@ -15,7 +15,7 @@ use serde::ser::Error as _;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use super::encode::{EncodeRow, Labels, RecordLocation, id_text, number, text, time};
+use super::encode::{EncodeRow, Labels, RecordLocation, id_text, number, string, text, time};
 use super::names::Names;
 use crate::input::PartitionInfo;
 
@@ -86,16 +86,63 @@ impl EncodeRow for Revocation {
     const VIEW: View = View::Revocations;
 
     fn key_columns(&self, _: &mut Labels<'_>, out: &mut Vec<u8>) {
-        id_text(out, r#"{"action_id":"#, self.id);
+        id_text(out, r#"{"action_id":"#, self.id.0);
     }
 
-    fn value_columns(&self, labels: &mut Labels<'_>, out: &mut Vec<u8>) {
-        labels.key(self.key, r#","key_id":"#, out);
+    fn value_columns(&self, _: &mut Labels<'_>, out: &mut Vec<u8>) {
+        text(out, r#","key_id":"#, &self.key_id);
         id_text(out, r#","incident_id":"#, self.incident.0);
         text(out, r#","action":"#, self.action.name());
         text(out, r#","state":"#, self.state.name());
         text(out, r#","reason":"#, &self.reason);
         text(out, r#","at":"#, &time(self.at_ms));
+        out.push(b'}');
+    }
+}
+
+impl EncodeRow for DeniedKey {
+    const VIEW: View = View::Denied;
+
+    fn key_columns(&self, _: &mut Labels<'_>, out: &mut Vec<u8>) {
+        text(out, r#"{"key_id":"#, &self.key_id);
+    }
+
+    fn value_columns(&self, _: &mut Labels<'_>, out: &mut Vec<u8>) {
+        let Some((state, since_ms, incident)) = self.denial else {
+            out.extend_from_slice(br#","retracted":true}"#);
+            return;
+        };
+        text(out, r#","state":"#, state.name());
+        text(out, r#","since":"#, &time(since_ms));
+        id_text(out, r#","incident":"#, incident.0);
+        out.push(b'}');
+    }
+
+    fn is_retracted(&self) -> bool {
+        self.denial.is_none()
+    }
+}
+
+impl EncodeRow for AuditEntry {
+    const VIEW: View = View::Audit;
+
+    fn key_columns(&self, _: &mut Labels<'_>, out: &mut Vec<u8>) {
+        text(out, r#"{"target":"#, &self.target);
+        number(out, r#","seq":"#, self.seq);
+    }
+
+    fn value_columns(&self, _: &mut Labels<'_>, out: &mut Vec<u8>) {
+        let mut optional = |label: &str, value: Option<&str>| match value {
+            Some(value) => text(out, label, value),
+            None => string(out, label, b"null"),
+        };
+        optional(r#","at":"#, Some(&time(self.at_ms)));
+        optional(r#","who":"#, Some(&self.who));
+        optional(r#","what":"#, Some(self.what));
+        optional(r#","from":"#, self.from.map(ActionState::name));
+        optional(r#","to":"#, self.to.map(ActionState::name));
+        optional(r#","why":"#, Some(&self.why));
+        optional(r#","gateway":"#, self.gateway.as_deref());
         out.push(b'}');
     }
 }

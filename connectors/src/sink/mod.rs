@@ -22,7 +22,7 @@
 //! acknowledged by all in-sync replicas and written to files. It is exact: each tick counts its unacknowledged
 //! records.
 //!
-//! A row that is taken back (`subscription_usage` only) is null on its topic. In a file it is a row of its key
+//! A row that is taken back (of `subscription_usage` and `denied` only) is null on its topic. In a file it is a row of its key
 //! columns and `"retracted":true`.
 
 pub mod columns;
@@ -73,6 +73,8 @@ pub struct TickOutput {
     pub late: Vec<Late>,
     pub letters: Vec<DeadLetter>,
     pub table_letters: Vec<TableDeadLetter>,
+    /// What people and gateways said about actions, in the order in which it came.
+    pub inputs: Vec<ActionInput>,
     /// The strings behind the ids of this and later ticks.
     pub definitions: Vec<Definition>,
     /// The ids that no later tick has, unless it defines them anew.
@@ -350,8 +352,19 @@ pub struct Publisher {
     config: String,
 }
 
-/// Decides what is done about a tick's transitions, which come in the order of their times.
-pub type Decide<'a> = &'a mut dyn FnMut(&[Transition]) -> Vec<Revocation>;
+/// What actions on keys follow from in a tick.
+#[derive(Clone, Copy, Debug)]
+pub struct TickFacts<'a> {
+    /// Transitions of incidents in the order of their times.
+    pub transitions: &'a [Transition],
+    /// What people and gateways said, in the order in which it is recorded.
+    pub inputs: &'a [ActionInput],
+    pub names: &'a Names,
+}
+
+/// Decides what is done about keys in a tick. It is asked in each tick of a live job, and returns rows in the order of
+/// their key columns.
+pub type Decide<'a> = &'a mut dyn FnMut(TickFacts<'_>) -> ActionRows;
 
 /// The topics and files that rows are written to.
 #[derive(Debug)]
@@ -505,7 +518,7 @@ impl Publisher {
     }
 
     /// Publishes a tick, of which `outputs` are those of all workers; ticks come in order. It blocks while the
-    /// sinks are behind. `decide` makes the rows of `revocations`. Returns the notifications in the order of the
+    /// sinks are behind. `decide` makes the rows about actions. Returns the notifications in the order of the
     /// transitions. They may be sent once the tick is [`published`](Self::published).
     ///
     /// # Errors
@@ -532,6 +545,7 @@ impl Publisher {
             views.late.extend(output.late);
             views.letters.extend(output.letters);
             views.table_letters.extend(output.table_letters);
+            views.inputs.extend(output.inputs);
         }
         let Self { names, writers, topics_of_sources, job, config } = self;
         // 2. Write the rows of windows, then incidents with what is done about them.
@@ -539,7 +553,14 @@ impl Publisher {
         writers.begin_tick(tick)?;
         views.rows.publish(writers, &mut labels)?;
         let info = JobInfo { config, partitions };
-        let notices = writers.incidents(views.incidents, views.transitions, decide, info, &mut labels)?;
+        let notices = writers.incidents(
+            views.incidents,
+            views.transitions,
+            &views.inputs,
+            decide,
+            info,
+            &mut labels,
+        )?;
         // 3. Write late events and dead letters in the order of their records.
         views.late.sort_unstable();
         for late in views.late {
@@ -646,6 +667,7 @@ struct Views {
     late: Vec<Late>,
     letters: Vec<DeadLetter>,
     table_letters: Vec<TableDeadLetter>,
+    inputs: Vec<ActionInput>,
 }
 
 impl SinkWriters {
@@ -688,6 +710,7 @@ impl SinkWriters {
         &mut self,
         mut incidents: Vec<Incident>,
         mut transitions: Vec<Transition>,
+        inputs: &[ActionInput],
         decide: Decide<'_>,
         job: JobInfo<'_>,
         labels: &mut Labels<'_>,
@@ -696,9 +719,6 @@ impl SinkWriters {
         for incident in &incidents {
             self.row(&IncidentRow { incident, job }, labels, None)?;
         }
-        if transitions.is_empty() {
-            return Ok(Vec::new());
-        }
         transitions.sort_unstable_by_key(Transition::order);
         let mut notices = Vec::with_capacity(transitions.len());
         for transition in &transitions {
@@ -706,9 +726,12 @@ impl SinkWriters {
             let contacts = incidents::contacts(transition, labels.names());
             notices.push(Notice { json: self.line.clone(), contacts, actions: Vec::new() });
         }
-        let mut actions = decide(&transitions);
-        actions.sort_unstable_by_key(|action| action.id);
-        for action in actions {
+        let names = labels.names();
+        let ActionRows { revocations, denied, audit } =
+            decide(TickFacts { transitions: &transitions, inputs, names });
+        denied.iter().try_for_each(|row| self.row(row, labels, None))?;
+        audit.iter().try_for_each(|row| self.row(row, labels, None))?;
+        for action in revocations {
             self.row(&action, labels, None)?;
             let asked_for = |transition: &Transition| transition.incident.id == action.incident;
             if let Some(at) = transitions.iter().rposition(asked_for) {

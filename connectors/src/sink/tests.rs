@@ -81,14 +81,15 @@ fn tick(tick: Tick, keys: u128) -> TickOutput {
 const CONFIG: &str = "00112233445566778899aabbccddeeff";
 
 /// Decides that nothing is done.
-fn nothing(_: &[Transition]) -> Vec<Revocation> {
-    Vec::new()
+fn nothing(_: TickFacts<'_>) -> ActionRows {
+    ActionRows::default()
 }
 
 /// Decides to suspend each key.
-fn suspend(transitions: &[Transition]) -> Vec<Revocation> {
+fn suspend(facts: TickFacts<'_>) -> ActionRows {
     let of = |transition: &Transition| Revocation {
-        id: Revocation::id(transition.incident.id, Action::Suspend),
+        id: ActionId::new(transition.incident.id, Action::Suspend, 0),
+        key_id: facts.names.key_text(transition.incident.key).into_owned(),
         key: transition.incident.key,
         incident: transition.incident.id,
         action: Action::Suspend,
@@ -96,7 +97,25 @@ fn suspend(transitions: &[Transition]) -> Vec<Revocation> {
         reason: "would be suspended".to_owned(),
         at_ms: transition.at_ms,
     };
-    transitions.iter().map(of).collect()
+    let mut revocations: Vec<Revocation> = facts.transitions.iter().map(of).collect();
+    revocations.sort_unstable_by_key(|action| action.id);
+    let denied = |of: &Revocation| DeniedKey {
+        key_id: of.key_id.clone(),
+        denial: Some((DenialState::Suspended, of.at_ms, of.incident)),
+    };
+    let audit = |of: &Revocation| AuditEntry {
+        target: of.id.to_string(),
+        seq: 0,
+        at_ms: of.at_ms,
+        who: "policy".to_owned(),
+        what: "decide",
+        from: None,
+        to: Some(of.state),
+        why: of.reason.clone(),
+        gateway: Some("edge".to_owned()),
+    };
+    let (denied, audit) = (revocations.iter().map(denied).collect(), revocations.iter().map(audit).collect());
+    ActionRows { revocations, denied, audit }
 }
 
 fn incident(key: KeyId, owner: Owner, route: RouteId) -> Incident {
@@ -315,6 +334,16 @@ const GOLDEN: [(View, &str, &str); View::ALL.len()] = [
         r#","key_id":"0123456789abcdef0123456789abcdef","incident_id":"0000000000000000000000000000feed","action":"suspend","state":"held","reason":"would be suspended","at":"2023-11-14T22:01:00Z"}"#,
     ),
     (
+        View::Denied,
+        r#"{"key_id":"0123456789abcdef0123456789abcdef""#,
+        r#","state":"suspended","since":"2023-11-14T22:01:00Z","incident":"0000000000000000000000000000feed"}"#,
+    ),
+    (
+        View::Audit,
+        r#"{"target":"c8523d31d065da9b90f389f851c3b8c1","seq":0"#,
+        r#","at":"2023-11-14T22:01:00Z","who":"policy","what":"decide","from":null,"to":"held","why":"would be suspended","gateway":"edge"}"#,
+    ),
+    (
         View::Late,
         r#"{"source":"gateway","partition":3,"offset":42,"index":1"#,
         r#","key_id":"0123456789abcdef0123456789abcdef","request_id_hash":"000000000000000000000000000000ff","event_time":"2023-11-14T22:00:00.005Z","lateness_ms":700000,"counted":true,"path":null,"proven":true}"#,
@@ -468,7 +497,7 @@ fn the_golden_rows_have_the_columns_of_their_schemas() {
             assert!(described.remove(of_files), "{name} describes the column {of_files} of files");
         }
         let is_retracted = described.remove("retracted");
-        assert_eq!(is_retracted, view == View::SubscriptionUsage, "{name}");
+        assert_eq!(is_retracted, matches!(view, View::SubscriptionUsage | View::Denied), "{name}");
         assert_eq!(described, set(&listed("required")), "{name}");
     }
 }
@@ -554,9 +583,9 @@ fn transitions_are_published_and_decided_on_in_the_order_of_their_times_whoever_
     let mut publisher = open(None, Some(files(folder.path())));
     let mut decided = Vec::new();
     let outputs = vec![output(vec![of(9, 1, 5), of(2, 0, 7)]), output(vec![of(1, 0, 7), of(9, 0, 5)])];
-    let mut decide = |transitions: &[Transition]| {
-        decided.extend(transitions.iter().map(Transition::order));
-        suspend(&transitions[..1])
+    let mut decide = |facts: TickFacts<'_>| {
+        decided.extend(facts.transitions.iter().map(Transition::order));
+        suspend(TickFacts { transitions: &facts.transitions[..1], ..facts })
     };
     let notices = publisher.publish(1, outputs, &partitions(), &mut decide).unwrap();
     let expected =
@@ -577,9 +606,23 @@ fn transitions_are_published_and_decided_on_in_the_order_of_their_times_whoever_
     }
     let actions: Vec<usize> = notices.iter().map(|notice| notice.actions.len()).collect();
     assert_eq!(actions, [0, 1, 0, 0], "what is done goes with the last that is known of the incident");
-    // `decide` isn't called without transitions.
-    let mut never = |_: &[Transition]| -> Vec<Revocation> { panic!("nothing happened") };
-    assert_eq!(publisher.publish(2, vec![tick(2, 1)], &partitions(), &mut never).unwrap(), []);
+    // `decide` is called in every tick, for what people and gateways say.
+    let mut said = Vec::new();
+    let mut never = |facts: TickFacts<'_>| {
+        assert!(facts.transitions.is_empty(), "nothing happened");
+        said.extend(facts.inputs.iter().cloned());
+        let lifted = DeniedKey { key_id: "0123456789abcdef0123456789abcdef".to_owned(), denial: None };
+        ActionRows { denied: vec![lifted], ..ActionRows::default() }
+    };
+    let (action, gateway) = (ActionId(7), "edge".to_owned());
+    let report = ActionInput::Report(GatewayReport { action, gateway, failure: None, at_ms: 2 });
+    let output = TickOutput { inputs: vec![report.clone()], ..tick(2, 1) };
+    assert_eq!(publisher.publish(2, vec![output], &partitions(), &mut never).unwrap(), []);
+    assert_eq!(said, [report]);
+    assert_eq!(
+        lines(folder.path(), "denied-000001.jsonl").last().unwrap(),
+        r#"{"key_id":"0123456789abcdef0123456789abcdef","retracted":true,"tick":2,"version":2}"#
+    );
 }
 
 #[test]

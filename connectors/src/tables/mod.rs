@@ -45,6 +45,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use keytide_config::{KeyHash, TableFormat, TableSource, Tables};
+use keytide_dataflow::ActionInput;
 use keytide_dataflow::model::{Definition, TableChange, TableRow};
 
 use schema::{AcceptedRows, TableSchema};
@@ -74,6 +75,8 @@ pub struct TablesRead {
     pub definitions: Vec<Definition>,
     /// Rows that could not be accepted, in the same order.
     pub dead_letters: Vec<TableDeadLetter>,
+    /// What people and gateways said about actions meanwhile, which is recorded beside the tables.
+    pub inputs: Vec<ActionInput>,
     /// Warnings for the operator, one sentence each.
     #[serde(skip)]
     pub warnings: Vec<String>,
@@ -147,6 +150,7 @@ impl TablesRead {
         self.changes.append(&mut later.changes);
         self.definitions.append(&mut later.definitions);
         self.dead_letters.append(&mut later.dead_letters);
+        self.inputs.append(&mut later.inputs);
         self.warnings.append(&mut later.warnings);
         self.unread += later.unread;
     }

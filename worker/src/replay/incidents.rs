@@ -1,8 +1,8 @@
-//! Incidents, their log and revocations of a bounded run.
+//! Incidents, their log and the actions on them of a bounded run.
 //!
 //! They are kept as they come, on disk if there are many, and written when all is read: a string that a row needs may
 //! be known to another worker only. Then one pass reads the log in the order of its ticks, and within a tick by time,
-//! incident and number. So `decide` sees the transitions as in a live job. Nothing is acted on.
+//! incident and number. So `decide` sees the transitions as in a live job. Nothing is acted on, so no key is denied.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -11,12 +11,14 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use keytide_config::View;
-use keytide_connectors::sink::encode::{EncodeRow as _, Labels, time};
+use keytide_connectors::sink::encode::{EncodeRow, Labels, time};
 use keytide_connectors::sink::names::Names;
-use keytide_connectors::sink::{Decide, IncidentRow, JobInfo, LogRow};
+use keytide_connectors::sink::{Decide, IncidentRow, JobInfo, LogRow, TickFacts};
 use keytide_dataflow::detect::Severity;
 use keytide_dataflow::model::Tick;
-use keytide_dataflow::{Incident, IncidentId, IncidentState, Revocation, Score, Transition};
+use keytide_dataflow::{
+    ActionId, AuditEntry, Incident, IncidentId, IncidentState, Revocation, Score, Transition,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -34,6 +36,7 @@ pub struct IncidentCounts {
     pub withdrawn: u64,
     pub incident_log: u64,
     pub revocations: u64,
+    pub audit: u64,
 }
 
 fn write(value: &impl Serialize, out: &mut Vec<u8>) {
@@ -150,10 +153,13 @@ pub(super) fn incident_views(
     })?;
 
     let mut lines = Sorter::new(folder.path);
-    let mut revocations: BTreeMap<u128, Revocation> = BTreeMap::new();
+    let mut revocations: BTreeMap<ActionId, Revocation> = BTreeMap::new();
+    let mut audit: Vec<AuditEntry> = Vec::new();
     let mut decide = |of_tick: &[Transition]| {
         if !of_tick.is_empty() {
-            revocations.extend(decide(of_tick).into_iter().map(|action| (action.id, action)));
+            let rows = decide(TickFacts { transitions: of_tick, inputs: &[], names });
+            revocations.extend(rows.revocations.into_iter().map(|action| (action.id, action)));
+            audit.extend(rows.audit);
         }
     };
     let (mut open, mut of_tick): (Tick, Vec<Transition>) = (0, Vec::new());
@@ -174,14 +180,27 @@ pub(super) fn incident_views(
     decide(&of_tick);
     let incident_log =
         folder.write(View::IncidentLog, |file| Ok(Sorter::merge(vec![lines], |line| file.line(line))?))?;
-    let revocations = folder.write(View::Revocations, |file| {
-        let mut line = Vec::new();
-        for action in revocations.values() {
-            line.clear();
-            action.line(&mut labels, &mut line);
-            file.line(&line)?;
-        }
-        Ok(revocations.len() as u64)
-    })?;
-    Ok(IncidentCounts { incidents, by_severity, withdrawn, incident_log, revocations })
+    audit.sort_by(|one, other| (&one.target, one.seq).cmp(&(&other.target, other.seq)));
+    let mut write_rows = |view, rows: &mut dyn Iterator<Item = RowLine<'_>>| {
+        folder.write(view, |file| {
+            let (mut line, mut count) = (Vec::new(), 0);
+            for row in rows {
+                line.clear();
+                row(&mut labels, &mut line);
+                file.line(&line)?;
+                count += 1;
+            }
+            Ok(count)
+        })
+    };
+    let revocations = write_rows(View::Revocations, &mut revocations.values().map(row_line))?;
+    let audit = write_rows(View::Audit, &mut audit.iter().map(row_line))?;
+    Ok(IncidentCounts { incidents, by_severity, withdrawn, incident_log, revocations, audit })
+}
+
+/// Writes a row as a line.
+type RowLine<'a> = Box<dyn Fn(&mut Labels<'_>, &mut Vec<u8>) + 'a>;
+
+fn row_line<R: EncodeRow>(row: &R) -> RowLine<'_> {
+    Box::new(move |labels, line| row.line(labels, line))
 }

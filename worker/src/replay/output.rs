@@ -64,6 +64,7 @@ pub fn write(
     rows[View::Incidents] = of_incidents.incidents;
     rows[View::IncidentLog] = of_incidents.incident_log;
     rows[View::Revocations] = of_incidents.revocations;
+    rows[View::Audit] = of_incidents.audit;
     let mut sums = FigureSums::default();
     macro_rules! views {
         ($($view:ident $field:ident: $row:ty,)+) => {
@@ -120,6 +121,7 @@ pub fn write_incidents(
     rows[View::Incidents] = incidents.incidents;
     rows[View::IncidentLog] = incidents.incident_log;
     rows[View::Revocations] = incidents.revocations;
+    rows[View::Audit] = incidents.audit;
     views.write_statements(&rows)?;
     let scores = if keep == Keep::Scores { scores_file(scores, folder)? } else { 0 };
     let mut sums = FigureSums::default();
@@ -297,7 +299,8 @@ mod tests {
             let collected = results(folder.path(), &partitions, spill_after);
             let job = JobInfo { config: "", partitions: &partitions };
             let views = ViewFolder { path: folder.path(), format: FileFormat::JsonLines };
-            let written = super::write(collected, job, views, threads, &mut |_| Vec::new()).unwrap();
+            let written =
+                super::write(collected, job, views, threads, &mut |_| ActionRows::default()).unwrap();
             assert_eq!((written.rows[View::Usage], written.rows[View::Late]), (40, 20));
             ["usage", "late"].map(|view| {
                 let mut text = String::new();

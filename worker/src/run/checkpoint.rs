@@ -36,7 +36,7 @@ use super::notify::AlertMemory;
 /// The parts beside those of the dataflow's states, whose names begin with [`STATE`].
 pub(super) const INPUT: &str = "input";
 pub(super) const TABLES: &str = "tables";
-pub(super) const POLICY: &str = "policy";
+pub(super) const ACTIONS: &str = "actions";
 pub(super) const OUTBOX: &str = "outbox";
 /// Only of a job with `[sink.files]`.
 pub(super) const FILES: &str = "files";
@@ -95,7 +95,7 @@ pub(super) enum Piece {
     States { tick: Tick, snapshot: TakenSnapshot, took: Duration },
     /// The states of a follower's workers at the end of a tick, which it has written.
     Parts(FollowerParts),
-    /// The memory of policy and outbox, and that of the sink's files, at the end of a tick.
+    /// The memory of actions and outbox, and that of the sink's files, at the end of a tick.
     Results { tick: Tick, alerts: Box<AlertMemory>, files: Option<FilesMemory> },
     /// All ticks up to this one are in the ledger.
     Committed(Tick),
@@ -249,7 +249,7 @@ impl CheckpointWriter {
     fn write(&mut self, gathering: Gathering) -> Result<Option<(Stored, Option<FilesMemory>)>, StoreError> {
         let Gathering { tick, begun, pause, snapshot, written, results, workers: _ } = gathering;
         let (alerts, files) = results.unwrap_or_default();
-        let AlertMemory { policy, outbox } = *alerts;
+        let AlertMemory { actions, outbox } = *alerts;
         let Some((input, tables)) = self.live.take_checkpoint() else {
             self.live.end_checkpoint(Duration::ZERO, Duration::ZERO, None);
             return Ok(None);
@@ -271,7 +271,7 @@ impl CheckpointWriter {
         parts.extend([
             record(INPUT, &input, input.partitions.len() as u64),
             record(TABLES, &tables, tables.len()),
-            record(POLICY, &policy, 1),
+            record(ACTIONS, &actions, 1),
             record(OUTBOX, &outbox, 1),
         ]);
         parts.extend(files.as_ref().map(|files| record(FILES, files, 1)));

@@ -6,7 +6,7 @@ use keytide_connectors::decode::DeadLetter;
 use keytide_connectors::sink::TickOutput;
 use keytide_connectors::tables::TableDeadLetter;
 use keytide_dataflow::model::{Definition, Forgotten, Tick};
-use keytide_dataflow::{Admitted, Counts, Late, Output, Rows};
+use keytide_dataflow::{ActionInput, Admitted, Counts, Late, Output, Rows};
 
 /// The output of one worker that isn't published yet.
 #[derive(Default)]
@@ -25,6 +25,10 @@ impl Gather {
 
     pub(super) fn table_letters(&mut self, tick: Tick, letters: Vec<TableDeadLetter>) {
         self.tick(tick).table_letters.extend(letters);
+    }
+
+    pub(super) fn inputs(&mut self, tick: Tick, inputs: Vec<ActionInput>) {
+        self.tick(tick).inputs.extend(inputs);
     }
 
     /// Returns the output of a tick that is done. It may be empty: the publisher counts one output of each worker.

@@ -1,4 +1,5 @@
-//! The job's HTTP interface, read-only: `/metrics`, `/healthz`, `/readyz`, `/status` and `/top.json`, and a page at `/`.
+//! The job's HTTP interface: `/metrics`, `/healthz`, `/readyz`, `/status`, `/top.json`, a page at `/`, and `/v1/actions` for
+//! people.
 //!
 //! | path | answers | token |
 //! |---|---|---|
@@ -6,41 +7,53 @@
 //! | `/readyz` | 200 or 503, and why, as JSON | yes |
 //! | `/status` | generation, processes, ticks and what is waited for, as JSON | yes |
 //! | `/top.json` | the busiest keys and the newest incidents, as JSON | yes |
+//! | `/v1/actions`, `/v1/actions/ID` | the newest actions on keys, or one of them, as JSON | a person's |
+//! | POST `/v1/actions/VERB`, `/v1/actions/ID/VERB` | the action after the answer, as JSON | a person's |
 //! | `/healthz` | 200 or 503, and why, as JSON | no: a supervisor needs no secret to see that a process lives |
 //! | `/` | a page that shows `/status` to people | no: it holds nothing of the job, and asks for the token |
 //!
 //! If a token is configured, every other path answers 401 without it, unknown paths too. Tokens are compared by all bytes
-//! of their digests, so the time of a comparison reveals nothing.
+//! of their digests, so the time of a comparison reveals nothing. Only the token of a person in `[http.people]` opens `/v1`,
+//! and no other path. A browser can't be made to send it: it is no cookie.
 //!
-//! **Limits.** A connection has one request, GET or HEAD. At most [`READ_BYTES`] of it are read, and never its body. A
+//! An answer has the body `{"why":"..."}`. It is replied to once its tick is committed: 200 with the action, 404 for an
+//! action that doesn't exist, 409 for one that is decided, with who decided when. An answer that isn't committed in
+//! [`PATIENCE`] gets 202, and holds all the same.
+//!
+//! **Limits.** A connection has one request. At most [`READ_BYTES`] of it are read, of which [`BODY_BYTES`] are a body. A
 //! head of more than [`HEAD_BYTES`] is refused. A connection ends after [`ServerLimits::lifetime`], whatever its state.
-//! At most [`ServerLimits::connections`] are served at once; further ones wait. Paths are compared with the six above
-//! and never name a file. No answer and no log contains anything that a client sent.
+//! At most [`ServerLimits::connections`] are served at once; further ones wait. A person has [`ANSWERS`] answers a
+//! minute. Paths are compared with those above and never name a file. No answer and no log contains anything that a
+//! client sent, but the reason of an answer, which its action shows.
 
 use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Extension, Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::serve::Listener;
+use keytide_alerts::actions::Reply;
 use keytide_config::{Http, Secret};
-use serde::Serialize;
+use keytide_dataflow::{ActionId, Verb, WHY_BYTES};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Sleep, sleep, timeout};
 
+use super::actions::{ActionBoard, ActionPage, DecidedPage};
 use super::health::{health, job_status, readiness};
 use super::metrics::{self, ExpositionFormat};
 use super::sample::JobSample;
@@ -49,8 +62,15 @@ use crate::exit::{Exit, failure};
 
 /// Bytes of a request's path and headers.
 const HEAD_BYTES: usize = 8 << 10;
+/// Bytes of a request's body, at most.
+const BODY_BYTES: usize = 16 << 10;
 /// Bytes that are read of a connection, at most.
-const READ_BYTES: usize = 16 << 10;
+const READ_BYTES: usize = 2 * HEAD_BYTES + BODY_BYTES;
+/// How long an answer waits for its tick, which is less than a connection's lifetime.
+const PATIENCE: Duration = Duration::from_secs(8);
+/// The most answers of a person in a minute.
+const ANSWERS: u32 = 120;
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// The page at `/`, which is the same for all jobs.
 const PAGE: &str = include_str!("status.html");
@@ -64,12 +84,25 @@ pub type Sampler = Arc<dyn Fn() -> JobSample + Send + Sync>;
 /// Returns the busiest keys of the job.
 pub type TopSource = Arc<dyn Fn() -> LiveTop + Send + Sync>;
 
+/// Returns the actions of the job, if people may answer and this process publishes.
+pub type ActionSource = Arc<dyn Fn() -> Option<ActionBoard> + Send + Sync>;
+
 /// A port that is bound and not served yet.
 #[derive(Debug)]
 pub struct HttpServer {
     listener: TcpListener,
     token: Option<Token>,
+    people: Vec<Person>,
     limits: ServerLimits,
+}
+
+/// A person who may answer.
+#[derive(Clone, Debug)]
+struct Person {
+    name: String,
+    token: Token,
+    /// The beginning of the minute in which the person answered last, and the answers in it.
+    answers: Arc<Mutex<(Option<Instant>, u32)>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -95,7 +128,13 @@ impl HttpServer {
             failure(Exit::Usage, anyhow::anyhow!(message))
         })?;
         listener.set_nonblocking(true).context("preparing the port of [http] failed")?;
-        Ok(Self { listener, token: http.token.as_ref().map(Token::new), limits: LIMITS })
+        let person = |(name, token): (&String, &Secret)| Person {
+            name: name.clone(),
+            token: Token::new(token),
+            answers: Arc::default(),
+        };
+        let people = http.people.iter().map(person).collect();
+        Ok(Self { listener, token: http.token.as_ref().map(Token::new), people, limits: LIMITS })
     }
 
     /// Returns the address at which it listens.
@@ -106,18 +145,19 @@ impl HttpServer {
         self.listener.local_addr()
     }
 
-    /// Answers requests for ever, of the busiest keys from `top`.
+    /// Answers requests for ever, of the busiest keys from `top`, and of actions from `actions`.
     ///
     /// # Errors
     /// If the port can't be served.
-    pub async fn serve(self, sampler: Sampler, top: TopSource) -> io::Result<()> {
-        let Self { listener, token, limits } = self;
+    pub async fn serve(self, sampler: Sampler, top: TopSource, actions: ActionSource) -> io::Result<()> {
+        let Self { listener, token, people, limits } = self;
         let listener = BoundedListener {
             listener: tokio::net::TcpListener::from_std(listener)?,
             connections: Arc::new(Semaphore::new(limits.connections)),
             lifetime: limits.lifetime,
         };
-        axum::serve(listener, router(sampler, top, token)).await
+        let people = Arc::new(People { list: people, actions });
+        axum::serve(listener, router(sampler, top, (token, people))).await
     }
 }
 
@@ -146,38 +186,92 @@ impl Token {
     }
 }
 
-fn router(sampler: Sampler, top: TopSource, token: Option<Token>) -> Router {
-    Router::new()
+/// Those who may answer, and about what.
+struct People {
+    list: Vec<Person>,
+    actions: ActionSource,
+}
+
+/// The person whose token a request shows.
+#[derive(Clone)]
+struct Caller(Person);
+
+impl Person {
+    /// Returns whether the person may answer once more in this minute.
+    fn may_answer(&self, now: Instant) -> bool {
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let (begun, count) = &mut *answers;
+        if begun.is_none_or(|begun| now.duration_since(begun) >= MINUTE) {
+            (*begun, *count) = (Some(now), 0);
+        }
+        *count += 1;
+        *count <= ANSWERS
+    }
+}
+
+fn router(sampler: Sampler, top: TopSource, (token, people): (Option<Token>, Arc<People>)) -> Router {
+    let mut router = Router::new()
         .route("/metrics", get(answer_metrics))
         .route("/healthz", get(answer_health))
         .route("/readyz", get(answer_readiness))
         .route("/status", get(answer_status))
         .with_state(sampler)
         .route("/", get(answer_page))
-        .route("/top.json", get(move || async move { json(true, &top().page()) }))
+        .route("/top.json", get(move || async move { json(true, &top().page()) }));
+    if !people.list.is_empty() {
+        let of_people = Router::new()
+            .route("/v1/actions", get(answer_actions))
+            .route("/v1/actions/{target}", get(answer_action).post(answer_all))
+            .route("/v1/actions/{target}/{verb}", post(answer_about))
+            .layer(DefaultBodyLimit::max(BODY_BYTES))
+            .with_state(Arc::clone(&people));
+        router = router.merge(of_people);
+    }
+    router
         .fallback(|| async {
-            (
-                StatusCode::NOT_FOUND,
-                "there are /metrics, /healthz, /readyz, /status, /top.json and a page at /\n",
-            )
+            let paths = "there are /metrics, /healthz, /readyz, /status, /top.json, a page at / and, with [http.people], \
+                         /v1/actions\n";
+            (StatusCode::NOT_FOUND, paths)
         })
-        .layer(from_fn_with_state(token, guard))
+        .layer(from_fn_with_state((token, people), guard))
 }
 
 /// Checks every request for size and token, and adds headers to every answer.
-async fn guard(State(token): State<Option<Token>>, request: Request, next: Next) -> Response {
-    let is_open = matches!(request.uri().path(), "/healthz" | "/");
+async fn guard(
+    State((token, people)): State<(Option<Token>, Arc<People>)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let path = request.uri().path();
+    let is_open = matches!(path, "/healthz" | "/");
+    let is_of_people = (path == "/v1" || path.starts_with("/v1/")) && !people.list.is_empty();
     let headers = request.headers();
+    // All are compared, so the time says nothing about which it is.
+    let caller = people.list.iter().fold(None, |found, person| match person.token.is_shown(headers) {
+        true => Some(person),
+        false => found,
+    });
+    let is_known = match is_of_people {
+        true => caller.is_some(),
+        false => is_open || token.is_none_or(|token| token.is_shown(headers)),
+    };
     let head_bytes = request.uri().path().len()
         + request.uri().query().map_or(0, str::len)
         + headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>();
     let mut response = if head_bytes > HEAD_BYTES {
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE.into_response()
-    } else if !is_open && token.is_some_and(|token| !token.is_shown(headers)) {
+    } else if !is_known {
         let challenge = [(header::WWW_AUTHENTICATE, "Bearer realm=\"keytide\"")];
-        (StatusCode::UNAUTHORIZED, challenge, "show the token of [http] as Authorization: Bearer\n")
-            .into_response()
+        let text = match is_of_people {
+            true => "show your token of [http.people] as Authorization: Bearer\n",
+            false => "show the token of [http] as Authorization: Bearer\n",
+        };
+        (StatusCode::UNAUTHORIZED, challenge, text).into_response()
     } else {
+        if let Some(person) = caller {
+            let caller = Caller(person.clone());
+            request.extensions_mut().insert(caller);
+        }
         next.run(request).await
     };
     let fixed = [
@@ -223,8 +317,122 @@ async fn answer_page() -> Response {
     (headers, PAGE).into_response()
 }
 
+/// The body of an answer.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AnswerBody {
+    why: String,
+}
+
+/// Why an answer wasn't taken, or an action isn't there.
+#[derive(Debug, Serialize)]
+struct Refusal<'a> {
+    error: &'a str,
+    /// The state of an action that is decided.
+    state: Option<&'static str>,
+    /// The person who decided about it.
+    by: Option<DecidedPage>,
+}
+
+fn refuse(status: StatusCode, error: &str) -> Response {
+    with_status(status, &Refusal { error, state: None, by: None })
+}
+
+const NO_ACTION: &str = "there is no such action: the view revocations has the ids";
+const ELSEWHERE: &str =
+    "this process has no actions: it starts or ends, or follows another one, whose address /status names";
+
+async fn answer_actions(State(people): State<Arc<People>>) -> Response {
+    match (people.actions)() {
+        Some(board) => json(true, &*board.page()),
+        None => refuse(StatusCode::SERVICE_UNAVAILABLE, ELSEWHERE),
+    }
+}
+
+async fn answer_action(State(people): State<Arc<People>>, Path(target): Path<String>) -> Response {
+    let Some(board) = (people.actions)() else { return refuse(StatusCode::SERVICE_UNAVAILABLE, ELSEWHERE) };
+    match board.page().actions.iter().find(|action| action.action_id == target) {
+        Some(action) => json(true, action),
+        None => refuse(StatusCode::NOT_FOUND, NO_ACTION),
+    }
+}
+
+async fn answer_all(
+    State(people): State<Arc<People>>,
+    Extension(caller): Extension<Caller>,
+    Path(verb): Path<String>,
+    body: Bytes,
+) -> Response {
+    match Verb::named(&verb).filter(|verb| !verb.has_target()) {
+        Some(verb) => answered(&people, &caller, (verb, None), &body).await,
+        None => refuse(StatusCode::NOT_FOUND, "only pause and resume are about all actions"),
+    }
+}
+
+async fn answer_about(
+    State(people): State<Arc<People>>,
+    Extension(caller): Extension<Caller>,
+    Path((target, verb)): Path<(String, String)>,
+    body: Bytes,
+) -> Response {
+    let Some(verb) = Verb::named(&verb).filter(|verb| verb.has_target()) else {
+        return refuse(StatusCode::NOT_FOUND, "there are approve, dismiss, reinstate and revoke");
+    };
+    let id = Some(&target).filter(|target| target.len() == 32).and_then(|target| {
+        let is_digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        target.bytes().all(is_digit).then(|| u128::from_str_radix(target, 16).ok())?
+    });
+    match id {
+        Some(id) => answered(&people, &caller, (verb, Some(ActionId(id))), &body).await,
+        None => refuse(StatusCode::NOT_FOUND, NO_ACTION),
+    }
+}
+
+/// Hands an answer over, and replies once its tick is committed.
+async fn answered(
+    people: &People,
+    Caller(person): &Caller,
+    (verb, action): (Verb, Option<ActionId>),
+    body: &[u8],
+) -> Response {
+    let Ok(AnswerBody { why }) = serde_json::from_slice(body) else {
+        return refuse(StatusCode::BAD_REQUEST, "the body must be JSON: {\"why\":\"the reason\"}");
+    };
+    let why = why.trim();
+    if why.is_empty() || why.len() > WHY_BYTES || why.chars().any(char::is_control) {
+        return refuse(StatusCode::BAD_REQUEST, "why must be 1 to 500 bytes of text in one line");
+    }
+    if !person.may_answer(Instant::now()) {
+        return refuse(StatusCode::TOO_MANY_REQUESTS, "a person has 120 answers a minute");
+    }
+    let board = (people.actions)();
+    let reply = board.and_then(|board| board.answer(&person.name, verb, action, why.to_owned()));
+    let Some(reply) = reply else { return refuse(StatusCode::SERVICE_UNAVAILABLE, ELSEWHERE) };
+    match timeout(PATIENCE, reply).await {
+        Ok(Ok(Reply::Accepted(Some(row)))) => json(true, &ActionPage::of_row(&row)),
+        Ok(Ok(Reply::Accepted(None))) => json(true, &serde_json::json!({ "paused": verb == Verb::Pause })),
+        Ok(Ok(Reply::Unknown)) => refuse(StatusCode::NOT_FOUND, NO_ACTION),
+        Ok(Ok(Reply::Refused(reason))) => refuse(StatusCode::CONFLICT, reason),
+        Ok(Ok(Reply::Decided { state, by })) => {
+            let by = by.as_ref().map(DecidedPage::of);
+            let error = "the action is decided";
+            with_status(StatusCode::CONFLICT, &Refusal { error, state: Some(state.name()), by })
+        }
+        Ok(Err(_)) => {
+            refuse(StatusCode::SERVICE_UNAVAILABLE, "the job ends; its next life may have the answer")
+        }
+        Err(_) => {
+            refuse(StatusCode::ACCEPTED, "the answer is taken, and its tick isn't committed: look again")
+        }
+    }
+}
+
 fn json(is_well: bool, body: &impl Serialize) -> Response {
     let status = if is_well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    with_status(status, body)
+}
+
+fn with_status(status: StatusCode, body: &impl Serialize) -> Response {
     match serde_json::to_string(body) {
         Ok(text) => (status, [(header::CONTENT_TYPE, "application/json")], text + "\n").into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
@@ -317,6 +525,10 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::TcpStream as Client;
 
+    use keytide_alerts::actions::Decided;
+    use keytide_dataflow::model::KeyId;
+    use keytide_dataflow::{Action, ActionInput, ActionState, IncidentId, PersonAnswer, Revocation};
+
     use super::super::health::tests::well;
     use super::*;
 
@@ -330,16 +542,44 @@ mod tests {
         client: impl FnOnce(SocketAddr) + Send + 'static,
     ) {
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        let server = HttpServer::bind(&Http { listen, token: token.map(Secret::new) }).unwrap();
+        let http = Http { listen, token: token.map(Secret::new), ..Http::default() };
+        served_with(sample, &http, limits, None, client);
+    }
+
+    /// Serves the same, with people and the actions of a board.
+    fn served_with(
+        sample: JobSample,
+        http: &Http,
+        limits: ServerLimits,
+        board: Option<ActionBoard>,
+        client: impl FnOnce(SocketAddr) + Send + 'static,
+    ) {
+        let server = HttpServer::bind(http).unwrap();
         let address = server.address().unwrap();
         let server = HttpServer { limits, ..server };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let serving =
-                tokio::spawn(server.serve(Arc::new(move || sample.clone()), Arc::new(LiveTop::default)));
+            let serving = tokio::spawn(server.serve(
+                Arc::new(move || sample.clone()),
+                Arc::new(LiveTop::default),
+                Arc::new(move || board.clone()),
+            ));
             tokio::task::spawn_blocking(move || client(address)).await.unwrap();
             serving.abort();
         });
+    }
+
+    fn action(id: ActionId) -> Revocation {
+        Revocation {
+            id,
+            key: KeyId(7),
+            key_id: KeyId(7).to_string(),
+            incident: IncidentId(9),
+            action: Action::Suspend,
+            state: ActionState::Requested,
+            reason: "approved by alice: it leaked".to_owned(),
+            at_ms: 0,
+        }
     }
 
     /// Sends a request and reads to the connection's end; empty if it was cut.
@@ -477,6 +717,129 @@ mod tests {
         assert_eq!(format!("{token:?}"), "***");
     }
 
+    /// Posts an answer with the token of a person.
+    fn post_answer(address: SocketAddr, path: &str, token: &str, body: &str) -> String {
+        let length = body.len();
+        let head = format!("POST {path} HTTP/1.1\r\nHost: keytide\r\nContent-Length: {length}\r\n");
+        exchange(address, &format!("{head}Authorization: Bearer {token}\r\n\r\n{body}"))
+    }
+
+    /// A board whose answers are replied to by `reply`, and settings of two people.
+    fn with_people(
+        mut reply: impl FnMut(PersonAnswer) -> Option<Reply> + Send + 'static,
+    ) -> (Http, ActionBoard) {
+        let (inputs, received) = std::sync::mpsc::channel();
+        let board = ActionBoard::new(|| 17, inputs, 0);
+        let of_thread = board.clone();
+        std::thread::spawn(move || {
+            for input in received {
+                let ActionInput::Answer(answer) = input else { continue };
+                let request = answer.request;
+                of_thread.publish(None, reply(answer).map(|reply| (request, reply)).into_iter().collect());
+            }
+        });
+        let people = [("alice", "the-token-of-alice"), ("bob", "the-token-of-bob")];
+        let people = people.map(|(name, token)| (name.to_owned(), Secret::new(token))).into();
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        (Http { listen, token: Some(Secret::new(TOKEN)), people }, board)
+    }
+
+    #[test]
+    fn only_people_answer_and_each_under_their_own_name() {
+        let (http, board) = with_people(|answer| {
+            assert_eq!((&*answer.why, answer.at_ms), ("it leaked", 17));
+            let id = answer.action.unwrap();
+            let by = |who: &str| Some(Decided { verb: Verb::Approve, who: who.to_owned(), at_ms: 0 });
+            Some(match (&*answer.who, answer.verb) {
+                ("alice", Verb::Approve) => Reply::Accepted(Some(action(id))),
+                ("alice", Verb::Revoke) => Reply::Refused("not now"),
+                ("bob", Verb::Approve) => Reply::Decided { state: ActionState::Done, by: by("alice") },
+                _ => Reply::Unknown,
+            })
+        });
+        served_with(well(), &http, LIMITS, Some(board), |address| {
+            let path = format!("/v1/actions/{:032x}", 7);
+            let why = r#"{"why":" it leaked "}"#;
+            let approve = format!("{path}/approve");
+            // Neither the token of metrics nor none opens it, and a person's opens nothing else.
+            for token in [TOKEN, "another-token", ""] {
+                for asked in [
+                    post_answer(address, &approve, token, why),
+                    request(address, "GET", "/v1/actions", &format!("Authorization: Bearer {token}\r\n")),
+                ] {
+                    assert_eq!(status(&asked), "401", "{token}");
+                }
+            }
+            let alice = "the-token-of-alice";
+            let headers = format!("Authorization: Bearer {alice}\r\n");
+            assert_eq!(status(&request(address, "GET", "/metrics", &headers)), "401");
+            let page = request(address, "GET", "/v1/actions", &headers);
+            assert!(page.ends_with("{\"paused\":null,\"actions\":[]}\n"), "{page}");
+            assert_eq!(status(&request(address, "GET", &path, &headers)), "404");
+            assert_eq!(status(&request(address, "GET", &approve, &headers)), "405");
+
+            let taken = post_answer(address, &approve, alice, why);
+            assert_eq!(status(&taken), "200", "{taken}");
+            assert!(
+                taken.contains("\"state\":\"requested\"") && taken.contains("\"gateway\":null"),
+                "{taken}"
+            );
+            let decided = post_answer(address, &approve, "the-token-of-bob", why);
+            assert_eq!(status(&decided), "409");
+            assert!(
+                decided.contains(
+                    r#""state":"done","by":{"verb":"approve","who":"alice","at":"1970-01-01T00:00:00Z"}"#
+                ),
+                "{decided}"
+            );
+            let refused = post_answer(address, &format!("{path}/revoke"), alice, why);
+            assert!(status(&refused) == "409" && refused.contains("not now"), "{refused}");
+            assert_eq!(status(&post_answer(address, &format!("{path}/dismiss"), alice, why)), "404");
+        });
+    }
+
+    #[test]
+    fn bad_answers_are_refused_before_they_reach_a_tick() {
+        let (http, board) = with_people(|answer| panic!("{answer:?}"));
+        served_with(well(), &http, LIMITS, Some(board), |address| {
+            let alice = "the-token-of-alice";
+            let path = format!("/v1/actions/{:032x}/approve", 7);
+            let long = format!(r#"{{"why":"{}"}}"#, "x".repeat(WHY_BYTES + 1));
+            for body in
+                ["", "x", "{}", r#"{"why":""}"#, r#"{"why":"a\nb"}"#, r#"{"why":"a","who":"bob"}"#, &long]
+            {
+                assert_eq!(status(&post_answer(address, &path, alice, body)), "400", "{body}");
+            }
+            let huge = format!(r#"{{"why":"{}"}}"#, "x".repeat(BODY_BYTES));
+            assert_eq!(status(&post_answer(address, &path, alice, &huge)), "413");
+            let why = r#"{"why":"it leaked"}"#;
+            for path in [
+                "/v1/actions/approve",
+                "/v1/actions/7/approve",
+                "/v1/actions/0000000000000000000000000000000G/approve",
+                "/v1/actions/+000000000000000000000000000000f/approve",
+                "/v1/actions/00000000000000000000000000000007/pause",
+                "/v1/actions/00000000000000000000000000000007/destroy",
+                "/v1/nowhere",
+            ] {
+                assert_eq!(status(&post_answer(address, path, alice, why)), "404", "{path}");
+            }
+        });
+    }
+
+    #[test]
+    fn a_process_without_actions_says_so_and_a_person_has_so_many_answers() {
+        let (http, _) = with_people(|_| None);
+        served_with(well(), &http, LIMITS, None, |address| {
+            let why = r#"{"why":"storm"}"#;
+            let status_of = |token| status(&post_answer(address, "/v1/actions/pause", token, why)).to_owned();
+            let alice: Vec<String> = (0..=ANSWERS).map(|_| status_of("the-token-of-alice")).collect();
+            assert!(alice[..ANSWERS as usize].iter().all(|status| status == "503"), "{alice:?}");
+            assert_eq!(alice.last().map(String::as_str), Some("429"));
+            assert_eq!(status_of("the-token-of-bob"), "503");
+        });
+    }
+
     #[test]
     fn requests_are_bounded() {
         served(well(), None, LIMITS, |address| {
@@ -522,7 +885,7 @@ mod tests {
     fn a_port_that_somebody_has_is_a_mistake_of_the_configuration() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let listen = taken.local_addr().unwrap();
-        let error = HttpServer::bind(&Http { listen, token: None }).unwrap_err();
+        let error = HttpServer::bind(&Http { listen, ..Http::default() }).unwrap_err();
         assert_eq!(crate::exit::classify(&error), Exit::Usage);
         let message = error.to_string();
         assert!(message.starts_with(&format!("http.listen: can't listen on {listen}: ")), "{message}");

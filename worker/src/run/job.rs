@@ -5,7 +5,7 @@
 //! timely workers                              work.rs
 //! publisher                                   publish.rs, notify.rs, connectors::sink
 //! ledger                                      commit.rs, connectors::ledger
-//! alerts-*                                    alerts::outbox
+//! alerts-*                                    alerts::outbox, alerts::gateways
 //! checkpoints                                 checkpoint.rs
 //! door  guests  link-*  results-*  cluster    cluster/, only with [cluster]
 //! ```
@@ -48,6 +48,7 @@ use timely::communication::WorkerGuards;
 use timely::worker::Worker;
 
 use super::Clock;
+use super::actions::{ActionBoard, ActionFeed};
 use super::checkpoint::{CheckpointStats, CheckpointWriter, PartsWriter, Piece, Pieces, Stored};
 use super::cluster::{self, ClusterView, Leader, Membership, Mesh, Role};
 use super::commit::{Committer, LedgerStats, PublishError};
@@ -103,6 +104,8 @@ pub struct Handle {
     pub limits: Limits,
     /// The busiest keys, if the job has `[http]`.
     pub top: Option<LiveTop>,
+    /// The actions on keys, if the job has people who may answer and this process publishes.
+    pub actions: Option<ActionBoard>,
     /// Look-ups of addresses that hit a damaged record.
     pub unreadable_places: Unreadable,
     /// The other processes.
@@ -298,7 +301,10 @@ impl LiveJob {
         )
         .map_err(|error| failure(error.class().into(), error))?;
         let store = durable.as_ref().map(|durable| (Arc::clone(&durable.store), durable.nonce));
-        let notifier = Notifier::open(config, clock, memory, store)
+        let (said, inputs_of_actions) = mpsc::channel();
+        let has_people = config.http.as_ref().is_some_and(|http| !http.people.is_empty());
+        let board = has_people.then(|| ActionBoard::new(clock, said.clone(), random_nonce()));
+        let notifier = Notifier::open(config, clock, memory, store, (said, board.clone()))
             .map_err(|error| failure(exit_of_alerts(&error), error))?;
         let copies = durable.as_ref().map(|durable| GeoCopies::new(Arc::clone(&durable.store)));
         let tables = ReferenceData::open(config, &earlier, copies)?;
@@ -346,6 +352,7 @@ impl LiveJob {
             sinks: publisher.monitor(),
             alerts: notifier.monitor(),
             top: config.http.as_ref().map(|_| LiveTop::default()),
+            actions: board,
             ..Handle::new(&live, config, (clock, view), membership, unreadable)
         };
         let decoders = start_decoders(config, &live, &tables.geo, decoders, &replaced, &kept_decoders)?;
@@ -356,6 +363,7 @@ impl LiveJob {
             threads.push(spawn(format!("reader-{slot}"), move || reader.run())?);
         }
         let mut feeds = tables.feeds;
+        feeds.push(Box::new(ActionFeed::new(inputs_of_actions)));
         feeds.push(Box::new(GeoFeed::new(tables.watched_geo, tables.geo.copies, config, &live)));
         let reader = TableReader::new(&live, tables.first, feeds, inputs);
         threads.push(spawn("tables".to_owned(), move || reader.run())?);
@@ -589,6 +597,7 @@ impl Handle {
             alerts: OutboxMonitor::default(),
             limits: config.limits,
             top: None,
+            actions: None,
             unreadable_places,
             cluster: view.clone(),
             membership,

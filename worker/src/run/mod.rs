@@ -1,5 +1,6 @@
 //! A live job: its threads, its publisher, and the metrics and health that it serves.
 
+mod actions;
 mod checkpoint;
 mod cluster;
 mod commit;
@@ -22,10 +23,11 @@ mod top;
 mod watchdog;
 mod work;
 
+pub use self::actions::{ActionBoard, ActionPage, ActionsPage, DecidedPage};
 pub use self::checkpoint::CheckpointStats;
 pub use self::cluster::{ClusterStatus, ClusterView, leave_after_defect, leave_on_panic};
 pub use self::commit::LedgerStats;
-pub use self::http::{HttpServer, Sampler, TopSource};
+pub use self::http::{ActionSource, HttpServer, Sampler, TopSource};
 pub use self::job::{Handle, LiveJob};
 pub use self::observe::WorkerStats;
 pub use self::publish::{ResultCounters, Subscriber, SubscriberEvent};

@@ -1,5 +1,5 @@
-//! Notifications of incidents: the policy decides while a tick is published, and mails go out once it is
-//! acknowledged, or committed if there is a ledger.
+//! Notifications of incidents, and actions on keys: they are decided while a tick is published. Mails go out and
+//! gateways act once it is acknowledged, or committed if there is a ledger.
 //!
 //! A mail must not name rows that can't be looked up, so a tick's notices wait until all of its rows are acknowledged.
 //! The sinks bound how many wait: when their buffers are full, the next tick isn't published.
@@ -10,19 +10,23 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 
+use keytide_alerts::actions::{ActionEngine, ActionMemory, Reply};
+use keytide_alerts::gateways::{FileGateway, Orders};
 use keytide_alerts::outbox::{
     ClaimStore, Claims, EntryKind, Outbox, OutboxError, OutboxMemory, OutboxMonitor, StoreFault,
 };
-use keytide_alerts::policy::{PolicyEngine, PolicyMemory};
-use keytide_config::JobConfig;
+use keytide_config::{Gateway, GatewayKind, JobConfig, PolicyMode};
 use keytide_connectors::fail_point::fail_point;
+use keytide_connectors::sink::TickFacts;
 use keytide_connectors::store::{NumberedObject, Store, StoreError};
 use keytide_dataflow::model::Tick;
-use keytide_dataflow::{Notice, Revocation, Transition};
+use keytide_dataflow::{ActionInput, ActionRows, Notice};
 
 use super::Clock;
+use super::actions::{ActionBoard, ActionsPage};
 
 /// How long the end of a job waits for mails and webhooks.
 const LAST_MAILS: Duration = Duration::from_secs(10);
@@ -68,13 +72,31 @@ pub(super) type OutboxStore = (Arc<Store>, u64);
 /// The memory of what is decided and sent, after a tick.
 #[derive(Clone, Debug, Default)]
 pub(super) struct AlertMemory {
-    pub(super) policy: PolicyMemory,
+    pub(super) actions: ActionMemory,
     pub(super) outbox: OutboxMemory,
 }
 
-/// Decides about incidents, and notifies of them.
+/// What a tick changed about actions.
+struct News {
+    /// What the gateway is to do since.
+    orders: Option<Orders>,
+    page: Option<Arc<ActionsPage>>,
+    replies: Vec<(u64, Reply)>,
+}
+
+/// Decides about incidents, notifies of them, and gives gateways their orders.
 pub(super) struct Notifier {
-    policy: PolicyEngine,
+    actions: ActionEngine,
+    /// `None` if no gateway needs orders.
+    gateway: Option<FileGateway>,
+    /// What people see, if they may answer.
+    board: Option<ActionBoard>,
+    /// The news of ticks that aren't published, in the order of these.
+    news: VecDeque<(Tick, News)>,
+    /// The newest orders of published ticks that the gateway hasn't got.
+    due: Option<Orders>,
+    /// True once a tick was decided, after which only changes are ordered.
+    has_decided: bool,
     alerts: Outbox,
     /// Notices of ticks that aren't published, in the order of these.
     waiting: VecDeque<(Tick, Vec<Notice>)>,
@@ -91,17 +113,31 @@ impl Notifier {
         clock: Clock,
         memory: AlertMemory,
         store: Option<OutboxStore>,
+        (reports, board): (Sender<ActionInput>, Option<ActionBoard>),
     ) -> Result<Self, OutboxError> {
-        let AlertMemory { policy, outbox } = memory;
+        let AlertMemory { actions, outbox } = memory;
         let (alerts, sources, clock) = (&config.alerts, &config.sources, Arc::new(clock));
         let alerts = match store {
-            None => Outbox::open(alerts, sources, clock)?,
+            None => Outbox::open(alerts, sources, clock.clone())?,
             Some((store, life)) => {
-                Outbox::resume(alerts, sources, clock, outbox, (Arc::new(StoredClaims(store)), life))?
+                let store = Arc::new(StoredClaims(store));
+                Outbox::resume(alerts, sources, clock.clone(), outbox, (store, life))?
             }
         };
+        let gateway = match &config.gateway {
+            Some(Gateway { name, kind: GatewayKind::File { path }, mode: PolicyMode::Live }) => {
+                let (name, path, claims) = (name.clone(), path.clone(), alerts.claims());
+                Some(FileGateway::start(name, path, claims, reports, clock)?)
+            }
+            _ => None,
+        };
         Ok(Self {
-            policy: PolicyEngine::restore(config.alerts.policy, policy),
+            actions: ActionEngine::restore(config.alerts.policy, config.gateway.as_ref(), actions),
+            gateway,
+            board,
+            news: VecDeque::new(),
+            due: None,
+            has_decided: false,
             alerts,
             waiting: VecDeque::new(),
         })
@@ -110,7 +146,7 @@ impl Notifier {
     /// Returns the memory after the ticks that were published and kept.
     pub(super) fn memory(&self) -> AlertMemory {
         let waiting = self.waiting.iter().cloned().collect();
-        AlertMemory { policy: self.policy.memory().clone(), outbox: self.alerts.memory(waiting) }
+        AlertMemory { actions: self.actions.memory().clone(), outbox: self.alerts.memory(waiting) }
     }
 
     /// Returns the claims of what is sent, if the job has a store.
@@ -123,9 +159,22 @@ impl Notifier {
         self.alerts.monitor()
     }
 
-    /// Returns the actions that the policy takes for a tick's transitions.
-    pub(super) fn decide(&mut self, transitions: &[Transition]) -> Vec<Revocation> {
-        self.policy.decide(transitions)
+    /// Returns the rows about actions that a tick leads to.
+    pub(super) fn decide(&mut self, tick: Tick, facts: TickFacts<'_>) -> ActionRows {
+        let TickFacts { transitions, inputs, names } = facts;
+        let (rows, replies) = self.actions.fold(inputs, transitions, &|key| names.key_text(key).into_owned());
+        let is_first = !std::mem::replace(&mut self.has_decided, true);
+        if is_first || !rows.audit.is_empty() || !replies.is_empty() {
+            let memory = self.actions.memory();
+            let orders = || Orders { denied: memory.deny_list(), requested: memory.requested() };
+            let news = News {
+                orders: self.gateway.as_ref().map(|_| orders()),
+                page: self.board.as_ref().map(|_| Arc::new(ActionsPage::of(memory))),
+                replies,
+            };
+            self.news.push_back((tick, news));
+        }
+        rows
     }
 
     /// Keeps a tick's notices until it is published.
@@ -135,8 +184,21 @@ impl Notifier {
         }
     }
 
-    /// Notifies of all ticks up to this one.
-    pub(super) fn published(&mut self, tick: Tick) {
+    /// Notifies of all ticks up to this one, replies to people, and gives the gateway its orders. A gateway gets none
+    /// for a tick that is made again: it would go back to what was right then.
+    pub(super) fn published(&mut self, tick: Tick, is_replay: bool) {
+        while let Some((_, news)) = self.news.pop_front_if(|(of, _)| *of <= tick) {
+            let News { orders, page, replies } = news;
+            self.due = orders.or(self.due.take());
+            if let Some(board) = &self.board {
+                board.publish(page, replies);
+            }
+        }
+        if let Some(gateway) = self.gateway.as_ref().filter(|_| !is_replay)
+            && let Some(orders) = self.due.take()
+        {
+            gateway.order(orders);
+        }
         while let Some((of, notices)) = self.waiting.pop_front_if(|(waiting, _)| *waiting <= tick) {
             self.alerts.notify(of, notices);
         }
@@ -144,6 +206,7 @@ impl Notifier {
 
     /// Sends waiting mails for at most [`LAST_MAILS`], and logs how many are left.
     pub(super) fn stop(self) {
+        drop(self.gateway);
         let is_kept = self.alerts.claims().is_some();
         let left = self.alerts.stop(LAST_MAILS);
         if left > 0 && is_kept {
@@ -163,6 +226,7 @@ impl Notifier {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::sync::mpsc::channel;
 
     use super::*;
 
@@ -172,7 +236,7 @@ mod tests {
         let text = "[[source]]\nname = \"s\"\nkind = \"kafka\"\nbrokers = \"b:1\"\ntopic = \"t\"\nformat = \"apisix\"\n\
                     [alerts.email]\ndir = \"mails\"\nfrom = \"keytide@example.com\"\nto = [\"security@example.com\"]\n";
         let loaded = JobConfig::parse(text, folder, std::iter::empty()).unwrap();
-        Notifier::open(&loaded.job, || 0, AlertMemory::default(), None).unwrap()
+        Notifier::open(&loaded.job, || 0, AlertMemory::default(), None, (channel().0, None)).unwrap()
     }
 
     fn notice() -> Vec<Notice> {
@@ -188,14 +252,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut notifier = open(folder.path());
         notifier.keep(5, notice());
-        notifier.published(4);
+        notifier.published(4, false);
         notifier.stop();
         assert_eq!(mails(folder.path()), 0);
 
         let mut notifier = open(folder.path());
         notifier.keep(4, notice());
-        notifier.published(4);
-        notifier.published(9);
+        notifier.published(4, false);
+        notifier.published(9, false);
         notifier.stop();
         assert_eq!(mails(folder.path()), 1);
     }

@@ -15,10 +15,10 @@ use std::time::Duration;
 use keytide_connectors::fail_point::fail_point;
 use keytide_connectors::ledger::LedgerError;
 use keytide_connectors::live::Live;
-use keytide_connectors::sink::{FilesMemory, Publisher, TickOutput};
+use keytide_connectors::sink::{FilesMemory, Publisher, TickFacts, TickOutput};
 use keytide_dataflow::Notice;
 use keytide_dataflow::model::Tick;
-use keytide_dataflow::{Admitted, Counts, Transition};
+use keytide_dataflow::{Admitted, Counts};
 
 use super::checkpoint::{FollowerParts, Piece, Pieces};
 use super::commit::{Committer, PublishError, TickBatch};
@@ -154,7 +154,7 @@ impl Outlets<'_> {
         let Some(committer) = &mut self.committer else { return Ok(()) };
         let ticks = committer.committed(self.publisher, batch?);
         if let Some(&last) = ticks.last() {
-            self.notifier.published(last);
+            self.notifier.published(last, false);
             self.pieces.send(Piece::Committed(last));
         }
         if committer.is_transactional {
@@ -233,7 +233,7 @@ pub(super) fn publish(
         outlets.commit();
     }
     if outlets.committer.is_none() {
-        outlets.notifier.published(outlets.publisher.published());
+        outlets.notifier.published(outlets.publisher.published(), false);
     }
     Ok(flushed?)
 }
@@ -277,7 +277,7 @@ impl TickWatch<'_> {
             committer.begin(publisher, cut);
         }
         // STEP 2
-        let mut decide = |transitions: &[Transition]| notifier.decide(transitions);
+        let mut decide = |facts: TickFacts<'_>| notifier.decide(tick, facts);
         fail_point("rows-before");
         let notices = publisher.publish(tick, outputs, &live.partitions(), &mut decide)?;
         fail_point("rows-after");
@@ -298,12 +298,12 @@ impl TickWatch<'_> {
             fail_point("counted-after");
         }
         match committer.as_mut().zip(cut) {
-            None => notifier.published(publisher.published()),
+            None => notifier.published(publisher.published(), false),
             Some((committer, cut)) => committer.published(publisher, cut, live)?,
         }
         if is_replay {
             fail_point("replay-after");
-            notifier.published(tick);
+            notifier.published(tick, true);
         }
         // STEP 4
         if is_replay || !committer.as_ref().is_some_and(|committer| committer.is_transactional) {

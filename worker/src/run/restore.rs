@@ -1,7 +1,7 @@
 //! With what a live job goes on: a checkpoint, and the ticks that were committed since.
 //!
 //! ```text
-//! ledger ──► History ──► the newest checkpoint whose tick is in it ──► states, input, tables, policy at that tick
+//! ledger ──► History ──► the newest checkpoint whose tick is in it ──► states, input, tables, actions at that tick
 //!                   └──► the ticks behind it ──► their cuts, and the changes of tables in them
 //! ```
 //! A checkpoint whose tick isn't in the ledger was never committed: what it holds was never published, and is made anew.
@@ -27,7 +27,7 @@ use keytide_dataflow::state::{PartKey, STATE_VERSION, Snapshot, StateRows};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::checkpoint::{FILES, INPUT, OUTBOX, POLICY, STATE, Stored, TABLES};
+use super::checkpoint::{ACTIONS, FILES, INPUT, OUTBOX, STATE, Stored, TABLES};
 use super::notify::AlertMemory;
 use crate::exit::{Exit, failure};
 
@@ -294,7 +294,7 @@ fn read(
         input: Some(input),
         tables: decode(TABLES, &part(TABLES)).map_err(ReadError::Final)?,
         alerts: AlertMemory {
-            policy: decode(POLICY, &part(POLICY)).map_err(ReadError::Final)?,
+            actions: decode(ACTIONS, &part(ACTIONS)).map_err(ReadError::Final)?,
             outbox: decode(OUTBOX, &part(OUTBOX)).map_err(ReadError::Final)?,
         },
         files: files.map_err(ReadError::Final)?,

@@ -161,9 +161,11 @@ impl LiveWorker<'_> {
                 dataflow.events(&mut events);
             }
             Message::DeadLetters { letters, .. } => self.gather.borrow_mut().letters(tick, letters),
-            Message::Tables { mut changes, letters, .. } => {
+            Message::Tables { mut changes, letters, inputs, .. } => {
                 dataflow.tables(&mut changes);
-                self.gather.borrow_mut().table_letters(tick, letters);
+                let mut gather = self.gather.borrow_mut();
+                gather.table_letters(tick, letters);
+                gather.inputs(tick, inputs);
             }
             Message::Close { info, next, checkpoint } => {
                 dataflow.end_tick(info);

@@ -1,0 +1,706 @@
+//! Actions on keys as states: what the policy asks for, what people answer, and what gateways report.
+//!
+//! ```text
+//!            approve               report
+//!   held ───────────► requested ──────────► done | failed       the policy may request at once
+//!     │                   │                     │
+//!     │ dismiss, tables   │ dismiss, tables, reinstate          a suspension is lifted by an action of its own
+//!     ▼                   ▼                     ▼
+//! withdrawn           withdrawn + reinstate: requested ──► done | failed
+//! ```
+//! It is a pure fold over the transitions of incidents, the answers and the reports, in the order of ticks. Within a
+//! tick, answers and reports come first, in the order in which they are recorded, then transitions by time. The same
+//! ticks give the same rows, and a replay of them asks for nothing twice.
+//!
+//! Why no key is acted on that must not be:
+//! 1. An action is requested at most once: no path leads back to `requested`. So a gateway is called for it once, and
+//!    after a crash at most once more, with the same id.
+//! 2. The policy requests at most what its breaker lets pass; everything else waits for a person. So does everything in
+//!    a pause.
+//! 3. A key is suspended first. Only a suspended key is revoked: by a person, or if its plan says `revoke`.
+//! 4. A key that is denied already is never suspended again, on account of whatever incident.
+//! 5. If a suspension is lifted while its gateway may be at it, the lifting is requested after it, of the same gateway.
+//!    So whatever came before, the key ends let in.
+//!
+//! A key is denied from the moment at which its suspension is requested, until that is lifted. A failed suspension is
+//! still denied: the row says what gateways are to refuse. A revoked key is denied for ever.
+//!
+//! Without a gateway in the mode `live` every action is held, and says what would have been done.
+//!
+//! Limits: 1,048,576 denied keys, beyond which everything is held; beside those in force, 65,536 actions of the last 32
+//! days, of which the oldest are forgotten first.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use keytide_config::{Gateway, GatewayKind, PolicyMode, PolicyRules};
+use keytide_dataflow::model::{EventTime, KeyId, KeyState};
+use keytide_dataflow::{
+    Action, ActionId, ActionInput, ActionRows, ActionState, AuditEntry, Change, DenialState, DeniedKey,
+    GatewayReport, IncidentId, PersonAnswer, Revocation, Transition, Verb,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::policy::{MEMORY_MS, PolicyEngine, PolicyMemory};
+
+/// The most actions that are remembered, beside those in force.
+const MAX_ACTIONS: usize = 1 << 16;
+/// The most keys that are denied.
+const MAX_DENIED: usize = 1 << 20;
+/// Separates the action in a reason from the cause of its being held.
+const HELD: &str = "; held: ";
+/// The target of audit entries that are about no action.
+const POLICY: &str = "policy";
+/// Who withdraws when a change of the tables explains an incident.
+const TABLES: &str = "tables";
+
+/// Extracts from a row's reason why its action is held.
+#[must_use]
+pub fn held(reason: &str) -> &str {
+    reason.split_once(HELD).map_or(reason, |(_, why)| why)
+}
+
+/// The gateway that acts.
+#[derive(Clone, Debug)]
+struct ActingGateway {
+    name: String,
+    /// True if the row of `denied` is all that it needs. Then an action is done with the tick that requests it.
+    acts_at_once: bool,
+}
+
+/// Folds transitions, answers and reports into actions.
+#[derive(Clone, Debug)]
+pub struct ActionEngine {
+    policy: PolicyEngine,
+    /// `None` if acting is off.
+    gateway: Option<ActingGateway>,
+    memory: ActionMemory,
+}
+
+/// The state of an [`ActionEngine`], as checkpoints hold it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActionMemory {
+    policy: PolicyMemory,
+    actions: BTreeMap<ActionId, ActionRecord>,
+    /// All actions, by the time after which they may be forgotten.
+    by_time: BTreeSet<(EventTime, ActionId)>,
+    denied: BTreeMap<KeyId, Denial>,
+    paused: Option<Decided>,
+    /// The number of the next entry of the audit that is about no action.
+    policy_seq: u64,
+    /// The latest event time of a transition.
+    latest_ms: EventTime,
+}
+
+/// An action with what its next states need.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActionRecord {
+    /// The newest row.
+    pub row: Revocation,
+    /// The person who decided about it last, if one did.
+    pub decided: Option<Decided>,
+    /// The gateway that is to act, once it is requested.
+    pub gateway: Option<String>,
+    /// When the incident opened.
+    opened_ms: EventTime,
+    /// The number of the next entry of its audit.
+    seq: u64,
+    /// True if a change of the tables asked for it.
+    is_of_tables: bool,
+}
+
+/// The decision of a person.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decided {
+    pub verb: Verb,
+    pub who: String,
+    pub at_ms: EventTime,
+}
+
+/// A key that gateways are to refuse.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Denial {
+    state: DenialState,
+    since_ms: EventTime,
+    incident: IncidentId,
+    /// The suspension or revocation.
+    action: ActionId,
+    key_id: String,
+}
+
+/// What became of an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// It did what was wanted, or the same answer did before. It has the action's row, unless the verb has no target.
+    Accepted(Option<Revocation>),
+    /// There is no such action.
+    Unknown,
+    /// The action is decided in another way.
+    Decided {
+        /// The state in which it is.
+        state: ActionState,
+        /// The person who decided, if it wasn't the policy.
+        by: Option<Decided>,
+    },
+    /// It can't be done now, for this reason.
+    Refused(&'static str),
+}
+
+/// What a tick changed.
+#[derive(Default)]
+struct Changes {
+    actions: BTreeSet<ActionId>,
+    /// Keys whose denial changed, with their names.
+    keys: BTreeMap<KeyId, String>,
+    audit: Vec<AuditEntry>,
+}
+
+/// Who changes something, how and why.
+#[derive(Clone, Copy)]
+struct Cause<'a> {
+    who: &'a str,
+    what: &'static str,
+    why: &'a str,
+    at_ms: EventTime,
+}
+
+impl ActionEngine {
+    /// Creates an engine with an empty memory. Without a `gateway` in the mode `live` it only says what would be done.
+    #[must_use]
+    pub fn new(rules: PolicyRules, gateway: Option<&Gateway>) -> Self {
+        Self::restore(rules, gateway, ActionMemory::default())
+    }
+
+    /// Creates an engine that continues from a saved memory.
+    #[must_use]
+    pub fn restore(rules: PolicyRules, gateway: Option<&Gateway>, memory: ActionMemory) -> Self {
+        let gateway = gateway.filter(|gateway| gateway.mode == PolicyMode::Live);
+        let gateway = gateway.map(|gateway| ActingGateway {
+            name: gateway.name.clone(),
+            acts_at_once: matches!(gateway.kind, GatewayKind::Topic),
+        });
+        Self { policy: PolicyEngine::new(rules), gateway, memory }
+    }
+
+    /// Returns the memory, for a checkpoint.
+    #[must_use]
+    pub fn memory(&self) -> &ActionMemory {
+        &self.memory
+    }
+
+    /// Folds a tick. `key_id` returns the name of a key in views. Returns the rows that changed, and a reply to each
+    /// answer by the number of its request.
+    pub fn fold(
+        &mut self,
+        inputs: &[ActionInput],
+        transitions: &[Transition],
+        key_id: &dyn Fn(KeyId) -> String,
+    ) -> (ActionRows, Vec<(u64, Reply)>) {
+        let mut changes = Changes::default();
+        let mut replies = Vec::new();
+        for input in inputs {
+            match input {
+                ActionInput::Answer(answer) => {
+                    replies.push((answer.request, self.answer(answer, &mut changes)));
+                }
+                ActionInput::Report(report) => self.report(report, &mut changes),
+            }
+        }
+        let mut ordered: Vec<&Transition> = transitions.iter().collect();
+        ordered.sort_unstable_by_key(|transition| transition.order());
+        for transition in ordered {
+            self.memory.latest_ms = self.memory.latest_ms.max(transition.at_ms);
+            self.memory.policy.forget(transition.at_ms.saturating_sub(MEMORY_MS));
+            match transition.change {
+                Change::Withdrawn => self.explained(transition, &mut changes),
+                Change::Opened | Change::Raised | Change::Reopened => {
+                    self.decide(transition, key_id, &mut changes);
+                }
+                Change::Updated | Change::Ended => {}
+            }
+        }
+        self.memory.forget();
+        (changes.rows(&self.memory), replies)
+    }
+
+    /// Lets the policy decide about a transition.
+    fn decide(&mut self, transition: &Transition, key_id: &dyn Fn(KeyId) -> String, changes: &mut Changes) {
+        let Transition { incident, at_ms, .. } = transition;
+        let Some(of_table) = transition.key_state else { return };
+        let state = match self.memory.denied.get(&incident.key) {
+            None => of_table,
+            // A table may not know yet of an action that was taken.
+            Some(denial) => match denial.state {
+                DenialState::Revoked => KeyState::Revoked,
+                // Nothing follows a suspension that isn't done.
+                DenialState::Suspended if self.memory.is_done(denial.action) => {
+                    of_table.max(KeyState::Suspended)
+                }
+                DenialState::Suspended => return,
+            },
+        };
+        let Some(action) = self.policy.action(transition, state) else { return };
+        let id = ActionId::new(incident.id, action, self.memory.round(incident.id));
+        // An incident asks once for the same. What the tables withdrew before it was requested may be asked for again.
+        let is_asked = |record: &ActionRecord| {
+            record.row.state != ActionState::Withdrawn || record.decided.is_some() || record.gateway.is_some()
+        };
+        if self.memory.actions.get(&id).is_some_and(is_asked) {
+            return;
+        }
+        let held = match &self.memory.paused {
+            Some(Decided { who, .. }) => Some(format!("{who} paused actions")),
+            None if self.memory.denied.len() >= MAX_DENIED => {
+                Some(format!("{MAX_DENIED} keys are denied, the most that there can be"))
+            }
+            None => self.policy.held(&self.memory.policy, transition),
+        };
+        let (done, doing) = match action {
+            Action::Suspend => ("suspended", "suspending"),
+            Action::Revoke => ("revoked", "revoking"),
+            Action::Reinstate => ("reinstated", "reinstating"),
+        };
+        let reason = match (&held, &self.gateway) {
+            (None, None) => format!("would have {done} the key{HELD}acting is off"),
+            (None, Some(_)) => format!("{doing} the key, as its policy says"),
+            (Some(why), None) => {
+                format!("would have asked a person before {doing} the key{HELD}{why}; acting is off, too")
+            }
+            (Some(why), Some(_)) => format!("asks a person before {doing} the key{HELD}{why}"),
+        };
+        if held.is_none() {
+            self.memory.policy.acts(incident.key, incident.opened_ms, *at_ms);
+        }
+        let row = Revocation {
+            id,
+            key: incident.key,
+            key_id: key_id(incident.key),
+            incident: incident.id,
+            action,
+            state: ActionState::Held,
+            reason: reason.clone(),
+            at_ms: *at_ms,
+        };
+        let cause = Cause { who: POLICY, what: "decide", why: &reason, at_ms: *at_ms };
+        let is_requested = held.is_none() && self.gateway.is_some();
+        self.create(row, incident.opened_ms, is_requested, cause, changes);
+    }
+
+    /// Withdraws all actions of an incident that a change of the tables explains.
+    fn explained(&mut self, transition: &Transition, changes: &mut Changes) {
+        let incident = transition.incident.id;
+        let why = transition.reason.map_or("the tables changed", |reason| reason.name());
+        let cause = Cause { who: TABLES, what: "withdraw", why, at_ms: transition.at_ms };
+        let round = self.memory.round(incident);
+        for action in [Action::Suspend, Action::Revoke] {
+            let id = ActionId::new(incident, action, round);
+            let Some(record) = self.memory.actions.get(&id) else { continue };
+            if record.row.state == ActionState::Held {
+                self.withdraw(id, cause, changes);
+            } else if self.memory.is_suspended_by(id) {
+                self.lift(id, None, cause, changes);
+            }
+        }
+    }
+
+    /// Takes a person's answer.
+    fn answer(&mut self, answer: &PersonAnswer, changes: &mut Changes) -> Reply {
+        let PersonAnswer { verb, action, who, why, at_ms, .. } = answer;
+        let decided = Decided { verb: *verb, who: who.clone(), at_ms: *at_ms };
+        let cause = Cause { who, what: verb.name(), why, at_ms: *at_ms };
+        if let Verb::Pause | Verb::Resume = verb {
+            let is_pause = *verb == Verb::Pause;
+            if self.memory.paused.is_some() != is_pause {
+                self.memory.paused = is_pause.then_some(decided);
+                changes.note_policy(&mut self.memory, cause);
+            }
+            return Reply::Accepted(None);
+        }
+        let Some(id) = *action else { return Reply::Unknown };
+        let Some(record) = self.memory.actions.get(&id) else { return Reply::Unknown };
+        let row = &record.row;
+        let otherwise = Reply::Decided { state: row.state, by: record.decided.clone() };
+        // The same answer again changes nothing.
+        if record.decided.as_ref().is_some_and(|before| before.verb == *verb) {
+            return Reply::Accepted(Some(self.memory.result_of(row).clone()));
+        }
+        let is_suspended = self.memory.is_suspended_by(id);
+        match verb {
+            Verb::Approve => match (row.state, row.action) {
+                (ActionState::Held, _) if self.gateway.is_none() => {
+                    Reply::Refused("acting is off: no [[gateway]] has mode = \"live\"")
+                }
+                (ActionState::Held, _) if self.memory.denied.len() >= MAX_DENIED => {
+                    Reply::Refused("so many keys are denied that no more can be")
+                }
+                (ActionState::Held, Action::Suspend) if self.memory.denied.contains_key(&row.key) => {
+                    Reply::Refused("the key is denied already, by another action")
+                }
+                (ActionState::Held, _) => {
+                    self.approve(id, decided, cause, changes);
+                    self.memory.accepted(id)
+                }
+                _ => otherwise,
+            },
+            Verb::Dismiss if row.state == ActionState::Held => {
+                self.withdraw(id, cause, changes);
+                self.memory.decide(id, decided);
+                self.memory.accepted(id)
+            }
+            Verb::Dismiss | Verb::Reinstate if is_suspended => {
+                let lifted = self.lift(id, Some(decided), cause, changes);
+                self.memory.accepted(lifted)
+            }
+            Verb::Revoke if is_suspended && self.gateway.is_none() => {
+                Reply::Refused("acting is off: no [[gateway]] has mode = \"live\"")
+            }
+            Verb::Revoke if is_suspended && row.state == ActionState::Done => {
+                let revoked = self.revoke(id, decided, cause, changes);
+                self.memory.accepted(revoked)
+            }
+            Verb::Revoke if is_suspended => Reply::Refused("the gateway hasn't suspended the key"),
+            _ if self.memory.denied.get(&row.key).is_some_and(|of| of.state == DenialState::Revoked) => {
+                Reply::Refused("the key is revoked, which is final")
+            }
+            Verb::Reinstate | Verb::Revoke if row.state == ActionState::Held => {
+                Reply::Refused("the key isn't suspended by this action, which is held: approve or dismiss it")
+            }
+            _ => otherwise,
+        }
+    }
+
+    /// Takes a gateway's report. One that comes too late changes nothing: the action was withdrawn meanwhile, and what
+    /// it did is undone by an action of its own.
+    fn report(&mut self, report: &GatewayReport, changes: &mut Changes) {
+        let GatewayReport { action, gateway, failure, at_ms } = report;
+        let Some(record) = self.memory.actions.get_mut(action) else { return };
+        if record.row.state != ActionState::Requested {
+            return;
+        }
+        let (state, what) = match failure {
+            None => (ActionState::Done, "done"),
+            Some(why) => {
+                record.row.reason = format!("failed: {why}");
+                (ActionState::Failed, "failed")
+            }
+        };
+        let why = failure.as_deref().unwrap_or_default();
+        changes.turn(record, state, Cause { who: gateway, what, why, at_ms: *at_ms });
+    }
+
+    /// Requests an action that a person wants.
+    fn approve(&mut self, id: ActionId, decided: Decided, cause: Cause<'_>, changes: &mut Changes) {
+        let Some(record) = self.memory.actions.get_mut(&id) else { return };
+        record.row.reason = reason_of(cause);
+        record.decided = Some(decided);
+        let (key, opened_ms, from) = (record.row.key, record.opened_ms, record.row.state);
+        // What a person approves takes room of the breaker as well.
+        self.memory.policy.acts(key, opened_ms, self.memory.latest_ms);
+        self.request(id, Some(from), cause, changes);
+    }
+
+    /// Revokes the key that an action suspended.
+    fn revoke(
+        &mut self,
+        suspension: ActionId,
+        decided: Decided,
+        cause: Cause<'_>,
+        changes: &mut Changes,
+    ) -> ActionId {
+        let (incident, opened_ms) = match self.memory.actions.get_mut(&suspension) {
+            Some(record) => {
+                record.decided = Some(decided.clone());
+                (record.row.incident, record.opened_ms)
+            }
+            None => return suspension,
+        };
+        let id = ActionId::new(incident, Action::Revoke, self.memory.round(incident));
+        if self.memory.actions.contains_key(&id) {
+            self.approve(id, decided, cause, changes);
+            return id;
+        }
+        let row = self.memory.follow_up(suspension, id, Action::Revoke, cause);
+        let Some(row) = row else { return suspension };
+        self.memory.policy.acts(row.key, opened_ms, self.memory.latest_ms);
+        self.create(row, opened_ms, true, cause, changes);
+        self.memory.decide(id, decided);
+        id
+    }
+
+    /// Lets a key in that an action suspended. Returns the action that does so.
+    fn lift(
+        &mut self,
+        suspension: ActionId,
+        decided: Option<Decided>,
+        cause: Cause<'_>,
+        changes: &mut Changes,
+    ) -> ActionId {
+        let Some(record) = self.memory.actions.get(&suspension) else { return suspension };
+        let (incident, opened_ms, key) = (record.row.incident, record.opened_ms, record.row.key);
+        let id = ActionId::new(incident, Action::Reinstate, self.memory.round(incident));
+        let row = self.memory.follow_up(suspension, id, Action::Reinstate, cause);
+        // 1. What isn't done yet must not be done any more, nor what was asked for since the key is suspended.
+        let of_key = self.memory.actions.values().filter(|record| record.row.key == key);
+        let is_void = |record: &&ActionRecord| match record.row.state {
+            ActionState::Requested => record.row.id == suspension,
+            ActionState::Held => record.row.action == Action::Revoke,
+            ActionState::Done | ActionState::Failed | ActionState::Withdrawn => false,
+        };
+        let void: Vec<ActionId> = of_key.filter(is_void).map(|record| record.row.id).collect();
+        for id in void {
+            self.withdraw(id, cause, changes);
+        }
+        if let Some(decided) = &decided {
+            self.memory.decide(suspension, decided.clone());
+        }
+        // 2. The lifting is an action of its own.
+        let Some(row) = row else { return suspension };
+        let is_of_tables = decided.is_none();
+        self.create(row, opened_ms, true, cause, changes);
+        if let Some(record) = self.memory.actions.get_mut(&id) {
+            (record.is_of_tables, record.decided) = (is_of_tables, decided);
+        }
+        id
+    }
+
+    /// Adds an action, held or requested.
+    fn create(
+        &mut self,
+        row: Revocation,
+        opened_ms: EventTime,
+        is_requested: bool,
+        cause: Cause<'_>,
+        changes: &mut Changes,
+    ) {
+        let (id, at_ms) = (row.id, row.at_ms);
+        let before = self.memory.actions.remove(&id);
+        if let Some(before) = &before {
+            self.memory.by_time.remove(&(before.row.at_ms, id));
+        }
+        let from = before.as_ref().map(|before| before.row.state);
+        let seq = before.map_or(0, |before| before.seq);
+        let mut record =
+            ActionRecord { row, decided: None, gateway: None, opened_ms, seq, is_of_tables: false };
+        if !is_requested {
+            changes.note(&mut record, from, cause);
+        }
+        self.memory.by_time.insert((at_ms, id));
+        self.memory.actions.insert(id, record);
+        if is_requested {
+            self.request(id, from, cause, changes);
+        }
+    }
+
+    /// Requests an action of the gateway. The key is denied, or let in, from now on.
+    fn request(&mut self, id: ActionId, from: Option<ActionState>, cause: Cause<'_>, changes: &mut Changes) {
+        let Some(record) = self.memory.actions.get_mut(&id) else { return };
+        record.gateway = self.gateway.as_ref().map(|gateway| gateway.name.clone());
+        let at_once = self.gateway.as_ref().is_some_and(|gateway| gateway.acts_at_once);
+        record.row.state = if at_once { ActionState::Done } else { ActionState::Requested };
+        changes.note(record, from, cause);
+        let row = &record.row;
+        changes.keys.insert(row.key, row.key_id.clone());
+        let state = match row.action {
+            Action::Suspend => DenialState::Suspended,
+            Action::Revoke => DenialState::Revoked,
+            Action::Reinstate => {
+                self.memory.denied.remove(&row.key);
+                return;
+            }
+        };
+        let denial = Denial {
+            state,
+            since_ms: cause.at_ms,
+            incident: row.incident,
+            action: id,
+            key_id: row.key_id.clone(),
+        };
+        self.memory.denied.insert(row.key, denial);
+    }
+
+    fn withdraw(&mut self, id: ActionId, cause: Cause<'_>, changes: &mut Changes) {
+        let Some(record) = self.memory.actions.get_mut(&id) else { return };
+        record.row.reason = match cause.who {
+            TABLES => format!("withdrawn: {}", cause.why),
+            _ => reason_of(cause),
+        };
+        changes.turn(record, ActionState::Withdrawn, cause);
+    }
+}
+
+/// Words the reason of what a person decided, or the tables.
+fn reason_of(Cause { who, what, why, .. }: Cause<'_>) -> String {
+    let did = match what {
+        "approve" => "approved",
+        "dismiss" => "dismissed",
+        "reinstate" => "reinstated",
+        "revoke" => "revoked",
+        other => other,
+    };
+    format!("{did} by {who}: {why}")
+}
+
+impl Changes {
+    /// Changes the state of an action.
+    fn turn(&mut self, record: &mut ActionRecord, to: ActionState, cause: Cause<'_>) {
+        let from = std::mem::replace(&mut record.row.state, to);
+        self.note(record, Some(from), cause);
+    }
+
+    /// Notes that an action came into its state.
+    fn note(&mut self, record: &mut ActionRecord, from: Option<ActionState>, cause: Cause<'_>) {
+        let Cause { who, what, why, at_ms } = cause;
+        self.audit.push(AuditEntry {
+            target: record.row.id.to_string(),
+            seq: record.seq,
+            at_ms,
+            who: who.to_owned(),
+            what,
+            from,
+            to: Some(record.row.state),
+            why: why.to_owned(),
+            gateway: record.gateway.clone(),
+        });
+        record.seq += 1;
+        self.actions.insert(record.row.id);
+    }
+
+    /// Notes a decision about the policy as a whole.
+    fn note_policy(&mut self, memory: &mut ActionMemory, cause: Cause<'_>) {
+        let Cause { who, what, why, at_ms } = cause;
+        let (who, why) = (who.to_owned(), why.to_owned());
+        self.audit.push(AuditEntry {
+            target: POLICY.to_owned(),
+            seq: memory.policy_seq,
+            at_ms,
+            who,
+            what,
+            from: None,
+            to: None,
+            why,
+            gateway: None,
+        });
+        memory.policy_seq += 1;
+    }
+
+    fn rows(self, memory: &ActionMemory) -> ActionRows {
+        let Self { actions, keys, mut audit } = self;
+        let newest = |id: ActionId| memory.actions.get(&id).map(|record| record.row.clone());
+        let mut denied: Vec<DeniedKey> = keys
+            .into_iter()
+            .map(|(key, key_id)| {
+                let denial = memory.denied.get(&key);
+                let denial = denial.map(|of| (of.state, of.since_ms, of.incident));
+                DeniedKey { key_id, denial }
+            })
+            .collect();
+        denied.sort_unstable_by(|one, other| one.key_id.cmp(&other.key_id));
+        audit.sort_by(|one, other| (&one.target, one.seq).cmp(&(&other.target, other.seq)));
+        ActionRows { revocations: actions.into_iter().filter_map(newest).collect(), denied, audit }
+    }
+}
+
+impl ActionMemory {
+    /// Returns all actions that are remembered, by id.
+    pub fn actions(&self) -> impl Iterator<Item = &ActionRecord> {
+        self.actions.values()
+    }
+
+    /// Returns the person who paused the policy, if it is paused.
+    #[must_use]
+    pub fn paused(&self) -> Option<&Decided> {
+        self.paused.as_ref()
+    }
+
+    /// Returns the keys that gateways are to refuse, by name.
+    #[must_use]
+    pub fn deny_list(&self) -> BTreeMap<String, DenialState> {
+        self.denied.values().map(|denial| (denial.key_id.clone(), denial.state)).collect()
+    }
+
+    /// Returns the actions that the gateway is to do.
+    #[must_use]
+    pub fn requested(&self) -> Vec<ActionId> {
+        let requested = self.actions.values().filter(|record| record.row.state == ActionState::Requested);
+        requested.map(|record| record.row.id).collect()
+    }
+
+    /// Returns how many times the tables lifted an action of the incident.
+    fn round(&self, incident: IncidentId) -> u32 {
+        let is_lifted = |round: &u32| {
+            let id = ActionId::new(incident, Action::Reinstate, *round);
+            self.actions.get(&id).is_some_and(|record| record.is_of_tables)
+        };
+        (0..).take_while(is_lifted).count().try_into().unwrap_or(u32::MAX)
+    }
+
+    /// Returns whether a key is suspended on account of this action.
+    fn is_suspended_by(&self, id: ActionId) -> bool {
+        let denial = self.actions.get(&id).and_then(|record| self.denied.get(&record.row.key));
+        denial.is_some_and(|denial| denial.action == id && denial.state == DenialState::Suspended)
+    }
+
+    fn is_in_force(&self, record: &ActionRecord) -> bool {
+        record.row.state == ActionState::Requested
+            || self.denied.get(&record.row.key).is_some_and(|denial| denial.incident == record.row.incident)
+    }
+
+    fn decide(&mut self, id: ActionId, decided: Decided) {
+        if let Some(record) = self.actions.get_mut(&id) {
+            record.decided = Some(decided);
+        }
+    }
+
+    fn accepted(&self, id: ActionId) -> Reply {
+        Reply::Accepted(self.actions.get(&id).map(|record| record.row.clone()))
+    }
+
+    fn is_done(&self, id: ActionId) -> bool {
+        self.actions.get(&id).is_some_and(|record| record.row.state == ActionState::Done)
+    }
+
+    /// Returns the row that an answer about an action led to: that of the action, or of the one that followed.
+    fn result_of<'a>(&'a self, row: &'a Revocation) -> &'a Revocation {
+        let round = self.round(row.incident);
+        let decided = self.actions.get(&row.id).and_then(|record| record.decided.as_ref());
+        let followers = [Action::Reinstate, Action::Revoke].map(|action| {
+            let of = self.actions.get(&ActionId::new(row.incident, action, round));
+            of.filter(|of| of.decided.as_ref() == decided)
+        });
+        followers.into_iter().flatten().next().map_or(row, |of| &of.row)
+    }
+
+    /// Returns the row of an action that follows another one.
+    fn follow_up(&self, of: ActionId, id: ActionId, action: Action, cause: Cause<'_>) -> Option<Revocation> {
+        let row = &self.actions.get(&of)?.row;
+        let reason = match cause.who {
+            TABLES => format!("the incident was withdrawn: {}", cause.why),
+            _ => reason_of(cause),
+        };
+        let state = ActionState::Requested;
+        Some(Revocation { id, action, state, reason, at_ms: cause.at_ms, ..row.clone() })
+    }
+
+    /// Forgets what is old, and the oldest if there is too much.
+    fn forget(&mut self) {
+        let before_ms = self.latest_ms.saturating_sub(MEMORY_MS);
+        // Each action is looked at once at most: one that is in force is put off.
+        for _ in 0..self.by_time.len() {
+            let Some(&(time, id)) = self.by_time.first() else { return };
+            let is_too_much = self.actions.len() > MAX_ACTIONS + 3 * self.denied.len();
+            if time >= before_ms && !is_too_much {
+                return;
+            }
+            self.by_time.pop_first();
+            match self.actions.get(&id) {
+                Some(record) if self.is_in_force(record) => {
+                    self.by_time.insert((self.latest_ms, id));
+                }
+                Some(_) => drop(self.actions.remove(&id)),
+                None => {}
+            }
+        }
+    }
+}

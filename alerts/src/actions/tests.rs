@@ -1,0 +1,736 @@
+//! Each rule of the policy and each state of an action. Whatever order answers and reports come in, no action is
+//! requested twice, no hour sees more keys than the breaker lets pass, and a key that was let in isn't denied.
+
+use keytide_dataflow::model::time::MINUTE_MS;
+use keytide_dataflow::{Incident, IncidentState, Owner, Reason, Taken};
+use proptest::prelude::*;
+
+use keytide_config::DefaultPolicy;
+use keytide_dataflow::detect::Severity;
+use keytide_dataflow::model::Policy;
+use keytide_dataflow::model::time::HOUR_MS;
+
+use super::*;
+
+/// A Saturday in 2024.
+const START_MS: u64 = 1_718_452_800_000;
+
+/// An engine whose actions are only shown.
+fn engine(rules: PolicyRules) -> ActionEngine {
+    ActionEngine::new(rules, None)
+}
+
+fn gateway(kind: GatewayKind) -> Gateway {
+    Gateway { name: "edge".to_owned(), kind, mode: PolicyMode::Live }
+}
+
+/// An engine whose gateway reports when it has acted.
+fn live(rules: PolicyRules) -> ActionEngine {
+    ActionEngine::new(rules, Some(&gateway(GatewayKind::File { path: "denied.txt".into() })))
+}
+
+impl ActionEngine {
+    fn decide_all(&mut self, transitions: &[Transition]) -> Vec<Revocation> {
+        self.fold(&[], transitions, &|key| key.to_string()).0.revocations
+    }
+
+    /// Takes an answer of alice; returns the reply and the rows.
+    fn say(&mut self, verb: Verb, action: ActionId) -> (Reply, ActionRows) {
+        let (rows, mut replies) = self.fold(&[answer("alice", verb, action)], &[], &|key| key.to_string());
+        assert_eq!(replies.len(), 1);
+        (replies.remove(0).1, rows)
+    }
+
+    fn report_all(&mut self, action: ActionId, failure: Option<&str>) -> ActionRows {
+        self.fold(&[report(action, failure)], &[], &|key| key.to_string()).0
+    }
+
+    fn state(&self, action: ActionId) -> ActionState {
+        self.memory.actions[&action].row.state
+    }
+}
+
+fn answer(who: &str, verb: Verb, action: ActionId) -> ActionInput {
+    ActionInput::Answer(PersonAnswer {
+        request: 7,
+        verb,
+        action: verb.has_target().then_some(action),
+        who: who.to_owned(),
+        why: "seen in a public repository".to_owned(),
+        at_ms: START_MS + HOUR_MS,
+    })
+}
+
+fn report(action: ActionId, failure: Option<&str>) -> ActionInput {
+    let (gateway, failure) = ("edge".to_owned(), failure.map(str::to_owned));
+    ActionInput::Report(GatewayReport { action, gateway, failure, at_ms: START_MS + HOUR_MS })
+}
+
+fn rules(default: DefaultPolicy) -> PolicyRules {
+    PolicyRules { default, ..PolicyRules::default() }
+}
+
+/// An incident of `key` that opened at revoke level, one of 1,000 keys that are in use.
+fn opened(key: u128, opened_ms: u64) -> Transition {
+    Transition {
+        incident: Incident {
+            id: IncidentId::new(KeyId(key), opened_ms),
+            key: KeyId(key),
+            owner: Owner::default(),
+            severity: Severity::Revoke,
+            score: 99,
+            state: IncidentState::Open,
+            opened_ms,
+            last_signal_ms: opened_ms + MINUTE_MS,
+            ended_ms: None,
+            signals: Vec::new(),
+            traffic: Vec::new(),
+            samples: Vec::new(),
+            calls: 1,
+            known_since_ms: 0,
+            taken: Taken::default(),
+            usual: Vec::new(),
+            other_keys: Vec::new(),
+            earlier: Vec::new(),
+            reopenings: 0,
+            known_calls: 1,
+            platform_event: false,
+        },
+        seq: 0,
+        change: Change::Opened,
+        at_ms: opened_ms + MINUTE_MS,
+        reason: None,
+        early: false,
+        is_repeat: false,
+        catching_up: false,
+        policy: Some(Policy::Suspend),
+        key_state: Some(KeyState::Active),
+        active_keys: 1_000,
+        contact: Default::default(),
+        contacts: Default::default(),
+    }
+}
+
+fn changed(transition: Transition, change: impl FnOnce(&mut Transition)) -> Transition {
+    let mut transition = transition;
+    change(&mut transition);
+    transition
+}
+
+/// What a policy that remembers nothing says about it.
+fn alone(transition: Transition) -> Option<Revocation> {
+    let mut rows = engine(PolicyRules::default()).decide_all(&[transition]);
+    assert!(rows.len() <= 1);
+    rows.pop()
+}
+
+fn passed(row: &Revocation) -> bool {
+    row.reason.starts_with("would have suspended") || row.reason.starts_with("would have revoked")
+}
+
+#[test]
+fn a_dry_run_says_what_would_have_been_done() {
+    let transition = opened(7, START_MS);
+    let row = alone(transition.clone()).unwrap();
+    assert_eq!(
+        row,
+        Revocation {
+            id: ActionId::new(transition.incident.id, Action::Suspend, 0),
+            key: KeyId(7),
+            key_id: KeyId(7).to_string(),
+            incident: transition.incident.id,
+            action: Action::Suspend,
+            state: ActionState::Held,
+            reason: "would have suspended the key; held: acting is off".to_owned(),
+            at_ms: transition.at_ms,
+        }
+    );
+    assert_eq!(held(&row.reason), "acting is off");
+}
+
+#[test]
+fn what_is_done_follows_from_the_policy_and_the_keys_state() {
+    for (allowed, state, expected) in [
+        (Policy::Observe, KeyState::Active, None),
+        (Policy::Alert, KeyState::Active, None),
+        (Policy::Suspend, KeyState::Active, Some(Action::Suspend)),
+        (Policy::Suspend, KeyState::Suspended, None),
+        (Policy::Suspend, KeyState::Revoked, None),
+        (Policy::Revoke, KeyState::Active, Some(Action::Suspend)),
+        (Policy::Revoke, KeyState::Suspended, Some(Action::Revoke)),
+        (Policy::Revoke, KeyState::Revoked, None),
+    ] {
+        let row = alone(changed(opened(7, START_MS), |it| {
+            (it.policy, it.key_state) = (Some(allowed), Some(state));
+        }));
+        assert_eq!(row.map(|row| row.action), expected, "{allowed:?} {state:?}");
+    }
+}
+
+#[test]
+fn a_plan_without_a_policy_has_the_default_one() {
+    let transition = changed(opened(7, START_MS), |it| it.policy = None);
+    let says = |default| engine(rules(default)).decide_all(std::slice::from_ref(&transition)).len();
+    assert_eq!(
+        [DefaultPolicy::Observe, DefaultPolicy::Alert, DefaultPolicy::Suspend, DefaultPolicy::Revoke]
+            .map(says),
+        [0, 0, 1, 1]
+    );
+}
+
+#[test]
+fn a_key_without_a_row_is_never_acted_on() {
+    let transition = changed(opened(7, START_MS), |it| (it.policy, it.key_state) = (None, None));
+    assert_eq!(engine(rules(DefaultPolicy::Revoke)).decide_all(&[transition]), []);
+}
+
+#[test]
+fn calls_of_no_key_and_of_keys_beyond_a_cap_are_never_acted_on() {
+    for key in KeyId::BUCKETS {
+        assert_eq!(alone(opened(key.0, START_MS)), None);
+    }
+}
+
+#[test]
+fn nothing_is_done_early_or_below_the_level() {
+    assert_eq!(alone(changed(opened(7, START_MS), |it| it.early = true)), None);
+    assert_eq!(alone(changed(opened(7, START_MS), |it| it.incident.severity = Severity::Alert)), None);
+    assert_eq!(alone(changed(opened(7, START_MS), |it| it.change = Change::Ended)), None);
+    // The close of the window that fired early asks.
+    let mut policy = engine(PolicyRules::default());
+    assert_eq!(policy.decide_all(&[changed(opened(7, START_MS), |it| it.early = true)]), []);
+    let raised = changed(opened(7, START_MS), |it| (it.seq, it.change) = (1, Change::Raised));
+    assert_eq!(policy.decide_all(&[raised]).len(), 1);
+}
+
+#[test]
+fn an_incident_asks_once_for_the_same() {
+    let mut policy = engine(PolicyRules { cooldown_ms: 0, ..PolicyRules::default() });
+    let revoke = |it: Transition| changed(it, |it| it.policy = Some(Policy::Revoke));
+    assert_eq!(policy.decide_all(&[revoke(opened(7, START_MS))])[0].action, Action::Suspend);
+    let again = |seq, state| {
+        changed(revoke(opened(7, START_MS)), |it| {
+            (it.seq, it.change, it.key_state) = (seq, Change::Reopened, Some(state));
+            it.at_ms += u64::from(seq) * 2 * HOUR_MS;
+        })
+    };
+    assert_eq!(policy.decide_all(&[again(1, KeyState::Active)]), []);
+    assert_eq!(policy.decide_all(&[again(2, KeyState::Suspended)])[0].action, Action::Revoke);
+    assert_eq!(policy.decide_all(&[again(3, KeyState::Suspended)]), []);
+}
+
+#[test]
+fn catching_up_and_platform_events_are_for_a_person() {
+    let row = alone(changed(opened(7, START_MS), |it| it.catching_up = true)).unwrap();
+    assert_eq!(
+        row.reason,
+        "would have asked a person before suspending the key; held: the job was catching up; acting is off, too"
+    );
+    let row = alone(changed(opened(7, START_MS), |it| it.incident.platform_event = true)).unwrap();
+    assert_eq!(held(&row.reason), "many keys rose together; acting is off, too");
+    // What is held takes nothing of the breaker's room.
+    let mut policy = engine(PolicyRules { keys_per_hour: 1, ..PolicyRules::default() });
+    policy.decide_all(&[changed(opened(7, START_MS), |it| it.catching_up = true)]);
+    assert!(passed(&policy.decide_all(&[opened(8, START_MS)])[0]));
+}
+
+#[test]
+fn a_key_that_was_acted_on_is_left_alone_for_a_time() {
+    let mut policy = engine(PolicyRules::default());
+    assert!(passed(&policy.decide_all(&[opened(7, START_MS)])[0]));
+    let row = &policy.decide_all(&[opened(7, START_MS + 24 * HOUR_MS - 1)])[0];
+    assert_eq!(
+        held(&row.reason),
+        "the key was acted on within the last 1d of event time; acting is off, too"
+    );
+    assert!(passed(&policy.decide_all(&[opened(7, START_MS + 24 * HOUR_MS)])[0]));
+}
+
+#[test]
+fn breaker_and_cooldown_outlive_a_process() {
+    let rules = PolicyRules { keys_per_hour: 1, ..PolicyRules::default() };
+    let mut policy = engine(rules);
+    assert!(passed(&policy.decide_all(&[opened(7, START_MS)])[0]));
+    let stored = postcard::to_stdvec(policy.memory()).unwrap();
+    let held = |key: u128, at_ms: u64| {
+        let mut next = ActionEngine::restore(rules, None, postcard::from_bytes(&stored).unwrap());
+        next.decide_all(&[opened(key, at_ms)]).pop().unwrap().reason
+    };
+    let of_breaker = held(8, START_MS + MINUTE_MS);
+    assert!(of_breaker.contains("the breaker lets pass 1 key an hour"), "{of_breaker}");
+    let of_cooldown = held(7, START_MS + 2 * HOUR_MS);
+    assert!(of_cooldown.contains("the key was acted on within the last"), "{of_cooldown}");
+    let none = engine(rules).decide_all(&[opened(8, START_MS + MINUTE_MS)]);
+    assert!(passed(&none[0]), "without the memory it would have acted");
+}
+
+#[test]
+fn the_breaker_holds_what_is_beyond_it_and_says_so() {
+    let mut policy = engine(PolicyRules::default());
+    let tick: Vec<Transition> = (0..12).map(|key| opened(key + 2, START_MS + key as u64)).collect();
+    let rows = policy.decide_all(&changed_active(tick, 5_000));
+    assert_eq!(rows.iter().filter(|row| passed(row)).count(), 10);
+    let row = rows.iter().find(|row| row.key == KeyId(13)).unwrap();
+    assert_eq!(
+        held(&row.reason),
+        "the breaker lets pass 10 keys an hour, of 5000 in use; acting is off, too"
+    );
+    // An hour after the last of them there is room again.
+    assert!(!passed(&policy.decide_all(&[opened(99, START_MS + HOUR_MS - 1)])[0]));
+    assert!(passed(&policy.decide_all(&[opened(98, START_MS + 9 + HOUR_MS)])[0]));
+}
+
+fn changed_active(transitions: Vec<Transition>, active: u64) -> Vec<Transition> {
+    transitions.into_iter().map(|it| changed(it, |it| it.active_keys = active)).collect()
+}
+
+#[test]
+fn the_breaker_is_a_share_of_the_keys_in_use_but_at_least_one_key() {
+    for (active, expected) in [(0, 1), (99, 1), (100, 1), (199, 1), (200, 2), (1_000, 10), (1_000_000, 10)] {
+        let tick: Vec<Transition> = (0..20).map(|key| opened(key + 2, START_MS)).collect();
+        let rows = engine(PolicyRules::default()).decide_all(&changed_active(tick, active));
+        assert_eq!(rows.iter().filter(|row| passed(row)).count(), expected, "{active}");
+    }
+    let none = PolicyRules { keys_per_hour: 0, ..PolicyRules::default() };
+    assert!(!passed(&engine(none).decide_all(&[opened(7, START_MS)])[0]));
+}
+
+#[test]
+fn old_incidents_that_rise_together_are_stopped_too() {
+    let mut policy = engine(PolicyRules { keys_per_hour: 3, ..PolicyRules::default() });
+    let tick: Vec<Transition> = (0..20)
+        .map(|key| {
+            changed(opened(key + 2, START_MS - key as u64 * 5 * HOUR_MS), |it| {
+                (it.seq, it.change, it.at_ms) = (1, Change::Raised, START_MS + MINUTE_MS);
+            })
+        })
+        .collect();
+    assert_eq!(policy.decide_all(&tick).iter().filter(|row| passed(row)).count(), 3);
+}
+
+#[test]
+fn what_a_withdrawn_incident_asked_for_is_withdrawn() {
+    let mut policy = engine(PolicyRules::default());
+    let transition = opened(7, START_MS);
+    let withdrawn = changed(transition.clone(), |it| {
+        (it.seq, it.change, it.reason) = (1, Change::Withdrawn, Some(Reason::Publishable));
+        it.at_ms += MINUTE_MS;
+    });
+    assert_eq!(policy.decide_all(std::slice::from_ref(&withdrawn)), [], "it asked for nothing yet");
+    let asked = policy.decide_all(std::slice::from_ref(&transition));
+    let rows = policy.decide_all(std::slice::from_ref(&withdrawn));
+    assert_eq!(rows.len(), 1);
+    assert_eq!((rows[0].id, rows[0].state), (asked[0].id, ActionState::Withdrawn));
+    assert_eq!(rows[0].reason, "withdrawn: the table of keys says that the key is publishable");
+    assert_eq!(policy.decide_all(std::slice::from_ref(&withdrawn)), [], "once");
+    // Within one tick only the last row of an action is returned.
+    let mut policy = engine(PolicyRules::default());
+    let rows = policy.decide_all(&[withdrawn, transition]);
+    assert_eq!(rows.iter().map(|row| row.state).collect::<Vec<_>>(), [ActionState::Withdrawn]);
+}
+
+#[test]
+fn memory_is_bounded_by_time() {
+    let mut policy = engine(PolicyRules { keys_per_hour: 1_000, ..PolicyRules::default() });
+    for hour in 0..2_000 {
+        policy.decide_all(&[opened(u128::from(hour) + 2, START_MS + hour * HOUR_MS)]);
+    }
+    let ActionMemory { policy, actions, by_time, .. } = policy.memory();
+    let days = 32 * 24 + 1;
+    for length in policy.sizes().into_iter().chain([actions.len(), by_time.len()]) {
+        assert!((days - 1..=days).contains(&length), "{length}");
+    }
+}
+
+#[test]
+fn memory_is_bounded_by_number() {
+    let mut policy = engine(PolicyRules { keys_per_hour: 0, ..PolicyRules::default() });
+    let tick: Vec<Transition> = (0..MAX_ACTIONS as u128 + 1).map(|key| opened(key + 2, START_MS)).collect();
+    for part in tick.chunks(10_000) {
+        policy.decide_all(part);
+    }
+    let ActionMemory { actions, by_time, .. } = policy.memory();
+    assert_eq!((actions.len(), by_time.len()), (MAX_ACTIONS, MAX_ACTIONS));
+}
+
+#[test]
+fn a_gateway_that_acts_gets_what_the_policy_lets_pass_and_denies_the_key_from_then_on() {
+    let mut engine = live(PolicyRules::default());
+    let transition = opened(7, START_MS);
+    let suspend = ActionId::new(transition.incident.id, Action::Suspend, 0);
+    let (rows, _) = engine.fold(&[], std::slice::from_ref(&transition), &|key| key.to_string());
+    let row = &rows.revocations[0];
+    assert_eq!((row.id, row.state), (suspend, ActionState::Requested));
+    assert_eq!(row.reason, "suspending the key, as its policy says");
+    let denial = Some((DenialState::Suspended, transition.at_ms, transition.incident.id));
+    assert_eq!(rows.denied, [DeniedKey { key_id: KeyId(7).to_string(), denial }]);
+    assert_eq!(engine.memory().requested(), [suspend]);
+    assert_eq!(engine.memory().deny_list(), [(KeyId(7).to_string(), DenialState::Suspended)].into());
+    let entry = &rows.audit[0];
+    assert_eq!(
+        (&*entry.target, entry.seq, &*entry.who, entry.what),
+        (&*suspend.to_string(), 0, "policy", "decide")
+    );
+    assert_eq!((entry.from, entry.to), (None, Some(ActionState::Requested)));
+    assert_eq!(entry.gateway.as_deref(), Some("edge"));
+
+    let rows = engine.report_all(suspend, None);
+    assert_eq!(rows.revocations[0].state, ActionState::Done);
+    assert_eq!((rows.denied.len(), engine.memory().requested().len()), (0, 0));
+    let entry = &rows.audit[0];
+    assert_eq!((entry.seq, &*entry.who, entry.what), (1, "edge", "done"));
+    assert_eq!(engine.report_all(suspend, Some("late")), ActionRows::default(), "it reports once");
+    // Its table still says that the key is active.
+    let later = changed(opened(7, START_MS + 3 * HOUR_MS), |_| {});
+    assert_eq!(engine.decide_all(&[later]), [], "a denied key is never suspended again");
+}
+
+#[test]
+fn a_gateway_that_follows_the_topic_has_acted_with_the_tick() {
+    let mut engine = ActionEngine::new(PolicyRules::default(), Some(&gateway(GatewayKind::Topic)));
+    let rows = engine.decide_all(&[opened(7, START_MS)]);
+    assert_eq!(rows[0].state, ActionState::Done);
+    assert_eq!(engine.memory().deny_list().len(), 1);
+}
+
+#[test]
+fn a_dry_run_denies_nothing_and_can_not_be_approved() {
+    let mut engine = ActionEngine::new(
+        PolicyRules::default(),
+        Some(&Gateway { mode: PolicyMode::DryRun, ..gateway(GatewayKind::Topic) }),
+    );
+    let (rows, _) = engine.fold(&[], &[opened(7, START_MS)], &|key| key.to_string());
+    assert_eq!((rows.denied.len(), rows.audit.len()), (0, 1));
+    let id = rows.revocations[0].id;
+    let (reply, rows) = engine.say(Verb::Approve, id);
+    assert!(matches!(reply, Reply::Refused(why) if why.starts_with("acting is off")), "{reply:?}");
+    assert_eq!(rows, ActionRows::default());
+    let (reply, _) = engine.say(Verb::Dismiss, id);
+    assert!(matches!(reply, Reply::Accepted(Some(row)) if row.state == ActionState::Withdrawn));
+}
+
+#[test]
+fn a_held_action_is_approved_or_dismissed_once() {
+    let mut engine = live(PolicyRules { keys_per_hour: 0, ..PolicyRules::default() });
+    let row = engine.decide_all(&[opened(7, START_MS)]).remove(0);
+    assert_eq!(row.state, ActionState::Held);
+    assert_eq!(
+        row.reason,
+        "asks a person before suspending the key; held: the breaker lets pass 0 keys an hour, of 1000 in use"
+    );
+    let (reply, rows) = engine.say(Verb::Approve, row.id);
+    let Reply::Accepted(Some(approved)) = reply else { panic!("{reply:?}") };
+    assert_eq!(
+        (approved.state, &*approved.reason),
+        (ActionState::Requested, "approved by alice: seen in a public repository")
+    );
+    assert_eq!((rows.audit.len(), rows.denied.len()), (1, 1));
+    assert_eq!((rows.audit[0].from, rows.audit[0].what), (Some(ActionState::Held), "approve"));
+    // The same again changes nothing, and the opposite is refused with who decided.
+    let (reply, rows) = engine.say(Verb::Approve, row.id);
+    assert_eq!((reply, rows), (Reply::Accepted(Some(approved)), ActionRows::default()));
+    assert_eq!(engine.say(Verb::Approve, ActionId(1)).0, Reply::Unknown);
+
+    let other = engine.decide_all(&[opened(8, START_MS)]).remove(0);
+    engine.say(Verb::Dismiss, other.id);
+    assert_eq!(engine.state(other.id), ActionState::Withdrawn);
+    let (reply, _) = engine.say(Verb::Approve, other.id);
+    let Reply::Decided { state, by: Some(by) } = reply else { panic!("{reply:?}") };
+    assert_eq!((state, by.verb, &*by.who), (ActionState::Withdrawn, Verb::Dismiss, "alice"));
+    // Who was told no isn't asked again.
+    let again = changed(opened(8, START_MS), |it| (it.seq, it.change) = (1, Change::Reopened));
+    assert_eq!(engine.decide_all(&[again]), []);
+}
+
+#[test]
+fn a_suspension_is_lifted_by_an_action_of_its_own() {
+    for verb in [Verb::Reinstate, Verb::Dismiss] {
+        for is_done in [false, true] {
+            let mut engine = live(PolicyRules::default());
+            let suspend = engine.decide_all(&[opened(7, START_MS)]).remove(0).id;
+            if is_done {
+                engine.report_all(suspend, None);
+            }
+            let (reply, rows) = engine.say(verb, suspend);
+            let Reply::Accepted(Some(lifting)) = reply else { panic!("{reply:?}") };
+            assert_eq!((lifting.action, lifting.state), (Action::Reinstate, ActionState::Requested));
+            assert_eq!(rows.denied, [DeniedKey { key_id: KeyId(7).to_string(), denial: None }]);
+            let expected = if is_done { ActionState::Done } else { ActionState::Withdrawn };
+            assert_eq!(engine.state(suspend), expected);
+            // A suspension that is reported only now is undone by what the gateway does next.
+            engine.report_all(suspend, None);
+            assert_eq!((engine.state(suspend), engine.memory().requested()), (expected, vec![lifting.id]));
+            let (reply, rows) = engine.say(verb, suspend);
+            assert_eq!((reply, rows), (Reply::Accepted(Some(lifting.clone())), ActionRows::default()));
+            engine.report_all(lifting.id, None);
+            assert_eq!(engine.state(lifting.id), ActionState::Done);
+            assert_eq!(engine.memory().deny_list(), [].into());
+        }
+    }
+}
+
+#[test]
+fn only_a_suspended_key_is_revoked_and_that_is_final() {
+    let mut engine = live(PolicyRules::default());
+    let suspend = engine.decide_all(&[opened(7, START_MS)]).remove(0).id;
+    assert_eq!(engine.say(Verb::Revoke, suspend).0, Reply::Refused("the gateway hasn't suspended the key"));
+    engine.report_all(suspend, None);
+    let (reply, rows) = engine.say(Verb::Revoke, suspend);
+    let Reply::Accepted(Some(revoke)) = reply else { panic!("{reply:?}") };
+    assert_eq!((revoke.action, revoke.state), (Action::Revoke, ActionState::Requested));
+    assert_eq!(rows.denied[0].denial.map(|denial| denial.0), Some(DenialState::Revoked));
+    engine.report_all(revoke.id, Some("no rights"));
+    assert_eq!(engine.state(revoke.id), ActionState::Failed);
+    assert_eq!(engine.memory().actions[&revoke.id].row.reason, "failed: no rights");
+    for verb in [Verb::Reinstate, Verb::Dismiss] {
+        assert_eq!(engine.say(verb, suspend).0, Reply::Refused("the key is revoked, which is final"));
+    }
+}
+
+#[test]
+fn a_plan_that_revokes_does_so_after_the_suspension_is_done() {
+    let mut engine = live(PolicyRules { cooldown_ms: 0, ..PolicyRules::default() });
+    let of = |seq| {
+        changed(opened(7, START_MS), |it| {
+            (it.seq, it.policy) = (seq, Some(Policy::Revoke));
+            it.change = if seq == 0 { Change::Opened } else { Change::Reopened };
+            it.at_ms += u64::from(seq) * 2 * HOUR_MS;
+        })
+    };
+    let suspend = engine.decide_all(&[of(0)]).remove(0).id;
+    assert_eq!(engine.decide_all(&[of(1)]), [], "it isn't suspended yet");
+    engine.report_all(suspend, None);
+    let row = engine.decide_all(&[of(2)]).remove(0);
+    assert_eq!((row.action, row.state), (Action::Revoke, ActionState::Requested));
+}
+
+#[test]
+fn tables_that_explain_an_incident_lift_its_suspension_and_it_may_be_asked_for_again() {
+    let mut engine = live(PolicyRules { cooldown_ms: 0, ..PolicyRules::default() });
+    let at = |seq, change| {
+        changed(opened(7, START_MS), |it| {
+            (it.seq, it.change, it.reason) = (seq, change, Some(Reason::Allowed));
+            it.at_ms += u64::from(seq) * 2 * HOUR_MS;
+        })
+    };
+    let suspend = engine.decide_all(&[at(0, Change::Opened)]).remove(0).id;
+    engine.report_all(suspend, None);
+    let rows = engine.decide_all(&[at(1, Change::Withdrawn)]);
+    assert_eq!(rows.len(), 1);
+    assert_eq!((rows[0].action, rows[0].state), (Action::Reinstate, ActionState::Requested));
+    assert!(rows[0].reason.starts_with("the incident was withdrawn: "), "{}", rows[0].reason);
+    let again = engine.decide_all(&[at(2, Change::Reopened)]).remove(0);
+    assert_eq!((again.action, again.state), (Action::Suspend, ActionState::Requested));
+    assert_ne!(again.id, suspend, "no action is requested twice");
+    let lifted = engine.decide_all(&[at(3, Change::Withdrawn)]);
+    assert_eq!(lifted.len(), 2);
+    assert_eq!(engine.memory().deny_list(), [].into());
+}
+
+#[test]
+fn a_pause_holds_everything_until_it_is_ended_and_outlives_a_process() {
+    let mut engine = live(PolicyRules::default());
+    let (reply, rows) = engine.say(Verb::Pause, ActionId(0));
+    assert_eq!(reply, Reply::Accepted(None));
+    assert_eq!((&*rows.audit[0].target, rows.audit[0].what, rows.audit[0].seq), ("policy", "pause", 0));
+    assert_eq!(engine.say(Verb::Pause, ActionId(0)).1, ActionRows::default(), "once");
+    let stored = postcard::to_stdvec(engine.memory()).unwrap();
+    let memory = postcard::from_bytes(&stored).unwrap();
+    let path = GatewayKind::File { path: "denied.txt".into() };
+    let mut engine = ActionEngine::restore(PolicyRules::default(), Some(&gateway(path)), memory);
+    assert_eq!(engine.memory().paused().map(|by| &*by.who), Some("alice"));
+    let row = engine.decide_all(&[opened(7, START_MS)]).remove(0);
+    assert_eq!((row.state, held(&row.reason)), (ActionState::Held, "alice paused actions"));
+    let (_, rows) = engine.say(Verb::Resume, ActionId(0));
+    assert_eq!((rows.audit[0].what, rows.audit[0].seq), ("resume", 1));
+    assert_eq!(engine.decide_all(&[opened(8, START_MS)])[0].state, ActionState::Requested);
+    // A person may approve in a pause.
+    engine.say(Verb::Pause, ActionId(0));
+    assert!(matches!(engine.say(Verb::Approve, row.id).0, Reply::Accepted(Some(_))));
+}
+
+#[test]
+fn two_held_suspensions_of_a_key_become_one() {
+    let mut engine = live(PolicyRules { keys_per_hour: 0, ..PolicyRules::default() });
+    let one = engine.decide_all(&[opened(7, START_MS)]).remove(0).id;
+    let other = engine.decide_all(&[opened(7, START_MS + 30 * HOUR_MS)]).remove(0).id;
+    engine.say(Verb::Approve, one);
+    let denied = Reply::Refused("the key is denied already, by another action");
+    assert_eq!(engine.say(Verb::Approve, other).0, denied);
+    assert!(matches!(engine.say(Verb::Dismiss, other).0, Reply::Accepted(Some(_))));
+    assert_eq!(engine.memory().deny_list().len(), 1);
+}
+
+#[test]
+fn what_is_in_force_is_never_forgotten() {
+    let mut engine = live(PolicyRules::default());
+    let suspend = engine.decide_all(&[opened(7, START_MS)]).remove(0).id;
+    engine.report_all(suspend, None);
+    for month in 1..5 {
+        engine.decide_all(&[opened(9 + u128::from(month), START_MS + month * 33 * 24 * HOUR_MS)]);
+    }
+    assert_eq!(engine.state(suspend), ActionState::Done);
+    assert!(matches!(engine.say(Verb::Reinstate, suspend).0, Reply::Accepted(Some(_))));
+    assert!(!engine.memory().deny_list().contains_key(&KeyId(7).to_string()));
+}
+
+/// Ticks of transitions of few keys, close together in time.
+fn ticks() -> impl Strategy<Value = Vec<Vec<Transition>>> {
+    let transition = (2..30_u128, 0..240_u64, 0..40_u64, 0..4_u32, any::<[bool; 4]>(), 0..2_000_u64);
+    let transition = transition.prop_map(|(key, opened_min, after_min, seq, [a, b, c, d], active)| {
+        changed(opened(key, START_MS + opened_min * MINUTE_MS), |it| {
+            (it.seq, it.active_keys) = (seq, active);
+            it.at_ms += after_min * MINUTE_MS;
+            it.change = match (a && b, seq) {
+                (true, _) => Change::Withdrawn,
+                (false, 0) => Change::Opened,
+                (false, _) => Change::Raised,
+            };
+            it.policy = Some(if c { Policy::Revoke } else { Policy::Suspend });
+            it.key_state = Some(if d { KeyState::Suspended } else { KeyState::Active });
+            it.catching_up = a && c && d;
+        })
+    });
+    prop::collection::vec(prop::collection::vec(transition, 0..12), 0..20)
+}
+
+proptest! {
+    #[test]
+    fn no_hour_sees_more_than_the_breaker_lets_pass(ticks in ticks(), limit in 0..5_u32) {
+        let rules = PolicyRules { keys_per_hour: limit, percent_per_hour: 100, ..PolicyRules::default() };
+        let mut policy = engine(rules);
+        let mut opened = Vec::new();
+        let mut decided = Vec::new();
+        for tick in &ticks {
+            for row in policy.decide_all(tick) {
+                if passed(&row) {
+                    let asked = |it: &&Transition| it.incident.id == row.incident && it.at_ms == row.at_ms;
+                    opened.push(tick.iter().find(asked).unwrap().incident.opened_ms);
+                    decided.push(row.at_ms);
+                }
+            }
+        }
+        for times in [opened, decided] {
+            for &start in &times {
+                let within = times.iter().filter(|time| (start..start + HOUR_MS).contains(time)).count();
+                prop_assert!(within <= limit as usize);
+            }
+        }
+    }
+
+    #[test]
+    fn a_policy_that_goes_on_from_a_checkpoint_decides_as_one_that_never_stopped(ticks in ticks(), limit in 0..5_u32) {
+        // Within the breaker, and within the cooldown of a key.
+        let rules = PolicyRules { keys_per_hour: limit, percent_per_hour: 100, ..PolicyRules::default() };
+        let (mut one, mut other) = (engine(rules), engine(rules));
+        for tick in ticks {
+            let stored = postcard::to_stdvec(other.memory()).unwrap();
+            let memory: ActionMemory = postcard::from_bytes(&stored).unwrap();
+            prop_assert_eq!(&memory, one.memory());
+            other = ActionEngine::restore(rules, None, memory);
+            prop_assert_eq!(other.decide_all(&tick), one.decide_all(&tick));
+        }
+    }
+
+    #[test]
+    fn order_within_a_tick_changes_nothing(ticks in ticks(), turn in 0..12_usize) {
+        let (mut one, mut other) = (engine(PolicyRules::default()), engine(PolicyRules::default()));
+        for mut tick in ticks {
+            // A transition's place is unique within a tick.
+            tick.sort_by_key(Transition::order);
+            tick.dedup_by_key(|it| it.order());
+            let expected = one.decide_all(&tick);
+            tick.reverse();
+            let turn = turn.min(tick.len());
+            tick.rotate_left(turn);
+            prop_assert_eq!(other.decide_all(&tick), expected);
+            prop_assert_eq!(one.memory(), other.memory());
+        }
+    }
+
+    #[test]
+    fn no_order_of_answers_and_reports_requests_an_action_twice_or_gets_around_the_rules(
+        ticks in ticks(),
+        said in prop::collection::vec(prop::collection::vec((0..9_usize, any::<prop::sample::Index>()), 0..6), 20),
+        limit in 0..5_u32,
+        stops in prop::collection::vec(any::<bool>(), 20),
+    ) {
+        let rules = PolicyRules { keys_per_hour: limit, percent_per_hour: 100, ..PolicyRules::default() };
+        let path = || gateway(GatewayKind::File { path: "denied.txt".into() });
+        let mut engine = ActionEngine::new(rules, Some(&path()));
+        let mut requested: BTreeMap<ActionId, u32> = BTreeMap::new();
+        let mut by_policy = Vec::new();
+        // What gateways refuse, by the rows alone.
+        let mut denied: BTreeMap<String, DenialState> = BTreeMap::new();
+        let mut seqs: BTreeMap<String, u64> = BTreeMap::new();
+        for ((tick, said), stop) in ticks.iter().zip(&said).zip(stops) {
+            let known: Vec<ActionId> = engine.memory.actions.keys().copied().collect();
+            let inputs: Vec<ActionInput> = said
+                .iter()
+                .map(|(what, which)| {
+                    let action = if known.is_empty() { ActionId(1) } else { *which.get(&known) };
+                    match what {
+                        6 | 7 => report(action, None),
+                        8 => report(action, Some("no")),
+                        verb => answer("alice", Verb::ALL[*verb], action),
+                    }
+                })
+                .collect();
+            if stop {
+                let stored = postcard::to_stdvec(engine.memory()).unwrap();
+                engine = ActionEngine::restore(rules, Some(&path()), postcard::from_bytes(&stored).unwrap());
+            }
+            let states: BTreeMap<KeyId, DenialState> =
+                engine.memory.denied.iter().map(|(key, denial)| (*key, denial.state)).collect();
+            let (rows, _) = engine.fold(&inputs, tick, &|key| key.to_string());
+            for entry in &rows.audit {
+                let next = seqs.entry(entry.target.clone()).or_default();
+                prop_assert_eq!(entry.seq, *next, "the audit has no gap");
+                *next += 1;
+                let record = engine.memory.actions.values().find(|of| of.row.id.to_string() == entry.target);
+                if entry.to == Some(ActionState::Requested) {
+                    let record = record.unwrap();
+                    let times = requested.entry(record.row.id).or_default();
+                    *times += 1;
+                    prop_assert_eq!(*times, 1, "an action is requested once");
+                    if entry.who == "policy" {
+                        by_policy.push((entry.at_ms, record.opened_ms));
+                    }
+                    if record.row.action == Action::Revoke {
+                        let was_suspended = states.get(&record.row.key) == Some(&DenialState::Suspended);
+                        let of_table = tick.iter().any(|it| it.key_state == Some(KeyState::Suspended));
+                        // Or it became so in this very tick.
+                        let is_new = rows.audit.iter().any(|other| other.what == "done");
+                        prop_assert!(was_suspended || of_table || is_new || entry.what == "approve");
+                    }
+                }
+            }
+            for row in rows.denied {
+                match row.denial {
+                    Some((state, ..)) => {
+                        denied.insert(row.key_id, state);
+                    }
+                    None => {
+                        let before = denied.remove(&row.key_id);
+                        prop_assert_ne!(before, Some(DenialState::Revoked), "revoking is final");
+                    }
+                }
+            }
+            prop_assert_eq!(&denied, &engine.memory.deny_list());
+            // Each key that is denied is so by an action that isn't withdrawn, and each that was let in isn't.
+            for (key, denial) in &engine.memory.denied {
+                let record = &engine.memory.actions[&denial.action];
+                prop_assert_eq!(record.row.key, *key);
+                prop_assert!(matches!(record.row.state, ActionState::Requested | ActionState::Done | ActionState::Failed));
+            }
+        }
+        let decided = by_policy.iter().map(|(at_ms, _)| *at_ms).collect::<Vec<_>>();
+        let opened = by_policy.iter().map(|(_, opened_ms)| *opened_ms).collect::<Vec<_>>();
+        for times in [decided, opened] {
+            for &start in &times {
+                let within = times.iter().filter(|time| (start..start + HOUR_MS).contains(time)).count();
+                prop_assert!(within <= limit as usize);
+            }
+        }
+    }
+}

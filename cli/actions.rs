@@ -1,0 +1,320 @@
+//! `keytide actions CONFIG` lists the actions on keys of a running job, and sends a person's answers.
+//!
+//! The job is asked over HTTP, by the token of a person in `[http.people]`. An answer is printed once it is part of a
+//! committed tick. Each action is named by its id, also where several are approved: nothing answers for all at once.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use hyper::body::Bytes;
+use hyper::{Method, StatusCode};
+use keytide_config::{Secret, environment};
+use keytide_dataflow::{ActionState, Verb};
+use keytide_worker::exit::{Exit, failure};
+use keytide_worker::replay::usage;
+use keytide_worker::run::{ActionPage, ActionsPage, DecidedPage};
+use serde::Deserialize;
+use tokio::time::timeout;
+
+use crate::exit;
+use crate::job::JobAddress;
+use crate::text::{harmless, json, minute, shown_key};
+use crate::views::load;
+
+/// How long a reply may take: longer than the job waits for the answer's tick.
+const PATIENCE: Duration = Duration::from_secs(12);
+
+#[derive(clap::Args)]
+pub(crate) struct ActionsArgs {
+    /// The job's configuration (TOML), which names its address and tokens; or the address of the job, with its scheme
+    /// and port
+    #[arg(value_name = "CONFIG|URL")]
+    from: PathBuf,
+    #[command(subcommand)]
+    what: What,
+    /// The reason of an answer, for the audit
+    #[arg(long, value_name = "TEXT", global = true)]
+    why: Option<String>,
+    /// The person in [http.people] who asks; needed if there are several
+    #[arg(long = "as", value_name = "NAME", global = true)]
+    name: Option<String>,
+    /// Where the person's token is, for a job at URL: env:NAME or file:PATH
+    #[arg(long, value_name = "REFERENCE", global = true)]
+    token: Option<String>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(clap::Subcommand)]
+enum What {
+    /// List the newest actions
+    List,
+    /// Show an action
+    Show {
+        /// The action's id: 32 hexadecimal digits
+        id: String,
+    },
+    /// Carry out actions that are held
+    Approve(About),
+    /// Withdraw actions; a key that one suspended is let in again
+    Dismiss(About),
+    /// Let keys in again that actions suspended
+    Reinstate(About),
+    /// Revoke keys for good that actions suspended
+    Revoke(About),
+    /// Hold every action that no person approves
+    Pause,
+    /// End a pause
+    Resume,
+}
+
+#[derive(clap::Args)]
+struct About {
+    /// The actions' ids: 32 hexadecimal digits each
+    #[arg(value_name = "ID", required = true)]
+    ids: Vec<String>,
+}
+
+/// Why the job didn't take an answer.
+#[derive(Deserialize)]
+struct Refusal {
+    error: String,
+    state: Option<String>,
+    by: Option<DecidedPage>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// If the job can't be asked, or takes no answer.
+pub(crate) fn run(args: &ActionsArgs) -> anyhow::Result<ExitCode> {
+    let job = address(args)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime for HTTP failed")?;
+    let ask = |method, path: &str, body| runtime.block_on(exchange(&job, method, path, body));
+    match &args.what {
+        What::List => {
+            let body = ask(Method::GET, "/v1/actions", None)?;
+            let page: ActionsPage = read(&job, &body)?;
+            exit::print(&if args.json { json(&page)? + "\n" } else { listed(&page) })?;
+        }
+        What::Show { id } => {
+            let body = ask(Method::GET, &format!("/v1/actions/{}", id_of(id)?), None)?;
+            print_action(&read(&job, &body)?, args.json)?;
+        }
+        What::Approve(about) => answer(&job, Verb::Approve, about, args, ask)?,
+        What::Dismiss(about) => answer(&job, Verb::Dismiss, about, args, ask)?,
+        What::Reinstate(about) => answer(&job, Verb::Reinstate, about, args, ask)?,
+        What::Revoke(about) => answer(&job, Verb::Revoke, about, args, ask)?,
+        What::Pause => {
+            ask(Method::POST, "/v1/actions/pause", Some(body_of(args)?))?;
+            exit::print("actions are paused: each is held until a person approves it\n")?;
+        }
+        What::Resume => {
+            ask(Method::POST, "/v1/actions/resume", Some(body_of(args)?))?;
+            exit::print("actions are no longer paused; those that are held stay so\n")?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Sends the same answer about each action, and prints what becomes of it. It ends at the first that isn't taken.
+fn answer(
+    job: &JobAddress,
+    verb: Verb,
+    about: &About,
+    args: &ActionsArgs,
+    ask: impl Fn(Method, &str, Option<String>) -> anyhow::Result<Bytes>,
+) -> anyhow::Result<()> {
+    let ids = about.ids.iter().map(|id| id_of(id)).collect::<anyhow::Result<Vec<_>>>()?;
+    for id in ids {
+        let path = format!("/v1/actions/{id}/{}", verb.name());
+        let body = ask(Method::POST, &path, Some(body_of(args)?));
+        let body = body.with_context(|| format!("action {id}"))?;
+        print_action(&read(job, &body)?, args.json)?;
+    }
+    Ok(())
+}
+
+/// Returns the job, with the token of the person.
+fn address(args: &ActionsArgs) -> anyhow::Result<JobAddress> {
+    let token = match &args.token {
+        None => None,
+        Some(reference) => {
+            let secret = Secret::read(reference, environment());
+            Some(secret.map_err(|message| usage(anyhow!("--token: {message}")))?)
+        }
+    };
+    let has_token = token.is_some();
+    if let Some(job) = args.from.to_str().and_then(|text| JobAddress::parse(text, token)) {
+        let job = job.map_err(usage)?;
+        return match (has_token, &args.name) {
+            (true, None) => Ok(job),
+            (true, Some(_)) => {
+                Err(usage(anyhow!("--as belongs to a configuration: a token says itself whose it is")))
+            }
+            (false, _) => Err(usage(anyhow!("a job at an address needs --token, where a person's token is"))),
+        };
+    }
+    if has_token {
+        return Err(usage(anyhow!("--token belongs to an address: a configuration names the tokens itself")));
+    }
+    let config = load(&args.from)?;
+    let http = config.http.as_ref().filter(|http| !http.people.is_empty());
+    let Some(http) = http else {
+        return Err(usage(anyhow!(
+            "{} has no [http.people], so nobody can answer: name the people and their tokens there",
+            args.from.display()
+        )));
+    };
+    let names = || http.people.keys().cloned().collect::<Vec<_>>().join(", ");
+    let token = match &args.name {
+        Some(name) => http.people.get(name),
+        None if http.people.len() == 1 => http.people.values().next(),
+        None => return Err(usage(anyhow!("there are several people, name one by --as: {}", names()))),
+    };
+    let token = token.ok_or_else(|| usage(anyhow!("--as names nobody in [http.people]: {}", names())))?;
+    let job = JobAddress::of(http).map_err(usage)?;
+    Ok(job.showing(token.clone()))
+}
+
+/// Asks the job, and returns the body of an answer that says yes.
+async fn exchange(
+    job: &JobAddress,
+    method: Method,
+    path: &str,
+    body: Option<String>,
+) -> anyhow::Result<Bytes> {
+    let address = job.shown();
+    let answer = timeout(PATIENCE, job.exchange(method, path, body)).await.unwrap_or_else(|_| {
+        let seconds = PATIENCE.as_secs();
+        Err(failure(Exit::Transient, anyhow!("{address} doesn't answer within {seconds} s")))
+    });
+    let (status, body) = answer?;
+    let refusal = || {
+        let refusal: Option<Refusal> = serde_json::from_slice(&body).ok();
+        let Some(Refusal { error, state, by }) = refusal else {
+            return anyhow!(
+                "{address} answered {status} to {path}; is it a job of keytide run with [http.people]?"
+            );
+        };
+        let state = state.map_or_else(String::new, |state| format!(", it is {}", harmless(&state)));
+        let by = by.map_or_else(String::new, |DecidedPage { verb, who, at }| {
+            format!(": {} by {} at {}", harmless(&verb), harmless(&who), harmless(&at))
+        });
+        anyhow!("{}{state}{by}", harmless(&error))
+    };
+    match status {
+        StatusCode::OK => Ok(body),
+        StatusCode::UNAUTHORIZED => {
+            Err(usage(anyhow!("the job at {address} refuses the token: it must be one of its [http.people]")))
+        }
+        StatusCode::ACCEPTED | StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
+            Err(failure(Exit::Transient, refusal()))
+        }
+        _ => Err(usage(refusal())),
+    }
+}
+
+fn read<'a, T: Deserialize<'a>>(job: &JobAddress, body: &'a [u8]) -> anyhow::Result<T> {
+    serde_json::from_slice(body)
+        .map_err(|_| usage(anyhow!("{} answers, but isn't a job of this version", job.shown())))
+}
+
+/// Returns an id that can be a part of a path.
+fn id_of(id: &str) -> anyhow::Result<&str> {
+    let is_id = id.len() == 32 && id.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    match is_id {
+        true => Ok(id),
+        false => Err(usage(anyhow!(
+            "an action's id has 32 hexadecimal digits in lower case, as `list` shows them"
+        ))),
+    }
+}
+
+fn body_of(args: &ActionsArgs) -> anyhow::Result<String> {
+    let Some(why) = &args.why else {
+        return Err(usage(anyhow!("an answer needs its reason, which the audit keeps: --why TEXT")));
+    };
+    Ok(serde_json::json!({ "why": why }).to_string())
+}
+
+fn print_action(action: &ActionPage, is_json: bool) -> anyhow::Result<()> {
+    exit::print(&if is_json { json(action)? + "\n" } else { line(action) })
+}
+
+/// Returns the actions as lines, those that wait for a person first.
+fn listed(page: &ActionsPage) -> String {
+    let mut text = String::new();
+    if let Some(DecidedPage { who, at, .. }) = &page.paused {
+        text += &format!("actions are paused by {} since {}\n", harmless(who), harmless(at));
+    }
+    let is_held = |action: &&ActionPage| action.state == ActionState::Held.name();
+    let (held, others): (Vec<_>, Vec<_>) = page.actions.iter().partition(is_held);
+    held.into_iter().chain(others).for_each(|action| text += &line(action));
+    if page.actions.is_empty() {
+        text += "there are no actions\n";
+    }
+    text
+}
+
+fn line(action: &ActionPage) -> String {
+    let ActionPage { action_id, key_id, action, state, reason, at, .. } = action;
+    format!(
+        "{}  {:<9}  {:<9}  key {}  {}  {}\n",
+        harmless(action_id),
+        harmless(state),
+        harmless(action),
+        shown_key(key_id),
+        minute(at),
+        harmless(reason)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn action(state: ActionState, reason: &str) -> ActionPage {
+        ActionPage {
+            action_id: format!("{:032x}", 7),
+            key_id: format!("{:032x}", 9),
+            incident_id: format!("{:032x}", 8),
+            action: "suspend".to_owned(),
+            state: state.name().to_owned(),
+            reason: reason.to_owned(),
+            at: "2026-11-21T14:06:00Z".to_owned(),
+            gateway: None,
+            decided: None,
+        }
+    }
+
+    #[test]
+    fn what_waits_for_a_person_is_listed_first_and_nothing_reaches_the_terminal_as_it_came() {
+        let actions = vec![action(ActionState::Done, "x\u{1b}[2J"), action(ActionState::Held, "the breaker")];
+        let paused =
+            Some(DecidedPage { verb: "pause".to_owned(), who: "alice".to_owned(), at: "t".to_owned() });
+        let text = listed(&ActionsPage { paused, actions });
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "actions are paused by alice since t");
+        assert!(
+            lines[1].contains("  held       suspend    key ") && lines[1].ends_with("  the breaker"),
+            "{text}"
+        );
+        assert!(lines[2].contains("  done  ") && !text.contains('\u{1b}'), "{text}");
+        assert_eq!(listed(&ActionsPage::default()), "there are no actions\n");
+    }
+
+    #[test]
+    fn an_id_is_a_part_of_a_path_only_as_it_is() {
+        assert!(id_of(&format!("{:032x}", 7)).is_ok());
+        for id in ["", "7", "../../metrics", "0000000000000000000000000000000G", &"a".repeat(33)] {
+            assert!(id_of(id).is_err(), "{id}");
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! Defines actions on keys: the rows of `revocations`, `denied` and `audit`, and what people and gateways say about
+//! actions.
+//!
+//! What people answer and gateways report is an input of a tick, as changes of tables are. So a replay has it, too.
+//! `alerts` folds it into actions, in the order of ticks.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::incident::IncidentId;
+use crate::model::{EventTime, KeyId, impl_name};
+
+/// The most bytes of a text that people give with an answer.
+pub const WHY_BYTES: usize = 500;
+
+/// The identity of an action, which is a hash.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ActionId(pub u128);
+
+impl ActionId {
+    /// Returns the identity of an action on account of an incident. `round` is the number of times that the tables lifted
+    /// an action of the incident before.
+    #[must_use]
+    pub fn new(incident: IncidentId, action: Action, round: u32) -> Self {
+        let mut hasher = Xxh3::new();
+        hasher.update(&incident.0.to_be_bytes());
+        hasher.update(action.name().as_bytes());
+        if round > 0 {
+            hasher.update(&round.to_be_bytes());
+        }
+        Self(hasher.digest128())
+    }
+}
+
+impl fmt::Display for ActionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for ActionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// An action about a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Action {
+    Suspend,
+    Revoke,
+    /// Lets the key be used again.
+    Reinstate,
+}
+
+impl_name!(Action { Suspend = "suspend", Revoke = "revoke", Reinstate = "reinstate" });
+
+/// The state in which an action is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum ActionState {
+    /// It waits for a person, or acting is off. `reason` names which of the two, and the action.
+    Held,
+    /// The gateway is to do it.
+    Requested,
+    /// The gateway did it.
+    Done,
+    /// The gateway can't do it.
+    Failed,
+    /// It isn't to be done any more.
+    Withdrawn,
+}
+
+impl_name!(ActionState {
+    Held = "held",
+    Requested = "requested",
+    Done = "done",
+    Failed = "failed",
+    Withdrawn = "withdrawn",
+});
+
+/// A row of `revocations`: an action about a key, and how far it is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Revocation {
+    pub id: ActionId,
+    pub key: KeyId,
+    /// The key as views name it. A row may be published when the key's name is forgotten otherwise.
+    pub key_id: String,
+    pub incident: IncidentId,
+    pub action: Action,
+    pub state: ActionState,
+    pub reason: String,
+    /// The event time of the transition that asked for it. Of an action that a person asked for, the time of the answer.
+    pub at_ms: EventTime,
+}
+
+/// The state of a key that gateways are to refuse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum DenialState {
+    Suspended,
+    Revoked,
+}
+
+impl_name!(DenialState { Suspended = "suspended", Revoked = "revoked" });
+
+/// A row of `denied`: a key that gateways are to refuse, or one that they needn't refuse any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeniedKey {
+    /// The key as views name it.
+    pub key_id: String,
+    /// Its state, since when, and on account of which incident; `None` if the key is let in again.
+    pub denial: Option<(DenialState, EventTime, IncidentId)>,
+}
+
+/// A row of `audit`: a change of an action's state, or of the policy's pause.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditEntry {
+    /// The action in 32 hexadecimal digits, or `policy`.
+    pub target: String,
+    /// The number of the entry among those of its target, from 0.
+    pub seq: u64,
+    /// The event time of the transition, or the time of the answer or the report.
+    pub at_ms: EventTime,
+    /// A person's or a gateway's name, `policy` or `tables`.
+    pub who: String,
+    /// A [`Verb`], or what the policy, the tables or the gateway did.
+    pub what: &'static str,
+    pub from: Option<ActionState>,
+    pub to: Option<ActionState>,
+    pub why: String,
+    /// The gateway that is to act.
+    pub gateway: Option<String>,
+}
+
+/// The rows that actions leave in a tick.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ActionRows {
+    /// The newest row of each action that changed, by id.
+    pub revocations: Vec<Revocation>,
+    /// The keys that are denied or let in since, by name.
+    pub denied: Vec<DeniedKey>,
+    /// The changes, by target and number.
+    pub audit: Vec<AuditEntry>,
+}
+
+/// What a person wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Verb {
+    /// Carry out an action that is held.
+    Approve,
+    /// Withdraw an action, and lift it if it was carried out.
+    Dismiss,
+    /// Lift a suspension.
+    Reinstate,
+    /// Revoke a suspended key for good.
+    Revoke,
+    /// Hold every action that nobody approves.
+    Pause,
+    /// End a pause.
+    Resume,
+}
+
+impl_name!(Verb {
+    Approve = "approve",
+    Dismiss = "dismiss",
+    Reinstate = "reinstate",
+    Revoke = "revoke",
+    Pause = "pause",
+    Resume = "resume",
+});
+
+impl Verb {
+    /// All verbs, in the order in which they are listed.
+    pub const ALL: [Self; 6] =
+        [Self::Approve, Self::Dismiss, Self::Reinstate, Self::Revoke, Self::Pause, Self::Resume];
+
+    /// Returns the verb of a name; `None` for other names.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|verb| verb.name() == name)
+    }
+
+    /// Returns whether it is about one action, not about the policy as a whole.
+    #[must_use]
+    pub fn has_target(self) -> bool {
+        !matches!(self, Self::Pause | Self::Resume)
+    }
+}
+
+/// An answer of a person.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PersonAnswer {
+    /// A number by which its reply is found. It tells it from all other answers of a life of the job.
+    pub request: u64,
+    pub verb: Verb,
+    /// The action; `None` if the verb has no target.
+    pub action: Option<ActionId>,
+    /// The person's name in the configuration.
+    pub who: String,
+    /// At most [`WHY_BYTES`].
+    pub why: String,
+    /// The time at which it was given, in milliseconds since 1970.
+    pub at_ms: EventTime,
+}
+
+/// What a gateway says about an action that was requested.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayReport {
+    pub action: ActionId,
+    pub gateway: String,
+    /// Why it can't be done; `None` if it is done.
+    pub failure: Option<String>,
+    /// The time at which it was known, in milliseconds since 1970.
+    pub at_ms: EventTime,
+}
+
+/// An input of a tick about actions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ActionInput {
+    Answer(PersonAnswer),
+    Report(GatewayReport),
+}
+
+/// A published transition, with what alerts need beside its row.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    /// The row of `incident_log`, as it was published.
+    pub json: Vec<u8>,
+    /// The addresses of the key's and of its subscription's contacts, each once.
+    pub contacts: Vec<String>,
+    /// The actions about the key that it led to.
+    pub actions: Vec<Revocation>,
+}

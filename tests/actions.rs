@@ -1,0 +1,151 @@
+//! A leaked key stops being let in, comes back with one command, and both outlive a kill: a job with a live gateway, from
+//! the report of a leak to the deny list, and people who answer.
+
+use std::fs;
+
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use crate::harness::{Keytide, LiveProcess, path, read_if_present};
+use crate::restart::Restarted;
+
+const TOKEN: &str = "the-token-of-alice-0123456789";
+
+/// Returns a key's hash in hexadecimal digits.
+fn hash(key: &str) -> String {
+    Sha256::digest(key).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Writes a job whose keys are hashed, with a plan that suspends, reports of leaks, and a gateway that reads a file.
+fn configure(this: &mut Restarted, kind: &str) {
+    let more = format!(
+        "checkpoint_every = \"1s\"\n\
+         [tables.plans]\nkind = \"file\"\npath = \"plans.csv\"\nformat = \"csv\"\n\
+         [tables.leaks]\nkind = \"file\"\npath = \"leaks.csv\"\nformat = \"csv\"\n\
+         [[gateway]]\nname = \"edge\"\n{kind}\n\
+         [http]\nlisten = \"127.0.0.1:0\"\n[http.people]\nalice = \"file:alice-token\"\n"
+    );
+    this.configure(2, &more);
+    let file = this.job.path("keytide.toml");
+    let config = String::from_utf8(read_if_present(&file).unwrap()).unwrap();
+    let config = config
+        .replace("hash = \"none\"", "hash = \"sha256\"")
+        .replace("tick = \"50ms\"", "tick = \"50ms\"\nreload = \"1s\"");
+    fs::write(&file, config).unwrap();
+    let keys: String = (0..7).map(|key| format!("{},sub-a\n", hash(&format!("key-{key}")))).collect();
+    for (name, text) in [
+        ("keys.csv", format!("key_hash,subscription\n{keys}")),
+        ("subscriptions.csv", "id,customer,plan\nsub-a,Acme,gold\n".to_owned()),
+        ("plans.csv", "id,name,policy\ngold,Gold,suspend\n".to_owned()),
+        ("leaks.csv", "token,source,url\n".to_owned()),
+        ("alice-token", TOKEN.to_owned()),
+    ] {
+        fs::write(this.job.path(name), text).unwrap();
+    }
+}
+
+/// Runs `keytide actions` against a job as alice.
+fn actions(this: &Restarted, live: &LiveProcess, arguments: &[&str]) -> Keytide {
+    let address = live.find("it serves", || live.address()).unwrap();
+    let url = format!("http://{address}");
+    let token = format!("file:{}", path(&this.job.path("alice-token")));
+    let mut all = vec!["actions", &*url];
+    all.extend(arguments);
+    all.extend(["--token", &token]);
+    Keytide::new(&all)
+}
+
+/// Returns the actions; `None` of a job that starts.
+fn listed(this: &Restarted, live: &LiveProcess) -> Option<Value> {
+    let ended = actions(this, live, &["list", "--json"]).run();
+    (ended.code == Some(0)).then(|| serde_json::from_str(&ended.stdout).unwrap())
+}
+
+/// Waits until the deny list has exactly this text.
+fn wait_for_list(this: &Restarted, live: &LiveProcess, expected: &str) {
+    let file = this.job.path("denied.txt");
+    let is_there = || {
+        let found = read_if_present(&file).and_then(|text| String::from_utf8(text).ok());
+        found.filter(|found| found == expected).map(drop)
+    };
+    live.find(&format!("the deny list is {expected:?}"), is_there).unwrap();
+}
+
+#[test]
+fn a_reported_key_is_denied_until_a_person_lets_it_in_and_kills_change_nothing() {
+    let mut this = Restarted::new();
+    configure(&mut this, "kind = \"file\"\npath = \"denied.txt\"\nmode = \"live\"");
+    this.send(70);
+    let live = this.start();
+    wait_for_list(&this, &live, "");
+    // The job has caught up with its calls before the key is reported.
+    let is_counted = || (this.calls().values().sum::<u64>() == 70).then_some(());
+    live.find("all calls are counted", is_counted).unwrap();
+    fs::write(this.job.path("leaks.csv"), "token,source,url\nkey-3,scanner,https://git.example/x\n").unwrap();
+    this.send(70);
+    let key_id = hash("key-3")[..32].to_owned();
+    let denied = format!("{key_id} suspended\n");
+    wait_for_list(&this, &live, &denied);
+    let of = |page: &Value, action: &str| {
+        let list = page["actions"].as_array().unwrap().clone();
+        list.into_iter().find(|row| row["action"] == action && row["key_id"] == key_id)
+    };
+    let is_done = |live: &LiveProcess, action: &str| {
+        let done = || of(&listed(&this, live)?, action).filter(|row| row["state"] == "done");
+        live.find(action, done).unwrap()
+    };
+    let suspension = is_done(&live, "suspend");
+    assert_eq!(suspension["gateway"], "edge");
+    let id = suspension["action_id"].as_str().unwrap().to_owned();
+    live.signal("KILL");
+    live.end();
+
+    // The list is made anew from the state, and the same is asked for once.
+    fs::remove_file(this.job.path("denied.txt")).unwrap();
+    let live = this.start();
+    wait_for_list(&this, &live, &denied);
+    assert_eq!(is_done(&live, "suspend")["action_id"], *id);
+    let twice = actions(&this, &live, &["approve", &id, "--why", "it leaked"]).run();
+    assert_eq!(twice.code, Some(2));
+    assert!(twice.stderr.contains("the action is decided, it is done"), "{}", twice.stderr);
+    let lifted = actions(&this, &live, &["reinstate", &id, "--why", "a test key"]).succeed().stdout;
+    assert!(lifted.contains("reinstate") && lifted.contains("reinstated by alice: a test key"), "{lifted}");
+    // The answer is committed, so a kill can't undo it.
+    live.signal("KILL");
+    live.end();
+    let live = this.start();
+    wait_for_list(&this, &live, "");
+    is_done(&live, "reinstate");
+    actions(&this, &live, &["pause", "--why", "a storm"]).succeed();
+    live.signal("KILL");
+    live.end();
+    let live = this.start();
+    let paused = || listed(&this, &live).map(|page| page["paused"].clone()).filter(|by| !by.is_null());
+    let paused = live.find("it is paused", paused);
+    assert_eq!(paused.unwrap()["who"], "alice");
+    live.stop();
+
+    let audit: Vec<(String, String, Value, Value)> = this
+        .rows("audit")
+        .iter()
+        .map(|row| {
+            let text = |column: &str| row[column].as_str().unwrap().to_owned();
+            (text("who"), text("what"), row["from"].clone(), row["to"].clone())
+        })
+        .collect();
+    let of = |who: &str, what: &str, from: Value, to: Value| (who.to_owned(), what.to_owned(), from, to);
+    assert_eq!(
+        audit,
+        [
+            of("policy", "decide", Value::Null, "requested".into()),
+            of("edge", "done", "requested".into(), "done".into()),
+            of("alice", "reinstate", Value::Null, "requested".into()),
+            of("edge", "done", "requested".into(), "done".into()),
+            of("alice", "pause", Value::Null, Value::Null),
+        ]
+    );
+    let denied: Vec<Value> = this.rows("denied");
+    assert_eq!(denied.len(), 2);
+    assert_eq!((&denied[0]["state"], &denied[1]["retracted"]), (&"suspended".into(), &true.into()));
+    this.check_files_of(&["audit", "denied", "revocations"]);
+}

@@ -17,7 +17,7 @@ use crate::model::{
 
 /// The version of the detector's arithmetic. It is part of an incident's identity: another version makes another
 /// incident of the same calls.
-pub const DETECTOR_VERSION: u32 = 5;
+pub const DETECTOR_VERSION: u32 = 6;
 
 /// The identity of an incident, which is a hash.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -13,6 +13,10 @@
 //! probation: it keeps the surprise that it had at first until it was seen on three days (UTC), or made a tenth of a
 //! day's calls, and 100 at least.
 //!
+//! **Staying.** A visitor leaves, and an owner who moves takes the calls along. A thief who drains a key slowly stays beside
+//! its owner. So a place on probation that called in 12 hours (UTC) says three bits more. Known places must have called, too,
+//! six hours after its first call or later.
+//!
 //! Limits: 64 values are remembered; of more, those not seen for longest are forgotten first. Values are forgotten
 //! after 30 days, and calls count half after 30 days. 24 bytes a value.
 
@@ -30,6 +34,7 @@ const REMEMBERED_MS: u64 = 30 * DAY_MS;
 /// The half-life of the discovery rate.
 const DISCOVERED_MS: u64 = 2 * DAY_MS;
 const DAY_MINUTES: u32 = (DAY_MS / MINUTE_MS) as u32;
+const HOUR_MINUTES: u32 = 60;
 
 /// The number of days on which a value that belongs to a key is seen.
 const DAYS: u8 = 3;
@@ -37,6 +42,13 @@ const DAYS: u8 = 3;
 const SHARE: f64 = 0.1;
 /// The least of them: a rarely called key has too few to learn from.
 const LEAST_CALLS: f64 = 100.0;
+
+/// The hours in which a value stays: more than a visit or a day's work.
+const STAYING_HOURS: u8 = 12;
+/// How much later than the value's first call known values must call: its key's owner goes on.
+const GOES_ON_MINUTES: u32 = 6 * HOUR_MINUTES;
+/// The surprise of staying, in thousandths of a bit.
+const STAYING: u32 = 3_000;
 
 /// A value that is remembered. Minutes are counted since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -52,6 +64,8 @@ struct Known {
     bits: u16,
     /// The number of days on which it was seen while it is on probation; 0 once it is known.
     days: u8,
+    /// The number of hours in which it was seen while it is on probation.
+    hours: u8,
 }
 
 /// The values that a key was seen with lately.
@@ -131,6 +145,15 @@ impl KnownValues {
     #[must_use]
     pub fn knows(&self, value: u64) -> bool {
         self.find(value).is_some_and(|known| known.days == 0)
+    }
+
+    /// Returns the surprise of a value on probation that stays; `None` of all others. It was seen in 12 hours, and a known
+    /// value six hours after its first call or later.
+    pub(super) fn staying(&self, value: u64) -> Option<Bits> {
+        let one = self.find(value).filter(|known| known.days > 0 && known.hours >= STAYING_HOURS)?;
+        let mut at_home = self.seen.iter().filter(|known| known.days == 0);
+        let goes_on = at_home.any(|known| known.minute >= one.since.saturating_add(GOES_ON_MINUTES));
+        goes_on.then_some(Bits(u32::from(one.bits) + STAYING))
     }
 
     /// Returns whether a value has been remembered for a day at least.
@@ -248,6 +271,8 @@ impl KnownValues {
                     let last = std::mem::replace(&mut known.minute, minute);
                     known.calls = known.calls.saturating_add(*calls);
                     if known.days > 0 {
+                        let is_another_hour = last / HOUR_MINUTES != minute / HOUR_MINUTES;
+                        known.hours = known.hours.saturating_add(u8::from(is_another_hour));
                         known.days += u8::from(last / DAY_MINUTES != minute / DAY_MINUTES);
                         let enough = (SHARE * calls_a_day(recent)).max(LEAST_CALLS);
                         if known.days >= DAYS || f64::from(known.calls) >= enough {
@@ -262,7 +287,8 @@ impl KnownValues {
                     let bits = *bits.get_or_insert_with(|| {
                         u16::try_from(surprise(values, calls_before, discovered).0).unwrap_or(u16::MAX)
                     });
-                    let known = Known { value: *value, minute, since: minute, calls: *calls, bits, days };
+                    let (since, calls, hours) = (minute, *calls, days);
+                    let known = Known { value: *value, minute, since, calls, bits, days, hours };
                     self.seen.insert(index, known);
                     if self.seen.len() > MOST {
                         // Of several that are as old the least value goes: any fixed choice would do.
@@ -321,9 +347,11 @@ mod tests {
             values.counted += u64::from(*calls);
             if let Some(known) = values.seen.iter_mut().find(|known| known.value == *value) {
                 let is_another_day = known.minute / DAY_MINUTES != minute / DAY_MINUTES;
+                let is_another_hour = known.minute / HOUR_MINUTES != minute / HOUR_MINUTES;
                 (known.minute, known.calls) = (minute, known.calls + calls);
                 let enough = (SHARE * calls_a_day(values.recent)).max(LEAST_CALLS);
                 if known.days > 0 {
+                    known.hours = known.hours.saturating_add(u8::from(is_another_hour));
                     known.days += u8::from(is_another_day);
                     let is_known = known.days >= DAYS || f64::from(known.calls) >= enough;
                     known.days = if is_known { 0 } else { known.days };
@@ -332,7 +360,8 @@ mod tests {
             }
             values.found += if learned == Learned::Allowed { 0.0 } else { 1.0 };
             let days = u8::from(learned == Learned::OnProbation);
-            values.seen.push(Known { value: *value, minute, since: minute, calls: *calls, bits, days });
+            let (since, calls, hours) = (minute, *calls, days);
+            values.seen.push(Known { value: *value, minute, since, calls, bits, days, hours });
             values.seen.sort_by_key(|known| known.value);
             if values.seen.len() > MOST {
                 let oldest = values.seen.iter().map(|known| (known.minute, known.value)).min();

@@ -775,6 +775,11 @@ impl Profile {
             observed.total = observed.total.saturating_add(of_value);
             observed.others = observed.others.saturating_add(calls - of_value.min(calls));
             observed.is_familiar &= of_value == 0 || is_familiar;
+            if of_value > 0 && is_place(observed.signal) {
+                let known = self.known.of(observed.signal);
+                let staying = known.and_then(|known| known.staying(observed.value));
+                observed.whole = staying.unwrap_or(Bits::NONE).max(observed.whole);
+            }
             if of_value > 0 && of_value >= calls / STAYS && start_ms < observed.first_ms + DAY_MS {
                 (observed.last_ms, observed.observed_ms) = (start_ms, start_ms);
                 let bits = share(observed.whole, of_value, calls);
@@ -801,6 +806,11 @@ impl Profile {
             }
             has_place |= is_place(signal);
             let is_apart = matches!(signal, Signal::Agent | Signal::Route) && !has_place;
+            if is_place(signal) {
+                for new in &mut novel {
+                    new.bits = known.staying(new.value).unwrap_or(new.bits);
+                }
+            }
             novel.sort_by_key(|novel| (std::cmp::Reverse(novel.calls), novel.value));
             let (single, rest) = novel.split_at(novel.len().min(FOLLOWED_OF_A_KIND));
             let single = single.iter().map(|novel| (novel.value, novel.calls, novel.bits));
@@ -1182,6 +1192,35 @@ mod tests {
         assert_eq!(staged(&mut visited, 5, &place(40), &Facts::default()), Severity::Alert);
         let mut taken = profile;
         assert_eq!(staged(&mut taken, 5, &window(40, AWAY), &Facts::default()), Severity::Revoke);
+    }
+
+    #[test]
+    fn a_place_that_stays_for_half_a_day_beside_the_owner_says_three_bits_more() {
+        let (mut shared, _) = known(3);
+        let mut moved = shared.clone();
+        let begun_ms = shared.next_ms();
+        let first = shared.known.asns.bits();
+        let staying = |profile: &Profile| profile.known.asns.staying(AWAY);
+        // A few calls an hour from elsewhere: beside the usual calls, and instead of them.
+        for hour in 0..12 {
+            assert_eq!(staying(&shared), None, "{hour}");
+            staged(&mut shared, 1, &window(4, AWAY), &Facts::default());
+            if hour < 11 {
+                staged(&mut shared, 59, &Window::default(), &Facts::default());
+            }
+            let at_ms = begun_ms + hour * HOUR_MS;
+            moved.step(at_ms, &window(4, AWAY), &Facts::default(), &Tuning::default());
+        }
+        assert_eq!(staying(&shared), Some(Bits(first.0 + 3_000)));
+        assert_eq!(staying(&moved), None);
+        // It counts from the next call on.
+        let asn = |profile: &Profile| {
+            let mut places = profile.observed().iter().filter(|one| one.signal == Signal::Asn);
+            places.next().map(|one| one.whole)
+        };
+        assert_eq!(asn(&shared), Some(first));
+        staged(&mut shared, 1, &window(4, AWAY), &Facts::default());
+        assert_eq!(asn(&shared), Some(Bits(first.0 + 3_000)));
     }
 
     #[test]

@@ -126,6 +126,9 @@ impl Restarted {
     fn outlives_a_kill(&mut self, live: LiveProcess) {
         self.send(70);
         self.wait(&live);
+        // Rows of open hours come at times of their buckets, within half a minute.
+        let has_routes = || (!self.rows("usage_by_route").is_empty()).then_some(());
+        live.find("rows of routes are written", has_routes).unwrap();
         live.signal("KILL");
         live.end();
         self.send(7);

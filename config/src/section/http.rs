@@ -73,16 +73,9 @@ impl FromToml for PeopleTokens {
     }
 
     fn read(node: TomlNode, location: &Location, problems: &mut Problems) -> Option<Self> {
-        // A value in place of the section may be meant for a token.
-        if !matches!(node.value, TomlValue::Table(_)) {
-            problems.add(location, format!("found {NOT_SHOWN}, allowed: {}", Self::expected()));
-            return None;
-        }
-        let section = Section::open(node, location, problems)?;
         let mut people = Vec::new();
-        for (name, node) in section.table.into_entries() {
-            let path = join(&section.location.path, &quoted(&name));
-            if let Entry::Given(spot) = Entry::read(node, path, problems) {
+        for (name, location, node) in Section::open_hidden(node, location, problems)?.into_named() {
+            if let Entry::Given(spot) = Entry::read(node, location.path, problems) {
                 people.push((name, spot));
             }
         }

@@ -73,16 +73,8 @@ impl FromToml for LibrdkafkaSettings {
     }
 
     fn read(node: TomlNode, location: &Location, problems: &mut Problems) -> Option<Self> {
-        // A value in place of the section may be meant for one of its settings.
-        if !matches!(node.value, TomlValue::Table(_)) {
-            problems.add(location, format!("found {NOT_SHOWN}, allowed: {}", Self::expected()));
-            return None;
-        }
-        let section = Section::open(node, location, problems)?;
         let mut settings = Vec::new();
-        for (name, node) in section.table.into_entries() {
-            let location =
-                Location { path: join(&section.location.path, &quoted(&name)), at: node.at.clone() };
+        for (name, location, node) in Section::open_hidden(node, location, problems)?.into_named() {
             if let Some(value) = SettingValue::read(node, &location, problems) {
                 settings.push((name, Spot { value, location, shown: NOT_SHOWN.to_owned() }));
             }

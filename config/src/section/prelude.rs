@@ -11,7 +11,7 @@ pub(super) use crate::scalar::{
 pub(super) use crate::secret::{Secret, SecretRef};
 pub(super) use crate::toml::near::nearest;
 pub(super) use crate::toml::problem::{At, Location, Problems};
-pub(super) use crate::toml::read::{Entry, FromToml, List, NOT_SHOWN, Section, Sections, Spot, join, keys};
+pub(super) use crate::toml::read::{Entry, FromToml, List, NOT_SHOWN, Section, Sections, Spot, keys};
 pub(super) use crate::toml::tree::{TomlNode, TomlValue, quoted};
 pub(super) use crate::toml::value::{
     Choice, Refusal, Scalar, choice, did_you_mean, names, parsed, refuse, text,

@@ -453,11 +453,8 @@ impl FromToml for Only {
     }
 
     fn read(node: TomlNode, location: &Location, problems: &mut Problems) -> Option<Self> {
-        let section = Section::open(node, location, problems)?;
         let mut conditions = Vec::new();
-        for (name, node) in section.table.into_entries() {
-            let location =
-                Location { path: join(&section.location.path, &quoted(&name)), at: node.at.clone() };
+        for (name, location, node) in Section::open(node, location, problems)?.into_named() {
             let Some(at) = pointer(&name) else {
                 let message = "isn't a JSON pointer, allowed: names such as \"/logger\"";
                 let hint = if name.starts_with('/') { "" } else { "; a pointer starts with /" };

@@ -6,7 +6,7 @@
 use super::name::name_of;
 use super::near::nearest;
 use super::problem::{Location, Problems};
-use super::tree::{TomlNode, TomlTable, TomlValue, shortened};
+use super::tree::{TomlNode, TomlTable, TomlValue, quoted, shortened};
 use super::value::Scalar;
 
 /// A type that the value of a key can be read as.
@@ -171,6 +171,30 @@ impl<'a> Section<'a> {
                 None
             }
         }
+    }
+
+    /// Opens a section of secrets with any names. A value in its place may be meant for one of them, so it isn't shown.
+    pub(crate) fn open_hidden(
+        node: TomlNode,
+        location: &'a Location,
+        problems: &mut Problems,
+    ) -> Option<Self> {
+        match node.value {
+            TomlValue::Table(table) => Some(Self { table, location }),
+            _ => {
+                problems.add(location, format!("found {NOT_SHOWN}, allowed: a section"));
+                None
+            }
+        }
+    }
+
+    /// Takes all keys of a section with any names, each with its location.
+    pub(crate) fn into_named(self) -> impl Iterator<Item = (String, Location, TomlNode)> + 'a {
+        let path = &self.location.path;
+        self.table.into_entries().map(move |(name, node)| {
+            let location = Location { path: join(path, &quoted(&name)), at: node.at.clone() };
+            (name, location, node)
+        })
     }
 
     pub(crate) fn take<T: FromToml>(&mut self, key: &str, problems: &mut Problems) -> Entry<T> {

@@ -145,11 +145,11 @@ fn run_workers(
     keep: Keep,
 ) -> anyhow::Result<Vec<Collect>> {
     let (ended, running) = mpsc::channel::<()>();
-    // Each worker takes its own reference and drops it, so that the tables aren't held for the whole run.
     // Each worker sorts rows by names of its own accord, so all share the strings of tables. The dataflow needs none.
     let mut names = Names::default();
     let of_tables = tables.definitions.extract_if(.., |one| matches!(one, Definition::Name { .. }));
     of_tables.for_each(|definition| names.define(definition));
+    // Each worker takes its own reference and drops it, so that the tables aren't held for the whole run.
     let tables = std::iter::repeat_n(Arc::new(tables), job.job.workers.get());
     let tables = Mutex::new(tables.collect::<Vec<_>>());
     let shared = Arc::new((Arc::clone(ingest), tables, names, out.to_owned(), ended));

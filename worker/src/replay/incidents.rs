@@ -180,27 +180,25 @@ pub(super) fn incident_views(
     decide(&of_tick);
     let incident_log =
         folder.write(View::IncidentLog, |file| Ok(Sorter::merge(vec![lines], |line| file.line(line))?))?;
-    audit.sort_by(|one, other| (&one.target, one.seq).cmp(&(&other.target, other.seq)));
-    let mut write_rows = |view, rows: &mut dyn Iterator<Item = RowLine<'_>>| {
-        folder.write(view, |file| {
-            let (mut line, mut count) = (Vec::new(), 0);
-            for row in rows {
-                line.clear();
-                row(&mut labels, &mut line);
-                file.line(&line)?;
-                count += 1;
-            }
-            Ok(count)
-        })
-    };
-    let revocations = write_rows(View::Revocations, &mut revocations.values().map(row_line))?;
-    let audit = write_rows(View::Audit, &mut audit.iter().map(row_line))?;
+    audit.sort_by(|one, other| one.order().cmp(&other.order()));
+    let revocations = write_rows(folder, revocations.values(), &mut labels)?;
+    let audit = write_rows(folder, audit.iter(), &mut labels)?;
     Ok(IncidentCounts { incidents, by_severity, withdrawn, incident_log, revocations, audit })
 }
 
-/// Writes a row as a line.
-type RowLine<'a> = Box<dyn Fn(&mut Labels<'_>, &mut Vec<u8>) + 'a>;
-
-fn row_line<R: EncodeRow>(row: &R) -> RowLine<'_> {
-    Box::new(move |labels, line| row.line(labels, line))
+/// Writes the rows of a view, and returns their number.
+fn write_rows<'a, R: EncodeRow + 'a>(
+    folder: ViewFolder<'_>,
+    rows: impl ExactSizeIterator<Item = &'a R>,
+    labels: &mut Labels<'_>,
+) -> anyhow::Result<u64> {
+    folder.write(R::VIEW, |file| {
+        let (mut line, count) = (Vec::new(), rows.len());
+        for row in rows {
+            line.clear();
+            row.line(labels, &mut line);
+            file.line(&line)?;
+        }
+        Ok(count as u64)
+    })
 }

@@ -10,16 +10,14 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use hyper::body::Bytes;
 use hyper::{Method, StatusCode};
-use keytide_config::{Secret, environment};
-use keytide_dataflow::{ActionState, Verb};
+use keytide_dataflow::{ActionId, ActionState, Verb};
 use keytide_worker::exit::{Exit, failure};
 use keytide_worker::replay::usage;
-use keytide_worker::run::{ActionPage, ActionsPage, DecidedPage};
+use keytide_worker::run::{ActionPage, ActionsPage, AnswerRefusal, DecidedPage};
 use serde::Deserialize;
-use tokio::time::timeout;
 
 use crate::exit;
-use crate::job::JobAddress;
+use crate::job::{JobAddress, runtime, token};
 use crate::text::{harmless, json, minute, shown_key};
 use crate::views::load;
 
@@ -43,16 +41,16 @@ pub(crate) struct ActionsArgs {
     /// Where the person's token is, for a job at URL: env:NAME or file:PATH
     #[arg(long, value_name = "REFERENCE", global = true)]
     token: Option<String>,
-    /// Print JSON
+    /// Print JSON, for programs that read it
     #[arg(long, global = true)]
     json: bool,
 }
 
 #[derive(clap::Subcommand)]
 enum What {
-    /// List the newest actions
+    /// List the newest actions, those that are held first
     List,
-    /// Show an action
+    /// Show one action by its id
     Show {
         /// The action's id: 32 hexadecimal digits
         id: String,
@@ -67,7 +65,7 @@ enum What {
     Revoke(About),
     /// Hold every action that no person approves
     Pause,
-    /// End a pause
+    /// End a pause; what is held stays held
     Resume,
 }
 
@@ -78,24 +76,13 @@ struct About {
     ids: Vec<String>,
 }
 
-/// Why the job didn't take an answer.
-#[derive(Deserialize)]
-struct Refusal {
-    error: String,
-    state: Option<String>,
-    by: Option<DecidedPage>,
-}
-
 /// Runs the command.
 ///
 /// # Errors
 /// If the job can't be asked, or takes no answer.
 pub(crate) fn run(args: &ActionsArgs) -> anyhow::Result<ExitCode> {
     let job = address(args)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("starting the runtime for HTTP failed")?;
+    let runtime = runtime()?;
     let ask = |method, path: &str, body| runtime.block_on(exchange(&job, method, path, body));
     match &args.what {
         What::List => {
@@ -143,13 +130,7 @@ fn answer(
 
 /// Returns the job, with the token of the person.
 fn address(args: &ActionsArgs) -> anyhow::Result<JobAddress> {
-    let token = match &args.token {
-        None => None,
-        Some(reference) => {
-            let secret = Secret::read(reference, environment());
-            Some(secret.map_err(|message| usage(anyhow!("--token: {message}")))?)
-        }
-    };
+    let token = token(args.token.as_deref())?;
     let has_token = token.is_some();
     if let Some(job) = args.from.to_str().and_then(|text| JobAddress::parse(text, token)) {
         let job = job.map_err(usage)?;
@@ -191,14 +172,10 @@ async fn exchange(
     body: Option<String>,
 ) -> anyhow::Result<Bytes> {
     let address = job.shown();
-    let answer = timeout(PATIENCE, job.exchange(method, path, body)).await.unwrap_or_else(|_| {
-        let seconds = PATIENCE.as_secs();
-        Err(failure(Exit::Transient, anyhow!("{address} doesn't answer within {seconds} s")))
-    });
-    let (status, body) = answer?;
+    let (status, body) = job.exchange(PATIENCE, method, path, body).await?;
     let refusal = || {
-        let refusal: Option<Refusal> = serde_json::from_slice(&body).ok();
-        let Some(Refusal { error, state, by }) = refusal else {
+        let refusal: Option<AnswerRefusal> = serde_json::from_slice(&body).ok();
+        let Some(AnswerRefusal { error, state, by }) = refusal else {
             return anyhow!(
                 "{address} answered {status} to {path}; is it a job of keytide run with [http.people]?"
             );
@@ -228,10 +205,9 @@ fn read<'a, T: Deserialize<'a>>(job: &JobAddress, body: &'a [u8]) -> anyhow::Res
 
 /// Returns an id that can be a part of a path.
 fn id_of(id: &str) -> anyhow::Result<&str> {
-    let is_id = id.len() == 32 && id.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-    match is_id {
-        true => Ok(id),
-        false => Err(usage(anyhow!(
+    match ActionId::parse(id) {
+        Some(_) => Ok(id),
+        None => Err(usage(anyhow!(
             "an action's id has 32 hexadecimal digits in lower case, as `list` shows them"
         ))),
     }

@@ -5,21 +5,42 @@
 use std::error::Error as _;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
-use anyhow::anyhow;
+use anyhow::{Context as _, anyhow};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT};
 use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
-use keytide_config::{Http, Secret};
+use keytide_config::{Http, Secret, environment};
 use keytide_worker::exit::{Exit, failure};
 use keytide_worker::replay::usage;
 use tokio::net::TcpStream;
+use tokio::runtime::Runtime;
+use tokio::time::timeout;
 
 /// Bytes of a page that are read, at most.
 const MAX_PAGE: usize = 16 << 20;
+
+/// Reads the token that `--token` refers to, if it is given.
+///
+/// # Errors
+/// If it refers to nothing.
+pub(crate) fn token(reference: Option<&str>) -> anyhow::Result<Option<Secret>> {
+    let secret = reference.map(|reference| Secret::read(reference, environment())).transpose();
+    secret.map_err(|message| usage(anyhow!("--token: {message}")))
+}
+
+/// Makes the runtime on which a job is asked.
+///
+/// # Errors
+/// If the system has no room for it.
+pub(crate) fn runtime() -> anyhow::Result<Runtime> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("starting the runtime for HTTP failed")
+}
 
 /// The address of a running job, and the token that is shown to it.
 #[derive(Clone, Debug)]
@@ -99,8 +120,21 @@ impl JobAddress {
     /// Sends a request for a path, with a body of JSON if there is one. Returns status and body of the answer.
     ///
     /// # Errors
-    /// If there is no answer.
+    /// If there is no answer within `patience`.
     pub(crate) async fn exchange(
+        &self,
+        patience: Duration,
+        method: Method,
+        path: &str,
+        body: Option<String>,
+    ) -> anyhow::Result<(StatusCode, Bytes)> {
+        timeout(patience, self.exchange_at_leisure(method, path, body)).await.unwrap_or_else(|_| {
+            let (address, seconds) = (self.shown(), patience.as_secs());
+            Err(failure(Exit::Transient, anyhow!("{address} doesn't answer within {seconds} s")))
+        })
+    }
+
+    async fn exchange_at_leisure(
         &self,
         method: Method,
         path: &str,

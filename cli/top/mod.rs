@@ -14,13 +14,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
-use keytide_config::{Secret, View, environment};
+use keytide_config::View;
 use keytide_worker::replay::usage;
 use keytide_worker::top::{Top, TopState};
 
 use self::pages::JobPages;
 use self::screen::{Asked, Fresh, draw};
-use crate::job::JobAddress;
+use crate::job::{JobAddress, token};
 use crate::look::Look;
 use crate::terminal::{Pressed, Screen};
 use crate::views::{Follow, ViewFolder, load};
@@ -55,13 +55,7 @@ impl Shown {
     /// # Errors
     /// If it can't be read or asked.
     fn open(args: &TopArgs) -> anyhow::Result<(Self, String)> {
-        let token = match &args.token {
-            None => None,
-            Some(reference) => {
-                let secret = Secret::read(reference, environment());
-                Some(secret.map_err(|message| usage(anyhow!("--token: {message}")))?)
-            }
-        };
+        let token = token(args.token.as_deref())?;
         let has_token = token.is_some();
         let job = match args.from.to_str().and_then(|text| JobAddress::parse(text, token)) {
             Some(job) => Some(job.map_err(usage)?),

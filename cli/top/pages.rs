@@ -8,15 +8,14 @@ use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::anyhow;
 use hyper::{Method, StatusCode};
-use keytide_worker::exit::{Exit, failure};
 use keytide_worker::replay::usage;
 use keytide_worker::top::TopPage;
 use tokio::runtime::Runtime;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
-use crate::job::JobAddress;
+use crate::job::{JobAddress, runtime};
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -28,11 +27,7 @@ const PAGE: &str = "/top.json";
 /// Asks a job once for its page, `/top.json`.
 async fn ask(job: &JobAddress) -> anyhow::Result<TopPage> {
     let address = job.shown();
-    let answer = timeout(PATIENCE, job.exchange(Method::GET, PAGE, None)).await.unwrap_or_else(|_| {
-        let seconds = PATIENCE.as_secs();
-        Err(failure(Exit::Transient, anyhow!("{address} doesn't answer within {seconds} s")))
-    });
-    let (status, body) = answer?;
+    let (status, body) = job.exchange(PATIENCE, Method::GET, PAGE, None).await?;
     let stranger = |found: &dyn std::fmt::Display| {
         usage(anyhow!(
             "{address} answers, but isn't a job of keytide run of this version: {found}; name the address of \
@@ -70,10 +65,7 @@ impl JobPages {
     /// # Errors
     /// If the first can't be got.
     pub(super) fn follow(job: JobAddress) -> anyhow::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("starting the runtime for HTTP failed")?;
+        let runtime = runtime()?;
         let newest = runtime.block_on(ask(&job))?;
         let (sender, answers) = sync_channel(1);
         thread::Builder::new().name("ask".to_owned()).spawn(move || {

@@ -32,6 +32,14 @@ impl ActionId {
         }
         Self(hasher.digest128())
     }
+
+    /// Returns the identity that is written so: 32 hexadecimal digits in lower case, and nothing else.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        let is_id = text.len() == 32 && text.bytes().all(is_digit);
+        is_id.then(|| u128::from_str_radix(text, 16).ok().map(Self))?
+    }
 }
 
 impl fmt::Display for ActionId {
@@ -64,7 +72,7 @@ pub enum ActionState {
     Held,
     /// The gateway is to do it.
     Requested,
-    /// The gateway did it.
+    /// The gateway did it, as it reported or as all that it needs is a row.
     Done,
     /// The gateway can't do it.
     Failed,
@@ -133,6 +141,14 @@ pub struct AuditEntry {
     pub gateway: Option<String>,
 }
 
+impl AuditEntry {
+    /// Returns the place of the entry among others of a tick: by target and number.
+    #[must_use]
+    pub fn order(&self) -> (&str, u64) {
+        (&self.target, self.seq)
+    }
+}
+
 /// The rows that actions leave in a tick.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ActionRows {
@@ -144,20 +160,20 @@ pub struct ActionRows {
     pub audit: Vec<AuditEntry>,
 }
 
-/// What a person wants.
+/// What a person wants, about an action or about all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Verb {
     /// Carry out an action that is held.
     Approve,
     /// Withdraw an action, and lift it if it was carried out.
     Dismiss,
-    /// Lift a suspension.
+    /// Lift a suspension: the key is let in again.
     Reinstate,
     /// Revoke a suspended key for good.
     Revoke,
     /// Hold every action that nobody approves.
     Pause,
-    /// End a pause.
+    /// End a pause; what is held stays held.
     Resume,
 }
 
@@ -198,7 +214,7 @@ pub struct PersonAnswer {
     pub action: Option<ActionId>,
     /// The person's name in the configuration.
     pub who: String,
-    /// At most [`WHY_BYTES`].
+    /// The person's reason, of at most [`WHY_BYTES`] bytes.
     pub why: String,
     /// The time at which it was given, in milliseconds since 1970.
     pub at_ms: EventTime,

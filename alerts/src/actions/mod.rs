@@ -62,7 +62,7 @@ pub fn held(reason: &str) -> &str {
     reason.split_once(HELD).map_or(reason, |(_, why)| why)
 }
 
-/// The gateway that acts.
+/// The gateway that acts, in the mode `live`.
 #[derive(Clone, Debug)]
 struct ActingGateway {
     name: String,
@@ -97,13 +97,13 @@ pub struct ActionMemory {
 /// An action with what its next states need.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ActionRecord {
-    /// The newest row.
+    /// The newest row of the view `revocations`.
     pub row: Revocation,
     /// The person who decided about it last, if one did.
     pub decided: Option<Decided>,
     /// The gateway that is to act, once it is requested.
     pub gateway: Option<String>,
-    /// When the incident opened.
+    /// When the incident opened, in event time.
     opened_ms: EventTime,
     /// The number of the next entry of its audit.
     seq: u64,
@@ -125,7 +125,7 @@ struct Denial {
     state: DenialState,
     since_ms: EventTime,
     incident: IncidentId,
-    /// The suspension or revocation.
+    /// The suspension or revocation by which it is denied.
     action: ActionId,
     key_id: String,
 }
@@ -148,7 +148,7 @@ pub enum Reply {
     Refused(&'static str),
 }
 
-/// What a tick changed.
+/// What a tick changed, until its rows are made.
 #[derive(Default)]
 struct Changes {
     actions: BTreeSet<ActionId>,
@@ -305,7 +305,7 @@ impl ActionEngine {
         }
     }
 
-    /// Takes a person's answer.
+    /// Takes a person's answer, and returns the reply to it.
     fn answer(&mut self, answer: &PersonAnswer, changes: &mut Changes) -> Reply {
         let PersonAnswer { verb, action, who, why, at_ms, .. } = answer;
         let decided = Decided { verb: *verb, who: who.clone(), at_ms: *at_ms };
@@ -597,7 +597,7 @@ impl Changes {
             })
             .collect();
         denied.sort_unstable_by(|one, other| one.key_id.cmp(&other.key_id));
-        audit.sort_by(|one, other| (&one.target, one.seq).cmp(&(&other.target, other.seq)));
+        audit.sort_by(|one, other| one.order().cmp(&other.order()));
         ActionRows { revocations: actions.into_iter().filter_map(newest).collect(), denied, audit }
     }
 }

@@ -12,7 +12,7 @@ use keytide_dataflow::model::time::HOUR_MS;
 
 use super::*;
 
-/// A Saturday in 2024.
+/// A Saturday in 2024, in milliseconds since 1970.
 const START_MS: u64 = 1_718_452_800_000;
 
 /// An engine whose actions are only shown.

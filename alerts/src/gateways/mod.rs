@@ -42,18 +42,18 @@ pub struct Orders {
 /// A gateway that reads the keys to refuse from a file, and the thread that writes it.
 #[derive(Debug)]
 pub struct FileGateway {
-    shared: Arc<Shared>,
+    shared: Arc<OrdersSlot>,
     thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
-    state: Mutex<State>,
+struct OrdersSlot {
+    state: Mutex<SlotState>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct SlotState {
     /// The newest orders that weren't carried out.
     orders: Option<Orders>,
     ends: bool,
@@ -72,7 +72,7 @@ impl FileGateway {
         reports: Sender<ActionInput>,
         clock: WallClock,
     ) -> io::Result<Self> {
-        let shared = Arc::<Shared>::default();
+        let shared = Arc::<OrdersSlot>::default();
         let writer = Writer { name, list: DenyList::new(path), claims, reports, clock };
         let of_thread = Arc::clone(&shared);
         let thread = thread::Builder::new().name("alerts-gateway".to_owned());
@@ -98,8 +98,8 @@ impl Drop for FileGateway {
     }
 }
 
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
+impl OrdersSlot {
+    fn state(&self) -> MutexGuard<'_, SlotState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -132,7 +132,7 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(self, shared: &Shared) {
+    fn run(self, shared: &OrdersSlot) {
         let mut orders: Option<Orders> = None;
         let mut until = None;
         let mut failures = 0_u32;

@@ -78,6 +78,16 @@ pub struct DecidedPage {
     pub at: String,
 }
 
+/// Why an answer wasn't taken, or an action isn't there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnswerRefusal {
+    pub error: String,
+    /// The state of an action that is decided.
+    pub state: Option<String>,
+    /// The person who decided about it.
+    pub by: Option<DecidedPage>,
+}
+
 /// The newest actions of a job.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ActionsPage {

@@ -53,7 +53,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep, timeout};
 
-use super::actions::{ActionBoard, ActionPage, DecidedPage};
+use super::actions::{ActionBoard, ActionPage, AnswerRefusal, DecidedPage};
 use super::health::{health, job_status, readiness};
 use super::metrics::{self, ExpositionFormat};
 use super::sample::JobSample;
@@ -192,10 +192,6 @@ struct People {
     actions: ActionSource,
 }
 
-/// The person whose token a request shows.
-#[derive(Clone)]
-struct Caller(Person);
-
 impl Person {
     /// Returns whether the person may answer once more in this minute.
     fn may_answer(&self, now: Instant) -> bool {
@@ -269,8 +265,7 @@ async fn guard(
         (StatusCode::UNAUTHORIZED, challenge, text).into_response()
     } else {
         if let Some(person) = caller {
-            let caller = Caller(person.clone());
-            request.extensions_mut().insert(caller);
+            request.extensions_mut().insert(person.clone());
         }
         next.run(request).await
     };
@@ -324,18 +319,8 @@ struct AnswerBody {
     why: String,
 }
 
-/// Why an answer wasn't taken, or an action isn't there.
-#[derive(Debug, Serialize)]
-struct Refusal<'a> {
-    error: &'a str,
-    /// The state of an action that is decided.
-    state: Option<&'static str>,
-    /// The person who decided about it.
-    by: Option<DecidedPage>,
-}
-
 fn refuse(status: StatusCode, error: &str) -> Response {
-    with_status(status, &Refusal { error, state: None, by: None })
+    with_status(status, &AnswerRefusal { error: error.to_owned(), state: None, by: None })
 }
 
 const NO_ACTION: &str = "there is no such action: the view revocations has the ids";
@@ -359,31 +344,27 @@ async fn answer_action(State(people): State<Arc<People>>, Path(target): Path<Str
 
 async fn answer_all(
     State(people): State<Arc<People>>,
-    Extension(caller): Extension<Caller>,
+    Extension(person): Extension<Person>,
     Path(verb): Path<String>,
     body: Bytes,
 ) -> Response {
     match Verb::named(&verb).filter(|verb| !verb.has_target()) {
-        Some(verb) => answered(&people, &caller, (verb, None), &body).await,
+        Some(verb) => answered(&people, &person, (verb, None), &body).await,
         None => refuse(StatusCode::NOT_FOUND, "only pause and resume are about all actions"),
     }
 }
 
 async fn answer_about(
     State(people): State<Arc<People>>,
-    Extension(caller): Extension<Caller>,
+    Extension(person): Extension<Person>,
     Path((target, verb)): Path<(String, String)>,
     body: Bytes,
 ) -> Response {
     let Some(verb) = Verb::named(&verb).filter(|verb| verb.has_target()) else {
         return refuse(StatusCode::NOT_FOUND, "there are approve, dismiss, reinstate and revoke");
     };
-    let id = Some(&target).filter(|target| target.len() == 32).and_then(|target| {
-        let is_digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-        target.bytes().all(is_digit).then(|| u128::from_str_radix(target, 16).ok())?
-    });
-    match id {
-        Some(id) => answered(&people, &caller, (verb, Some(ActionId(id))), &body).await,
+    match ActionId::parse(&target) {
+        Some(id) => answered(&people, &person, (verb, Some(id)), &body).await,
         None => refuse(StatusCode::NOT_FOUND, NO_ACTION),
     }
 }
@@ -391,7 +372,7 @@ async fn answer_about(
 /// Hands an answer over, and replies once its tick is committed.
 async fn answered(
     people: &People,
-    Caller(person): &Caller,
+    person: &Person,
     (verb, action): (Verb, Option<ActionId>),
     body: &[u8],
 ) -> Response {
@@ -415,8 +396,9 @@ async fn answered(
         Ok(Ok(Reply::Refused(reason))) => refuse(StatusCode::CONFLICT, reason),
         Ok(Ok(Reply::Decided { state, by })) => {
             let by = by.as_ref().map(DecidedPage::of);
-            let error = "the action is decided";
-            with_status(StatusCode::CONFLICT, &Refusal { error, state: Some(state.name()), by })
+            let error = "the action is decided".to_owned();
+            let state = Some(state.name().to_owned());
+            with_status(StatusCode::CONFLICT, &AnswerRefusal { error, state, by })
         }
         Ok(Err(_)) => {
             refuse(StatusCode::SERVICE_UNAVAILABLE, "the job ends; its next life may have the answer")

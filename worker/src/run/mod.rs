@@ -23,7 +23,7 @@ mod top;
 mod watchdog;
 mod work;
 
-pub use self::actions::{ActionBoard, ActionPage, ActionsPage, DecidedPage};
+pub use self::actions::{ActionBoard, ActionPage, ActionsPage, AnswerRefusal, DecidedPage};
 pub use self::checkpoint::CheckpointStats;
 pub use self::cluster::{ClusterStatus, ClusterView, leave_after_defect, leave_on_panic};
 pub use self::commit::LedgerStats;

@@ -114,6 +114,17 @@ impl Rate {
         self.cusum = 0.0;
     }
 
+    /// Expects so many calls an hour in a slot from now on, if they are more than were expected there. All slots rise with
+    /// it, and nothing is in doubt any more.
+    pub(super) fn step_to(&mut self, slot: Slot, calls: f64) {
+        let factor = calls / self.expected_by_slot(slot, HOUR_MS);
+        if factor > 1.0 {
+            let slots = self.slots.iter_mut().flatten();
+            slots.chain([&mut self.all]).for_each(|seen| seen.calls *= factor);
+        }
+        self.cusum = 0.0;
+    }
+
     /// Moves the CUSUM by calls where `expected` were expected, of which there count as many as can be small and last.
     pub fn watch(&mut self, expected: f64, calls: f64) {
         let calls = calls.min(CLIP * (expected + 1.0));

@@ -36,6 +36,19 @@ impl Share {
         Bits::new(f64::from(calls) * divergence(share, expected) / std::f64::consts::LN_2)
     }
 
+    /// Expects from now on the share that was seen, `expected` being the refusals that were expected then, in thousandths.
+    pub(super) fn step_to(&mut self, seen: u64, expected: u64) {
+        let before = self.expected();
+        let calls = expected as f64 / 1_000.0 / before;
+        if calls > 0.0 {
+            let share = (seen as f64 / calls).min(1.0);
+            self.refused = self
+                .refused
+                .max(share * (self.calls + PRIOR_CALLS) - PRIOR_REFUSED)
+                .min(self.calls + PRIOR_CALLS);
+        }
+    }
+
     /// Learns the share of one window.
     pub fn learn(&mut self, refused: u32, calls: u32, now_ms: u64) {
         let kept = decay::WEEK.left(now_ms.saturating_sub(self.updated_ms));

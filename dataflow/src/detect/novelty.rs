@@ -301,6 +301,14 @@ impl KnownValues {
         }
     }
 
+    /// Knows all values that it remembers, and has known them for a day.
+    pub(super) fn accept(&mut self) {
+        for known in &mut self.seen {
+            known.days = 0;
+            known.since = known.since.saturating_sub(DAY_MINUTES);
+        }
+    }
+
     fn halve(&mut self, times: u32) {
         self.counted = self.counted.checked_shr(times).unwrap_or(0);
         self.seen.iter_mut().for_each(|known| known.calls = known.calls.checked_shr(times).unwrap_or(0));

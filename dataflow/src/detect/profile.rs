@@ -480,6 +480,73 @@ impl Profile {
         self.observed.len() < before
     }
 
+    /// Takes what the key does for normal:
+    /// 1. the counts of signals become what is expected, as a step, and so does the traffic since the first of them;
+    /// 2. values on probation are known, and have been for a day;
+    /// 3. shares of refusals are expected, and the mix of routes is learned anew;
+    /// 4. all signals are forgotten but those that are facts of the tables, and the key learns again.
+    pub fn accept(&mut self, tuning: &Tuning) {
+        // STEP 1
+        self.wake();
+        let observed = std::mem::take(&mut self.observed);
+        let volumes = observed.iter().filter(|one| one.signal.family() == Family::Volume);
+        if let Some(first_ms) = volumes.clone().map(|one| one.first_ms).min() {
+            let seen = |signal| {
+                volumes.clone().filter(|one| one.signal == signal).map(|one| one.seen).max().unwrap_or(0)
+            };
+            let seen = [Signal::VolumeMinute, Signal::VolumeFiveMinutes, Signal::VolumeHour]
+                .map(|signal| seen(signal) as f64);
+            self.step_to(first_ms, seen);
+        }
+        let fan_out = observed.iter().filter(|one| one.signal == Signal::FanOut).map(|one| one.seen).max();
+        if let Some(networks) = fan_out {
+            self.fan_out.step_to(&Season::default(), self.slot(), networks as f64);
+        }
+        // STEP 2
+        for known in self.known.all_mut() {
+            known.accept();
+        }
+        self.places.accept();
+        self.visits.clear();
+        // STEP 3
+        for one in &observed {
+            match one.signal {
+                Signal::Refused => self.refused.step_to(one.seen, one.expected),
+                Signal::Throttled => self.throttled.step_to(one.seen, one.expected),
+                Signal::Mix => self.mix = Mix::default(),
+                _ => {}
+            }
+        }
+        // STEP 4
+        self.observed = observed;
+        self.observed.retain(|one| matches!(one.signal, Signal::Revoked | Signal::Reported));
+        self.frozen = Frozen::No;
+        self.settle(tuning);
+    }
+
+    /// Takes the traffic since a time for what is expected, and no less than the counts of a minute, of five minutes and of
+    /// an hour that were seen. Nothing is expected to become less.
+    fn step_to(&mut self, since_ms: u64, [minute, five_minutes, hour]: [f64; 3]) {
+        let slot = self.slot();
+        let traffic = self.traffic();
+        let lately = traffic.iter().filter(|one| one.start_ms + FIVE_MINUTES_MS > since_ms);
+        let calls: u64 = lately.clone().map(|one| one.calls).sum();
+        let begun_ms = lately.map(|one| one.start_ms).min().unwrap_or(since_ms).min(self.next_ms);
+        let span_ms = (self.next_ms - begun_ms).max(WINDOW_MS);
+        let expected = |width_ms: u64| calls as f64 * width_ms as f64 / span_ms as f64;
+        let season = &self.season;
+        self.minute.scale.step_to(season, slot, minute.max(expected(WINDOW_MS)));
+        self.five_minutes.scale.step_to(season, slot, five_minutes.max(expected(FIVE_MINUTES_MS)));
+        self.hour.scale.step_to(season, slot, hour.max(expected(HOUR_MS)));
+        self.rate.step_to(slot, expected(HOUR_MS));
+        self.expect_hour();
+    }
+
+    /// Returns the slot of the last window that was stepped.
+    fn slot(&self) -> Slot {
+        Slot::at(self.next_ms.saturating_sub(WINDOW_MS), 0)
+    }
+
     fn learning(&self) -> bool {
         !matches!(self.frozen, Frozen::Since(_))
     }
@@ -1085,6 +1152,50 @@ mod tests {
             most = most.max(profile.verdict().severity);
         }
         most
+    }
+
+    #[test]
+    fn what_a_person_accepts_is_normal_and_more_of_it_is_not() {
+        let (mut profile, _) = known(14);
+        let other = window(200, AWAY);
+        let nothing = Facts::default();
+        assert_eq!(staged(&mut profile, 60, &other, &nothing), Severity::Revoke);
+        assert!(!profile.learning());
+        profile.accept(&Tuning::default());
+        assert_eq!((profile.verdict().severity, profile.observed().len()), (Severity::None, 0));
+        assert!(profile.learning());
+        assert!(staged(&mut profile, 600, &other, &nothing) < Severity::Alert, "{:?}", profile.observed());
+        let more = both(&other, &window(4_000, 3));
+        assert!(staged(&mut profile, 10, &more, &nothing) >= Severity::Alert, "{:?}", profile.observed());
+    }
+
+    #[test]
+    fn facts_of_the_tables_outlive_what_a_person_accepts() {
+        let (mut profile, _) = known(3);
+        let facts = Facts { reported_ms: Some(profile.next_ms()), ..Facts::default() };
+        staged(&mut profile, 5, &window(1, AWAY), &facts);
+        profile.accept(&Tuning::default());
+        assert_eq!(profile.observed().iter().map(|one| one.signal).collect::<Vec<_>>(), [Signal::Reported]);
+        assert_eq!(profile.verdict().severity, Severity::Revoke);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(12))]
+
+        #[test]
+        fn whatever_is_accepted_is_no_alert_for_as_long_as_it_goes_on(
+            calls in prop::sample::select(vec![1_u32, 5, 40, 300, 3_000]), place in 2_u64..4,
+            refused in prop::sample::select(vec![0_u32, 1, 3]), minutes in 5_u64..200,
+        ) {
+            let (mut profile, _) = known(4);
+            let mut other = window(calls, place);
+            other.refused = calls * refused / 3;
+            let nothing = Facts::default();
+            staged(&mut profile, minutes, &other, &nothing);
+            profile.accept(&Tuning::default());
+            let most = staged(&mut profile, 400, &other, &nothing);
+            prop_assert!(most < Severity::Alert, "{most:?} {:?}", profile.observed());
+        }
     }
 
     #[test]

@@ -247,6 +247,12 @@ impl Scale {
         self.level *= WEEK.left(span_ms);
     }
 
+    /// Expects a count in a slot from now on, if it is more than what was expected there.
+    pub(super) fn step_to(&mut self, season: &Season, slot: Slot, count: f64) {
+        self.level = self.level.max(libm::log1p(count) - season.shift(slot));
+        self.windows = self.windows.max(1);
+    }
+
     /// Learns a count that was seen after everything that was learned before, and the season with it.
     pub fn step(&mut self, season: &mut Season, slot: Slot, sight: Sight, elapsed_ms: u64) {
         let residual = self.learn_at(sight, elapsed_ms);

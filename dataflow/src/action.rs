@@ -121,12 +121,12 @@ pub struct DeniedKey {
     pub denial: Option<(DenialState, EventTime, IncidentId)>,
 }
 
-/// A row of `audit`: a change of an action's state, or of the policy's pause.
+/// A row of `audit`: a change of an action's state, or what a person decided about an incident, a key or the policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditEntry {
-    /// The action in 32 hexadecimal digits, or `policy`.
+    /// The action in 32 hexadecimal digits; `policy`; an incident as `incident/ID`, or a key as `key/KEY_ID`.
     pub target: String,
-    /// The number of the entry among those of its target, from 0.
+    /// The number of the entry among those of its target, from 0. Those of all keys are numbered together.
     pub seq: u64,
     /// The event time of the transition, or the time of the answer or the report.
     pub at_ms: EventTime,
@@ -160,13 +160,17 @@ pub struct ActionRows {
     pub audit: Vec<AuditEntry>,
 }
 
-/// What a person wants, about an action or about all of them.
+/// What a person wants, about an action, an incident, a key, or all actions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Verb {
     /// Carry out an action that is held.
     Approve,
-    /// Withdraw an action, and lift it if it was carried out.
+    /// Withdraw an incident with its actions, and lift those that were carried out. The same signals don't open it again.
     Dismiss,
+    /// Open and raise no incident of a key for a time.
+    Mute,
+    /// Take what a key does for normal.
+    Accept,
     /// Lift a suspension: the key is let in again.
     Reinstate,
     /// Revoke a suspended key for good.
@@ -180,6 +184,8 @@ pub enum Verb {
 impl_name!(Verb {
     Approve = "approve",
     Dismiss = "dismiss",
+    Mute = "mute",
+    Accept = "accept",
     Reinstate = "reinstate",
     Revoke = "revoke",
     Pause = "pause",
@@ -188,8 +194,16 @@ impl_name!(Verb {
 
 impl Verb {
     /// All verbs, in the order in which they are listed.
-    pub const ALL: [Self; 6] =
-        [Self::Approve, Self::Dismiss, Self::Reinstate, Self::Revoke, Self::Pause, Self::Resume];
+    pub const ALL: [Self; 8] = [
+        Self::Approve,
+        Self::Dismiss,
+        Self::Mute,
+        Self::Accept,
+        Self::Reinstate,
+        Self::Revoke,
+        Self::Pause,
+        Self::Resume,
+    ];
 
     /// Returns the verb of a name; `None` for other names.
     #[must_use]
@@ -197,11 +211,60 @@ impl Verb {
         Self::ALL.into_iter().find(|verb| verb.name() == name)
     }
 
-    /// Returns whether it is about one action, not about the policy as a whole.
+    /// Returns whether it is said of one action.
     #[must_use]
-    pub fn has_target(self) -> bool {
-        !matches!(self, Self::Pause | Self::Resume)
+    pub fn is_of_actions(self) -> bool {
+        matches!(self, Self::Approve | Self::Dismiss | Self::Reinstate | Self::Revoke)
     }
+
+    /// Returns whether it is said of one key.
+    #[must_use]
+    pub fn is_of_keys(self) -> bool {
+        matches!(self, Self::Mute | Self::Accept)
+    }
+
+    /// Returns whether it is said of the policy as a whole.
+    #[must_use]
+    pub fn is_of_policy(self) -> bool {
+        matches!(self, Self::Pause | Self::Resume)
+    }
+}
+
+/// What an answer is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AnswerTarget {
+    /// The policy as a whole.
+    Policy,
+    /// An action, with the incident on account of which it is.
+    Action(ActionId, SuspectedLeak),
+    Incident(SuspectedLeak),
+    /// A key as views name it.
+    Key(String),
+}
+
+/// An incident, and the key that it is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SuspectedLeak {
+    pub incident: IncidentId,
+    pub key: KeyId,
+}
+
+/// What a person decided about a key, for the detector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DecisionRow {
+    pub key: KeyId,
+    pub decision: Decision,
+}
+
+/// A decision about a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Decision {
+    /// The incident is withdrawn. Its signals don't open it again.
+    Dismiss(IncidentId),
+    /// No incident of the key is opened or raised before that event time.
+    Mute { until_ms: EventTime },
+    /// What the key does is normal.
+    Accept,
 }
 
 /// An answer of a person.
@@ -210,14 +273,38 @@ pub struct PersonAnswer {
     /// A number by which its reply is found. It tells it from all other answers of a life of the job.
     pub request: u64,
     pub verb: Verb,
-    /// The action; `None` if the verb has no target.
-    pub action: Option<ActionId>,
+    pub target: AnswerTarget,
+    /// The event time until which a key is muted; 0 with other verbs.
+    pub until_ms: EventTime,
     /// The person's name in the configuration.
     pub who: String,
     /// The person's reason, of at most [`WHY_BYTES`] bytes.
     pub why: String,
     /// The time at which it was given, in milliseconds since 1970.
     pub at_ms: EventTime,
+}
+
+impl PersonAnswer {
+    /// Returns what the answer tells the detector: a row for each key that it may be about.
+    ///
+    /// A key's name in views is its hash, or an identifier that is no secret. Both are tried, as only one of them is a key.
+    pub fn decisions(&self) -> impl Iterator<Item = DecisionRow> {
+        let row = |key, decision| DecisionRow { key, decision };
+        let rows = match (self.verb, &self.target) {
+            (Verb::Dismiss, AnswerTarget::Action(_, leak) | AnswerTarget::Incident(leak)) => {
+                [Some(row(leak.key, Decision::Dismiss(leak.incident))), None]
+            }
+            (verb @ (Verb::Mute | Verb::Accept), AnswerTarget::Key(name)) => {
+                let decision = match verb {
+                    Verb::Mute => Decision::Mute { until_ms: self.until_ms },
+                    _ => Decision::Accept,
+                };
+                KeyId::of_text(name).map(|key| key.map(|key| row(key, decision)))
+            }
+            _ => [None, None],
+        };
+        rows.into_iter().flatten()
+    }
 }
 
 /// What a gateway says about an action that was requested.

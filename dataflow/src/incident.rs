@@ -258,6 +258,10 @@ pub enum Reason {
     Active,
     /// The report of a leak was taken back.
     Unreported,
+    /// A person dismissed the incident.
+    Dismissed,
+    /// A person said that what the key does is normal.
+    Accepted,
 }
 
 impl_name!(Reason {
@@ -265,6 +269,8 @@ impl_name!(Reason {
     Publishable = "the table of keys says that the key is publishable",
     Active = "the table of keys says that the key is active",
     Unreported = "the report that it leaked was taken back",
+    Dismissed = "a person dismissed the incident",
+    Accepted = "a person accepted what the key does as normal",
 });
 
 /// An entry of the log of incidents.

@@ -16,7 +16,8 @@
 //!  control --> every operator                       +--owners--> admission, profiles
 //!
 //!  events by key after admission --> profiles --reports, all to one worker--> incidents --> transitions, rows
-//!  rows of keys and of reported leaks --^                plans, contacts --------^
+//!  rows of keys and of reported leaks --^      plans, contacts, reported leaks --^
+//!  decisions of people -----------------^----------------------------------------^
 //! ```
 //!
 //! Events travel twice: to the worker of their request, then to that of their key. Those of the key `overflow` travel
@@ -34,6 +35,7 @@ use timely::dataflow::operators::vec::{Filter, Map};
 use timely::dataflow::operators::{Concat as _, Input, Probe};
 use timely::dataflow::{InputHandleVec, ProbeHandle, Scope, Stream, StreamVec};
 
+use crate::action::DecisionRow;
 use crate::detect::Tuning;
 use crate::model::{AccessEvent, Definition, Owner, TableChange, TableRow, Tick, TickInfo};
 use crate::operators::admission::{self, Admission, AdmissionChange};
@@ -44,7 +46,7 @@ use crate::operators::callers::CallersMetric;
 use crate::operators::dedupe::{self, SeenRequests};
 use crate::operators::definitions::{self, Definitions};
 use crate::operators::geo::GeoMetric;
-use crate::operators::incidents::Incidents;
+use crate::operators::incidents::{self, Incidents};
 use crate::operators::latency::{LatencyMetric, OfKey, OfRoute};
 use crate::operators::parts::by_tick::{Closing, SharedOutput, Shell};
 use crate::operators::parts::context::RowContext;
@@ -105,6 +107,7 @@ impl Default for DetectorOptions {
 pub struct Dataflow {
     events: InputHandleVec<Tick, AccessEvent>,
     tables: InputHandleVec<Tick, TableChange>,
+    decisions: InputHandleVec<Tick, DecisionRow>,
     definitions: InputHandleVec<Tick, Definition>,
     control: InputHandleVec<Tick, TickInfo>,
     probe: ProbeHandle<Tick>,
@@ -122,6 +125,7 @@ impl Dataflow {
     pub fn advance_to(&mut self, tick: Tick) {
         self.events.advance_to(tick);
         self.tables.advance_to(tick);
+        self.decisions.advance_to(tick);
         self.definitions.advance_to(tick);
         self.control.advance_to(tick);
     }
@@ -134,6 +138,11 @@ impl Dataflow {
     /// Sends changes of tables in the current tick. One worker of the job is given them.
     pub fn tables(&mut self, changes: &mut Vec<TableChange>) {
         self.tables.send_batch(changes);
+    }
+
+    /// Sends what people decided about keys in the current tick, in that order. One worker of the job is given it.
+    pub fn decisions(&mut self, decisions: &mut Vec<DecisionRow>) {
+        self.decisions.send_batch(decisions);
     }
 
     /// Sends strings that events and tables of the current or later ticks use.
@@ -183,6 +192,7 @@ pub fn render<O: Output + 'static>(
     };
     let (event_input, events) = scope.new_input();
     let (table_input, tables) = scope.new_input();
+    let (decision_input, decisions) = scope.new_input();
     let (definition_input, defined) = scope.new_input();
     let (control_input, control) = scope.new_input();
     let graph = Graph { scope, shell: Shell { control, output }, settings, probe: ProbeHandle::new() };
@@ -202,7 +212,7 @@ pub fn render<O: Output + 'static>(
     let profiles = registry.register(Profiles::new(options.detection.into()))?;
     let incidents = registry.register(Incidents::new(options.detection.into()))?;
     if options.detection.enabled {
-        graph.detector(&by_key, owners.clone(), tables, profiles, incidents);
+        graph.detector(&by_key, owners.clone(), (tables, decisions), profiles, incidents);
     }
 
     // STEP 5: the other metrics. Routes are few groups, so they are accumulated where the events are.
@@ -216,6 +226,7 @@ pub fn render<O: Output + 'static>(
     Ok(Dataflow {
         events: event_input,
         tables: table_input,
+        decisions: decision_input,
         definitions: definition_input,
         control: control_input,
         probe: graph.probe,
@@ -460,13 +471,14 @@ impl<'scope> Graph<'scope> {
         &self,
         events: &Events<'scope>,
         owners: StreamVec<'scope, Tick, OwnerChange>,
-        tables: StreamVec<'scope, Tick, TableChange>,
+        (tables, decisions): (StreamVec<'scope, Tick, TableChange>, StreamVec<'scope, Tick, DecisionRow>),
         profiles: Registered<Profiles>,
         incidents: Registered<Incidents>,
     ) {
         let of_keys = |change: &TableChange| matches!(change.row, TableRow::Key(_) | TableRow::Leak(_));
         let facts = tables.clone().filter(of_keys).map(profiles::KeyChange::Row);
-        let changes = owners.map(profiles::KeyChange::Owner).concat(facts);
+        let decided = decisions.clone().map(profiles::KeyChange::Decision);
+        let changes = owners.map(profiles::KeyChange::Owner).concat(facts).concat(decided);
         let reports: StreamVec<'scope, Tick, ProfileReport> = self.shell.operator(
             "Profiles",
             (events.clone(), Pipeline),
@@ -474,10 +486,13 @@ impl<'scope> Graph<'scope> {
             profiles,
             Profiles::end_tick,
         );
+        let is_key = |change: &TableChange| matches!(change.row, TableRow::Key(_));
+        let rows = tables.filter(move |change| !is_key(change)).map(incidents::Learned::Row);
+        let learned = rows.concat(decisions.map(incidents::Learned::Decision));
         self.watch(self.shell.operator(
             "Incidents",
             (reports, Exchange::new(|_: &ProfileReport| 0)),
-            (tables.filter(move |change| !of_keys(change)), Exchange::new(|_: &TableChange| 0)),
+            (learned, Exchange::new(|_: &incidents::Learned| 0)),
             incidents,
             Incidents::end_tick,
         ));

@@ -378,6 +378,7 @@ fn a_backlog_counts_once_while_it_is_remembered_and_is_called_unproven() {
                 info,
                 events: (0..copies).map(event).collect(),
                 tables: vec![],
+                decisions: vec![],
                 definitions: vec![],
             });
         }

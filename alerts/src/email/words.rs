@@ -315,12 +315,23 @@ impl Wording {
     /// Words the reason for which an incident was withdrawn.
     pub(crate) fn reason(self, reason: &str) -> String {
         use keytide_dataflow::Reason;
-        let known = [Reason::Allowed, Reason::Publishable, Reason::Active, Reason::Unreported];
+        let known = [
+            Reason::Allowed,
+            Reason::Publishable,
+            Reason::Active,
+            Reason::Unreported,
+            Reason::Dismissed,
+            Reason::Accepted,
+        ];
         match (self.0, known.into_iter().find(|known| known.name() == reason)) {
             (Language::Ko, Some(Reason::Allowed)) => "호출한 곳이 이 키의 허용 목록에 있습니다".to_owned(),
             (Language::Ko, Some(Reason::Publishable)) => "키 테이블에 공개용 키로 적혀 있습니다".to_owned(),
             (Language::Ko, Some(Reason::Active)) => "키 테이블에 사용 중인 키로 적혀 있습니다".to_owned(),
             (Language::Ko, Some(Reason::Unreported)) => "유출되었다는 신고가 철회되었습니다".to_owned(),
+            (Language::Ko, Some(Reason::Dismissed)) => "담당자가 이 사건을 기각했습니다".to_owned(),
+            (Language::Ko, Some(Reason::Accepted)) => {
+                "담당자가 이 키의 동작을 정상으로 승인했습니다".to_owned()
+            }
             _ => foreign(reason, REASON),
         }
     }

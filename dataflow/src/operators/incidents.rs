@@ -24,6 +24,10 @@
 //! signals. It is updated when its ratio grew fourfold, another family of signals joined, or its networks are seen with a
 //! third other key: ten minutes after its opening at the earliest, then hourly at most.
 //!
+//! **Decisions of people.** An incident that is dismissed is withdrawn, and its signals count nothing for the key any
+//! more (see [`dismissals`](super::parts::dismissals)). No incident of a muted key is opened, raised, reopened or updated.
+//! What a person accepts is learned by the key's profile, which withdraws its signals as tables do.
+//!
 //! **Shared networks.** An address of a network that is new to a key, which called with other keys for the first time
 //! within a day, of two customers at least, is a signal that only this operator can see. Observations below an alert, of
 //! keys with such an address, wait an hour for such keys.
@@ -43,18 +47,20 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::parts::by_tick::Closing;
+use super::parts::dismissals::{Dismissal, Dismissals, MOST_VALUES, ratio_of};
 use super::parts::network_keys::{NetworkCall, NetworkKey, NetworkKeys};
 use super::parts::report::{
     Crowd, Figures, Fired, Observation, Occasion, ProfileReport, RISE_STEP, Z_STEP, evidence_value,
 };
 use super::profiles::DetectorSettings;
+use crate::action::{Decision, DecisionRow};
 use crate::detect::{
     Bits, Family, ObservedSignal, Severity, Shown, Signal, TAIL_BITS, Tuning, Verdict, WINDOW_MS,
     is_incident, shared_network, verdict,
 };
 use crate::incident::{
     Change, Contributor, EarlierIncident, Evidence, EvidenceValue, Incident, IncidentId, IncidentState,
-    OtherKeys, Taken, Transition,
+    OtherKeys, Reason, Taken, Transition,
 };
 use crate::model::time::{DAY_MS, HOUR_MS};
 use crate::model::{EventTime, KeyId, NameId, Policy, TableChange, TableRow, TickInfo};
@@ -132,6 +138,13 @@ impl Guard {
     }
 }
 
+/// What the operator learns beside reports: a row of a table, or a decision of a person.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Learned {
+    Row(TableChange),
+    Decision(DecisionRow),
+}
+
 /// What people were told of an incident last.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct LastTold {
@@ -160,6 +173,8 @@ pub(crate) struct TrackedIncident {
     told: LastTold,
     key_state: Option<crate::model::KeyState>,
     contact: NameId,
+    /// The signals with new values that were observed, for a dismissal.
+    values: Vec<(Signal, u64)>,
 }
 
 /// The incidents of all keys.
@@ -169,6 +184,7 @@ pub(crate) struct Incidents {
     /// Incidents of each key that were forgotten otherwise, oldest first.
     earlier: HashMap<KeyId, Vec<EarlierIncident>>,
     network_keys: NetworkKeys,
+    dismissals: Dismissals,
     /// The newest observation below an alert of each key with a new network, of the last hour.
     waiting: BTreeMap<KeyId, Box<Observation>>,
     /// Keys whose incident may end or be forgotten, by the time.
@@ -200,6 +216,7 @@ impl Incidents {
             incidents: HashMap::new(),
             earlier: HashMap::new(),
             network_keys: NetworkKeys::default(),
+            dismissals: Dismissals::default(),
             waiting: BTreeMap::new(),
             due: BTreeMap::new(),
             guards: BTreeMap::new(),
@@ -214,11 +231,12 @@ impl Incidents {
     pub(crate) fn end_tick(
         state: &mut Self,
         reports: Vec<Vec<ProfileReport>>,
-        rows: Vec<Vec<TableChange>>,
+        learned: Vec<Vec<Learned>>,
         mut closing: Closing<'_, ()>,
     ) {
         let info = closing.info;
-        state.learn(rows);
+        let mut out = IncidentsOutput::default();
+        state.learn(learned, info, &mut out);
         let mut crowds: BTreeMap<(EventTime, NameId), Figures> = BTreeMap::new();
         let mut observed: Vec<Observation> = Vec::new();
         let mut active: BTreeMap<EventTime, i64> = BTreeMap::new();
@@ -243,7 +261,6 @@ impl Incidents {
         }
         // By time, key and occasion, so that it makes no difference how many windows a tick closes.
         observed.sort_unstable();
-        let mut out = IncidentsOutput::default();
         for at_once in observed.chunk_by_mut(|one, other| one.at_ms == other.at_ms) {
             let later = active.split_off(&(at_once[0].at_ms + 1));
             state.active += std::mem::replace(&mut active, later).values().sum::<i64>();
@@ -265,8 +282,14 @@ impl Incidents {
         out.publish(&state.incidents, &mut closing);
     }
 
-    fn learn(&mut self, rows: Vec<Vec<TableChange>>) {
-        let mut rows: Vec<TableChange> = rows.into_iter().flatten().collect();
+    fn learn(&mut self, learned: Vec<Vec<Learned>>, info: &TickInfo, out: &mut IncidentsOutput) {
+        let mut rows: Vec<TableChange> = Vec::new();
+        for learned in learned.into_iter().flatten() {
+            match learned {
+                Learned::Row(change) => rows.push(change),
+                Learned::Decision(row) => self.decide(row, info, out),
+            }
+        }
         rows.sort_by_key(|change| change.offset);
         for change in rows {
             match change.row {
@@ -276,9 +299,48 @@ impl Incidents {
                     self.contacts.remove(&row.id);
                 }
                 TableRow::Subscription(row) => drop(self.contacts.insert(row.id, row.contacts)),
+                TableRow::Leak(row) if !change.deleted => self.dismissals.end(row.key),
                 TableRow::Key(_) | TableRow::Leak(_) => {}
             }
         }
+    }
+
+    /// Does what a person decided.
+    fn decide(
+        &mut self,
+        DecisionRow { key, decision }: DecisionRow,
+        info: &TickInfo,
+        out: &mut IncidentsOutput,
+    ) {
+        match decision {
+            Decision::Mute { until_ms } => self.dismissals.mute(key, until_ms),
+            // Nobody waits for others of its networks any more. The profile says what becomes of its incident.
+            Decision::Accept => drop(self.waiting.remove(&key)),
+            Decision::Dismiss(id) => {
+                let at_ms = info.watermark_before;
+                let Some(tracked) = self.incidents.get(&key).filter(|tracked| tracked.incident.id == id)
+                else {
+                    return;
+                };
+                self.dismissals.dismiss(key, tracked.dismissal(at_ms));
+                self.waiting.remove(&key);
+                if tracked.incident.state == IncidentState::Open {
+                    self.withdraw(key, Reason::Dismissed, info, out);
+                }
+            }
+        }
+    }
+
+    /// Withdraws the open incident of a key.
+    fn withdraw(&mut self, key: KeyId, reason: Reason, info: &TickInfo, out: &mut IncidentsOutput) {
+        let Some(tracked) = self.incidents.get_mut(&key) else { return };
+        tracked.incident.state = IncidentState::Withdrawn;
+        let ended_ms = info.watermark_before.max(tracked.incident.opened_ms);
+        tracked.incident.ended_ms = Some(ended_ms);
+        let mut transition = self.transition(key, Change::Withdrawn, info.watermark_before, false, info);
+        transition.reason = Some(reason);
+        out.log(transition);
+        self.schedule(key, ended_ms + MERGES_MS);
     }
 
     /// Notes calls by networks, and judges the keys anew that waited for them.
@@ -393,28 +455,24 @@ impl Incidents {
         let shared = sharing.max();
         let shared = shared.and_then(|(keys, network)| shared_network(observation.window_ms, network, keys));
         observation.observed.extend(shared);
+        self.dismissals.take_from(observation);
         let mut verdict = verdict(&self.settings.tuning, &observation.observed, observation.is_well_known);
         if is_early {
             // Nobody acts on a window that isn't over: its end raises the severity, and then somebody may.
             verdict.severity = verdict.severity.min(Severity::Alert);
         }
         let is_incident = is_incident(verdict.severity, &observation.observed);
-        let tracked = self.incidents.get_mut(&key);
 
         if let Occasion::Reconsidered(reason) = observation.occasion {
-            if let Some(tracked) = tracked
+            if let Some(tracked) = self.incidents.get(&key)
                 && tracked.incident.state == IncidentState::Open
                 && !is_incident
             {
-                tracked.incident.state = IncidentState::Withdrawn;
-                let ended_ms = info.watermark_before.max(tracked.incident.opened_ms);
-                tracked.incident.ended_ms = Some(ended_ms);
-                let mut transition =
-                    self.transition(key, Change::Withdrawn, info.watermark_before, false, info);
-                transition.reason = Some(reason);
-                out.log(transition);
-                self.schedule(key, ended_ms + MERGES_MS);
+                self.withdraw(key, reason, info, out);
             }
+            return;
+        }
+        if self.dismissals.is_muted(observation) {
             return;
         }
         if !is_incident {
@@ -425,7 +483,7 @@ impl Incidents {
             return;
         }
         self.waiting.remove(&key);
-        let change = match tracked {
+        let change = match self.incidents.get_mut(&key) {
             None => {
                 let mut tracked = TrackedIncident::new(observation, platform_event);
                 tracked.incident.earlier = self.earlier_of(key, at_ms);
@@ -534,6 +592,7 @@ impl Incidents {
 
     fn forget(&mut self, watermark: EventTime) {
         self.network_keys.forget(watermark);
+        self.dismissals.forget(watermark);
         let from_ms = watermark.saturating_sub(GUARDS_MS);
         let muted_from_ms = watermark.saturating_sub(MUTED_MS);
         for guards in [&mut self.guards, &mut self.taking] {
@@ -630,7 +689,15 @@ impl TrackedIncident {
             told: LastTold::default(),
             key_state: None,
             contact: NameId::NONE,
+            values: Vec::new(),
         }
+    }
+
+    /// Returns what a dismissal at that time covers.
+    fn dismissal(&self, at_ms: EventTime) -> Dismissal {
+        let ratio = |one: &Evidence| (one.signal, ratio_of(one.seen, one.expected));
+        let signals = self.incident.signals.iter().map(ratio).collect();
+        Dismissal { at_ms, signals, values: self.values.clone() }
     }
 
     /// Returns when it ends unless another signal comes.
@@ -660,7 +727,7 @@ impl TrackedIncident {
         let incident = &self.incident;
         let volume =
             incident.signals.iter().filter(|one| one.signal.family() == Family::Volume && one.expected > 0);
-        let ratio = volume.map(|one| one.seen.saturating_mul(1_000_000) / one.expected).max();
+        let ratio = volume.map(|one| ratio_of(one.seen, one.expected)).max();
         let families = incident.signals.iter().filter(|one| one.weighted >= JOINS);
         LastTold {
             at_ms,
@@ -740,6 +807,11 @@ impl TrackedIncident {
             add_taken(&mut incident.taken, &observation.taken);
         }
         incident.last_signal_ms = observation.observed_ms().max(incident.last_signal_ms);
+        for one in observation.observed.iter().filter(|one| one.value != 0) {
+            if self.values.len() < MOST_VALUES && !self.values.contains(&(one.signal, one.value)) {
+                self.values.push((one.signal, one.value));
+            }
+        }
         for evidence in evidence(observation, tuning) {
             match incident.signals.iter_mut().find(|known| known.signal == evidence.signal) {
                 Some(known) => {
@@ -851,6 +923,8 @@ pub(crate) enum IncidentsStateRow {
     Earlier(KeyId, Vec<EarlierIncident>),
     NetworkKey(u64, NetworkKey),
     Waiting(Box<Observation>),
+    Dismissed(KeyId, Dismissal),
+    Muted(KeyId, EventTime),
 }
 
 impl Durable for Incidents {
@@ -878,6 +952,9 @@ impl Durable for Incidents {
         self.earlier.iter().for_each(|(key, all)| out.row(IncidentsStateRow::Earlier(*key, all.clone())));
         self.network_keys.pairs(&mut |network, key| out.row(IncidentsStateRow::NetworkKey(network, key)));
         self.waiting.values().for_each(|one| out.row(IncidentsStateRow::Waiting(one.clone())));
+        let dismissed = self.dismissals.dismissed();
+        dismissed.for_each(|(key, one)| out.row(IncidentsStateRow::Dismissed(key, one.clone())));
+        self.dismissals.muted().for_each(|(key, until)| out.row(IncidentsStateRow::Muted(key, until)));
     }
 
     fn row_in(&mut self, row: IncidentsStateRow) {
@@ -897,6 +974,8 @@ impl Durable for Incidents {
             IncidentsStateRow::Earlier(key, all) => drop(self.earlier.insert(key, all)),
             IncidentsStateRow::NetworkKey(network, key) => self.network_keys.restore(network, key),
             IncidentsStateRow::Waiting(one) => drop(self.waiting.insert(one.key, one)),
+            IncidentsStateRow::Dismissed(key, one) => self.dismissals.dismiss(key, one),
+            IncidentsStateRow::Muted(key, until_ms) => self.dismissals.mute(key, until_ms),
         }
     }
 
@@ -916,6 +995,7 @@ impl Durable for Incidents {
         });
         footprint += Footprint::of_map_with(&self.earlier, |all| size_of_val(&**all));
         footprint += self.network_keys.footprint();
+        footprint += self.dismissals.footprint();
         footprint += Footprint::of_tree(&self.waiting);
         footprint += Footprint::of_tree(&self.due);
         footprint += Footprint::of_tree(&self.guards);

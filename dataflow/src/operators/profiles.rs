@@ -45,6 +45,7 @@ use super::parts::open_minutes::{MARK_MS, OpenCalls, OpenMinute, merged};
 use super::parts::owners::{OwnerChange, Owners};
 use super::parts::report::{Crowd, Figures, Fired, Observation, Occasion, ProfileReport, evidence_value};
 use super::parts::top_keys::{Rank, TopKeys};
+use crate::action::{Decision, DecisionRow};
 use crate::detect::{
     Bits, Facts, LEAST_CALLS, ObservedSignal, Profile, SHARED_MOST, Severity, Signal, Stretch, Tuning,
     WINDOW_MS, Window, is_incident,
@@ -81,6 +82,7 @@ pub(crate) enum KeyChange {
     Owner(OwnerChange),
     /// A row of the table of keys, or a report.
     Row(TableChange),
+    Decision(DecisionRow),
 }
 
 impl KeyChange {
@@ -89,6 +91,7 @@ impl KeyChange {
         match self {
             Self::Owner(change) => change.0.0.shard(),
             Self::Row(change) => super::table_rows::shard(&change.row),
+            Self::Decision(row) => row.key.shard(),
         }
     }
 }
@@ -311,10 +314,13 @@ impl Profiles {
         let now_ms = if begun { info.watermark_before } else { info.tick };
         let mut owners = Vec::new();
         let mut rows = Vec::new();
+        let mut accepted = Vec::new();
         for changes in changes.into_iter().flatten() {
             match changes {
                 KeyChange::Owner(change) => owners.push(change),
                 KeyChange::Row(change) => rows.push(change),
+                KeyChange::Decision(DecisionRow { key, decision: Decision::Accept }) => accepted.push(key),
+                KeyChange::Decision(_) => {}
             }
         }
         self.owners.apply(owners, false);
@@ -351,6 +357,17 @@ impl Profiles {
                 TableRow::Subscription(_) | TableRow::Plan(_) => {}
             }
         }
+        accepted.into_iter().for_each(|key| self.accept(key, now_ms, out));
+    }
+
+    /// Takes what a key does for normal, and reconsiders its signals.
+    fn accept(&mut self, key: KeyId, now_ms: EventTime, out: &mut ProfilesOutput) {
+        let Some(KeyHistory::Grown(profile)) = self.keys.get_mut(&key) else { return };
+        self.changed = self.snapshot;
+        let profile = Arc::make_mut(profile);
+        profile.accept(&self.settings.tuning);
+        let moment = reconsidered(profile, now_ms, Reason::Accepted);
+        self.observe(key, moment, out);
     }
 
     /// Changes the facts of a key, and reconsiders its signals.
@@ -383,8 +400,8 @@ impl Profiles {
         if let Some(KeyHistory::Grown(profile)) = self.keys.get_mut(&key)
             && Arc::make_mut(profile).reconsider(new, tuning)
         {
-            let window_ms = profile.next_ms().max(Level::Minute.start(now_ms)).saturating_sub(WINDOW_MS);
-            self.observe(key, Moment::end_of(window_ms, Occasion::Reconsidered(reason)), out);
+            let moment = reconsidered(profile, now_ms, reason);
+            self.observe(key, moment, out);
         }
     }
 
@@ -756,6 +773,12 @@ impl KeyFacts {
             report: self.report,
         };
     }
+}
+
+/// Returns the moment at which the signals of a profile are reconsidered.
+fn reconsidered(profile: &Profile, now_ms: EventTime, reason: Reason) -> Moment {
+    let window_ms = profile.next_ms().max(Level::Minute.start(now_ms)).saturating_sub(WINDOW_MS);
+    Moment::end_of(window_ms, Occasion::Reconsidered(reason))
 }
 
 /// Returns the address of the first call of a network in a window; 0 if there is no sample of it.

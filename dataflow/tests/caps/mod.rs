@@ -155,7 +155,7 @@ fn timed(inputs: Vec<(u64, Vec<AccessEvent>, Vec<TableChange>)>) -> Vec<TickInpu
             last,
         };
         before = watermark;
-        ticks.push(TickInput { info, events, tables, definitions: Vec::new() });
+        ticks.push(TickInput { info, events, tables, decisions: Vec::new(), definitions: Vec::new() });
     }
     scenario::define(&mut ticks);
     ticks

@@ -6,7 +6,7 @@
 //! arithmetic, which the two share (tested beside it).
 //! *Drift*: workers, batches and the order of arrival change nothing. *Ticks*: narrow and wide ticks lead to the same
 //! incidents. *Restore*: states taken in the middle lead to the same incidents. Other tests are of the guard, early
-//! firing, and withdrawal by tables.
+//! firing, withdrawal by tables, and decisions of people.
 
 use std::ops::Range;
 
@@ -126,7 +126,8 @@ fn ticks_by(
             last,
         };
         before = watermark;
-        ticks.push(TickInput { info, events, tables: changes, definitions: Vec::new() });
+        let (decisions, definitions) = (Vec::new(), Vec::new());
+        ticks.push(TickInput { info, events, tables: changes, decisions, definitions });
     };
     let of = |event: &AccessEvent| (width(event.time), event.time / width(event.time));
     for batch in events.chunk_by(|a, b| of(a) == of(b)) {
@@ -615,6 +616,143 @@ fn what_the_tables_take_back_is_withdrawn_and_stays_so() {
     let before = [(START, tables[1].1.clone())];
     let outcome = run_with(&ticks(&events, MINUTE_MS, &before), options(), ONE, None);
     assert_eq!(incidents(&outcome.ticks).len(), 0);
+}
+
+/// Adds decisions to the ticks after which the watermark has passed their times.
+fn decided(mut ticks: Vec<TickInput>, decisions: &[(u64, Decision)]) -> Vec<TickInput> {
+    for (time, decision) in decisions {
+        let tick = ticks.iter_mut().find(|tick| tick.info.watermark_before >= *time).unwrap();
+        tick.decisions.push(DecisionRow { key: scenario::key(1), decision: *decision });
+    }
+    ticks
+}
+
+/// A quiet leak of key 1 for eight hours, which is an incident all along; and the id of that incident.
+fn long_leak() -> (Vec<AccessEvent>, IncidentId) {
+    let events = traffic(7, 2, (39, 5), &[Burst { calls: 3, minutes: 8 * 60, ..LEAK }]);
+    let log = told_with(&events, &[], &[]);
+    (events, log[0].incident.id)
+}
+
+/// The log of a run with decisions, and with rows of tables at their times.
+fn told_with(
+    events: &[AccessEvent],
+    decisions: &[(u64, Decision)],
+    tables: &[(u64, TableChange)],
+) -> Vec<Transition> {
+    // Nothing happens before the leak, and narrow ticks take long.
+    let width = |time: u64| if time < LEAK.start - HOUR_MS { 2 * MINUTE_MS } else { MINUTE_MS };
+    log(&run_with(&decided(ticks_by(events, width, tables), decisions), options(), ONE, None).ticks)
+}
+
+#[test]
+fn an_incident_that_is_dismissed_is_withdrawn_and_only_other_signals_open_it_again() {
+    let (mut events, id) = long_leak();
+    let at = LEAK.start + HOUR_MS;
+    let dismissed = [(at, Decision::Dismiss(id))];
+    let told = told_with(&events, &dismissed, &[]);
+    assert!(told.iter().all(|one| one.incident.id == id));
+    let last = told.last().unwrap();
+    assert_eq!(
+        (last.change, last.reason),
+        (Change::Withdrawn, Some(Reason::Dismissed)),
+        "{:?}",
+        changes(&told, 1)
+    );
+    assert!(last.at_ms - at < 3 * MINUTE_MS);
+    // It went on for seven hours. Another incident isn't meant, and what isn't open isn't withdrawn.
+    let other = [(at, Decision::Dismiss(IncidentId(7))), (LEAK.start - HOUR_MS, Decision::Dismiss(id))];
+    assert!(told_with(&events, &other, &[]).iter().all(|one| one.change != Change::Withdrawn));
+
+    // Somebody else comes.
+    let from = at + 2 * HOUR_MS;
+    let another = traffic(7, 0, (0, 5), &[Burst { start: from, place: 2, ..LEAK }]);
+    events.extend(another.into_iter().map(|event| AccessEvent {
+        request: RequestId::new("gateway", &(event.position.offset | 1 << 40).to_le_bytes()),
+        ..event
+    }));
+    events.sort_by_key(|event| event.time);
+    let told = told_with(&events, &dismissed, &[]);
+    let again = told.iter().find(|one| one.seq > last.seq).expect("another signal opens it");
+    assert_eq!((again.change, again.incident.id), (Change::Reopened, id));
+    assert!((from..from + 4 * MINUTE_MS).contains(&again.at_ms), "{again:?}");
+    let is_known = |one: &Evidence| one.values.iter().any(|of| of.value == EvidenceValue::Asn(64_501));
+    assert!(!again.incident.signals.iter().any(is_known), "{again:?}");
+}
+
+#[test]
+fn a_muted_key_has_no_incident_until_its_mute_ends_or_a_leak_is_reported() {
+    let (events, id) = long_leak();
+    let until_ms = LEAK.start + 5 * HOUR_MS;
+    let muted = [(LEAK.start - HOUR_MS, Decision::Mute { until_ms })];
+    let told = told_with(&events, &muted, &[]);
+    let opened = told.iter().find(|one| one.change == Change::Opened).unwrap();
+    assert!((until_ms..until_ms + 4 * MINUTE_MS).contains(&opened.at_ms), "{opened:?}");
+    assert_ne!(opened.incident.id, id);
+    // One that is open isn't told of further, and ends as the others do.
+    let later = [(LEAK.start + HOUR_MS, Decision::Mute { until_ms: LEAK.start + 40 * HOUR_MS })];
+    let told = told_with(&events, &later, &[]);
+    assert_eq!(changes(&told, 1).last(), Some(&(Change::Ended, false)));
+    assert!(told.last().unwrap().at_ms < LEAK.start + 2 * HOUR_MS);
+    // A mute that is over before it begins ends another.
+    let ended = [muted[0], (LEAK.start + HOUR_MS, Decision::Mute { until_ms: 0 })];
+    let opened = told_with(&events, &ended, &[])[0].clone();
+    assert!((HOUR_MS..HOUR_MS + 4 * MINUTE_MS).contains(&(opened.at_ms - LEAK.start)), "{opened:?}");
+    // Nobody knew of the report.
+    let leak = LeakRow { key: scenario::key(1), source: NameId(1), url: NameId(2), reported_at: None };
+    let leak = TableChange { offset: 1, row: TableRow::Leak(leak), deleted: false };
+    let told =
+        told_with(&events, &muted, &[(LEAK.start, key_row(1, |_| ())), (LEAK.start + 2 * HOUR_MS, leak)]);
+    let opened = &told[0];
+    assert_eq!((opened.change, opened.incident.severity), (Change::Opened, Severity::Revoke));
+    assert!((2 * HOUR_MS..2 * HOUR_MS + 4 * MINUTE_MS).contains(&(opened.at_ms - LEAK.start)), "{opened:?}");
+}
+
+#[test]
+fn what_a_person_accepts_is_withdrawn_and_never_an_incident_again() {
+    let (events, id) = long_leak();
+    let accepted = [(LEAK.start + HOUR_MS, Decision::Accept)];
+    let told = told_with(&events, &accepted, &[]);
+    let last = told.last().unwrap();
+    assert_eq!((last.incident.id, last.change, last.reason), (id, Change::Withdrawn, Some(Reason::Accepted)));
+}
+
+proptest! {
+    #![proptest_config(cases(4))]
+
+    #[test]
+    fn decisions_are_the_same_for_any_workers_and_outlive_a_restore(
+        seed in any::<u64>(), cut in 1_830_usize..1_960,
+        decisions in prop::collection::vec((0_u64..180, 0_u8..3), 1..5),
+    ) {
+        let events = traffic(seed, 4, (34, 5), &[Burst { calls: 30, minutes: 150, ..LEAK }]);
+        let ticks = ticks(&events, MINUTE_MS, &[]);
+        let id = log(&run_with(&ticks, options(), ONE, None).ticks)[0].incident.id;
+        let mut decisions: Vec<(u64, Decision)> = decisions
+            .into_iter()
+            .map(|(minute, which)| {
+                let at = LEAK.start + minute * MINUTE_MS;
+                let decision = match which {
+                    0 => Decision::Dismiss(id),
+                    1 => Decision::Mute { until_ms: at + 30 * MINUTE_MS },
+                    _ => Decision::Accept,
+                };
+                (at, decision)
+            })
+            .collect();
+        decisions.sort_by_key(|(at, _)| *at);
+        let ticks = decided(ticks, &decisions);
+        let expected = run_with(&ticks, options(), ONE, None).ticks;
+        let how = How { workers: 3, batch: 7, shuffle: seed };
+        prop_assert!(run_with(&ticks, options(), how, None).ticks == expected);
+        let (first, rest) = ticks.split_at(cut.min(ticks.len() - 1));
+        let begun = run_with(first, options(), How { workers: 2, batch: 50, shuffle: 1 }, None);
+        let ended = run_with(rest, options(), ONE, Some(begun.snapshot));
+        let mut got = begun.ticks;
+        got.extend(ended.ticks);
+        let rows = |ticks: &BTreeMap<Tick, TickOutput>| (incidents(ticks), log(ticks));
+        prop_assert!(rows(&got) == rows(&expected));
+    }
 }
 
 #[test]

@@ -20,6 +20,7 @@ pub struct TickInput {
     pub info: TickInfo,
     pub events: Vec<AccessEvent>,
     pub tables: Vec<TableChange>,
+    pub decisions: Vec<DecisionRow>,
     pub definitions: Vec<Definition>,
 }
 
@@ -219,6 +220,7 @@ pub fn run_with(ticks: &[TickInput], options: Options, how: How, restore: Option
                 let mut tables = tick.tables.clone();
                 random.shuffle(&mut tables);
                 dataflow.tables(&mut tables);
+                dataflow.decisions(&mut tick.decisions.clone());
                 dataflow.definitions(&mut tick.definitions.clone());
             }
             dataflow.end_tick(tick.info);

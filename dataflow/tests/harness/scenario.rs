@@ -79,7 +79,7 @@ pub fn ticks(seed: u64, count: u64, live_tables: bool) -> Vec<TickInput> {
             id: subscription(index % 3),
             text: format!("subscription-{}", index % 3).into(),
         }];
-        ticks.push(TickInput { info, events, tables, definitions });
+        ticks.push(TickInput { info, events, tables, decisions: Vec::new(), definitions });
     }
     define(&mut ticks);
     ticks

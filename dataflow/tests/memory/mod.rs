@@ -89,7 +89,7 @@ fn tables(scenario: &[TickInput]) -> TickInput {
 /// A scenario's other ticks, so much later.
 fn later(scenario: &[TickInput], by_ms: u64) -> Vec<TickInput> {
     let mut ticks = scenario[1..].to_vec();
-    for TickInput { info, events, tables, definitions } in &mut ticks {
+    for TickInput { info, events, tables, definitions, .. } in &mut ticks {
         (info.tick, info.watermark, info.cadence) =
             (info.tick + by_ms, info.watermark + by_ms, info.cadence + by_ms);
         info.last = false;
@@ -111,7 +111,8 @@ fn then_quiet(mut ticks: Vec<TickInput>, count: u64, every_ms: u64) -> Vec<TickI
     for _ in 0..count {
         (last.tick, last.cadence) = (last.tick + every_ms, last.cadence + every_ms);
         last.watermark += every_ms;
-        ticks.push(TickInput { info: last, events: Vec::new(), tables: Vec::new(), definitions: Vec::new() });
+        let quiet = TickInput { events: Vec::new(), tables: Vec::new(), ..ticks[0].clone() };
+        ticks.push(TickInput { info: last, definitions: Vec::new(), ..quiet });
     }
     ticks
 }

@@ -4,6 +4,7 @@ pub(crate) mod by_key;
 pub(crate) mod by_tick;
 pub(crate) mod cap;
 pub(crate) mod context;
+pub(crate) mod dismissals;
 pub(crate) mod few;
 pub(crate) mod group;
 pub(crate) mod network_keys;

@@ -13,7 +13,9 @@ use hyper::{Method, StatusCode};
 use keytide_dataflow::{ActionId, ActionState, Verb};
 use keytide_worker::exit::{Exit, failure};
 use keytide_worker::replay::usage;
-use keytide_worker::run::{ActionPage, ActionsPage, AnswerRefusal, DecidedPage};
+use keytide_worker::run::{
+    ActionPage, ActionsPage, AnswerRefusal, DecidedPage, IncidentPage, KeyPage, MutePage, SignalPage,
+};
 use serde::Deserialize;
 
 use crate::exit;
@@ -35,6 +37,9 @@ pub(crate) struct ActionsArgs {
     /// The reason of an answer, for the audit
     #[arg(long, value_name = "TEXT", global = true)]
     why: Option<String>,
+    /// How long a key is muted, such as 2h; at most 31d, and 0s ends a mute
+    #[arg(long = "for", value_name = "TIME", global = true)]
+    time: Option<String>,
     /// The person in [http.people] who asks; needed if there are several
     #[arg(long = "as", value_name = "NAME", global = true)]
     name: Option<String>,
@@ -50,15 +55,26 @@ pub(crate) struct ActionsArgs {
 enum What {
     /// List the newest actions, those that are held first
     List,
-    /// Show one action by its id
+    /// Show one action, or one incident with its actions, by its id
     Show {
-        /// The action's id: 32 hexadecimal digits
+        /// The id of an action or an incident: 32 hexadecimal digits
         id: String,
     },
     /// Carry out actions that are held
     Approve(About),
-    /// Withdraw actions; a key that one suspended is let in again
+    /// Withdraw incidents, each named by its id or by that of an action: keys that are suspended on account of them are
+    /// let in again, and the same signals don't open them again
     Dismiss(About),
+    /// Tell of no incident of a key for a time, unless a leak is reported
+    Mute {
+        /// The key, as views and mails name it
+        key: String,
+    },
+    /// Take what a key does for normal: its traffic, and where it is called from
+    Accept {
+        /// The key, as views and mails name it
+        key: String,
+    },
     /// Let keys in again that actions suspended
     Reinstate(About),
     /// Revoke keys for good that actions suspended
@@ -83,7 +99,10 @@ struct About {
 pub(crate) fn run(args: &ActionsArgs) -> anyhow::Result<ExitCode> {
     let job = address(args)?;
     let runtime = runtime()?;
-    let ask = |method, path: &str, body| runtime.block_on(exchange(&job, method, path, body));
+    let ask = |method, path: &str, body| match runtime.block_on(exchange(&job, method, path, body))? {
+        Said::Yes(body) => Ok(body),
+        Said::Missing(why) => Err(usage(why)),
+    };
     match &args.what {
         What::List => {
             let body = ask(Method::GET, "/v1/actions", None)?;
@@ -91,11 +110,40 @@ pub(crate) fn run(args: &ActionsArgs) -> anyhow::Result<ExitCode> {
             exit::print(&if args.json { json(&page)? + "\n" } else { listed(&page) })?;
         }
         What::Show { id } => {
-            let body = ask(Method::GET, &format!("/v1/actions/{}", id_of(id)?), None)?;
-            print_action(&read(&job, &body)?, args.json)?;
+            let id = id_of(id)?;
+            match runtime.block_on(exchange(&job, Method::GET, &format!("/v1/actions/{id}"), None))? {
+                Said::Yes(body) => print_action(&read(&job, &body)?, args.json)?,
+                Said::Missing(_) => {
+                    let body = ask(Method::GET, &format!("/v1/incidents/{id}"), None)?;
+                    print_incident(&read(&job, &body)?, args.json)?;
+                }
+            }
         }
         What::Approve(about) => answer(&job, Verb::Approve, about, args, ask)?,
-        What::Dismiss(about) => answer(&job, Verb::Dismiss, about, args, ask)?,
+        What::Dismiss(about) => {
+            for id in about.ids.iter().map(|id| id_of(id)).collect::<anyhow::Result<Vec<_>>>()? {
+                let path = format!("/v1/actions/{id}/dismiss");
+                let body = Some(body_of(args)?);
+                match runtime.block_on(exchange(&job, Method::POST, &path, body.clone()))? {
+                    Said::Yes(body) => print_action(&read(&job, &body)?, args.json)?,
+                    Said::Missing(_) => {
+                        let body = ask(Method::POST, &format!("/v1/incidents/{id}/dismiss"), body);
+                        let body = body.with_context(|| format!("{id} is no action and no incident"))?;
+                        print_incident(&read(&job, &body)?, args.json)?;
+                    }
+                }
+            }
+        }
+        What::Mute { key } => {
+            let body = Some(body_of(args)?);
+            let body = ask(Method::POST, &format!("/v1/keys/{}/mute", escaped(key)), body)?;
+            print_key(&read(&job, &body)?, Verb::Mute, args.json)?;
+        }
+        What::Accept { key } => {
+            let body = Some(body_of(args)?);
+            let body = ask(Method::POST, &format!("/v1/keys/{}/accept", escaped(key)), body)?;
+            print_key(&read(&job, &body)?, Verb::Accept, args.json)?;
+        }
         What::Reinstate(about) => answer(&job, Verb::Reinstate, about, args, ask)?,
         What::Revoke(about) => answer(&job, Verb::Revoke, about, args, ask)?,
         What::Pause => {
@@ -164,13 +212,21 @@ fn address(args: &ActionsArgs) -> anyhow::Result<JobAddress> {
     Ok(job.showing(token.clone()))
 }
 
-/// Asks the job, and returns the body of an answer that says yes.
+/// What a job says, if it can be asked.
+enum Said {
+    /// The body of an answer that says yes.
+    Yes(Bytes),
+    /// It has no such thing.
+    Missing(anyhow::Error),
+}
+
+/// Asks the job.
 async fn exchange(
     job: &JobAddress,
     method: Method,
     path: &str,
     body: Option<String>,
-) -> anyhow::Result<Bytes> {
+) -> anyhow::Result<Said> {
     let address = job.shown();
     let (status, body) = job.exchange(PATIENCE, method, path, body).await?;
     let refusal = || {
@@ -187,7 +243,8 @@ async fn exchange(
         anyhow!("{}{state}{by}", harmless(&error))
     };
     match status {
-        StatusCode::OK => Ok(body),
+        StatusCode::OK => Ok(Said::Yes(body)),
+        StatusCode::NOT_FOUND => Ok(Said::Missing(refusal())),
         StatusCode::UNAUTHORIZED => {
             Err(usage(anyhow!("the job at {address} refuses the token: it must be one of its [http.people]")))
         }
@@ -208,16 +265,80 @@ fn id_of(id: &str) -> anyhow::Result<&str> {
     match ActionId::parse(id) {
         Some(_) => Ok(id),
         None => Err(usage(anyhow!(
-            "an action's id has 32 hexadecimal digits in lower case, as `list` shows them"
+            "the id of an action or an incident has 32 hexadecimal digits in lower case, as `list` shows them"
         ))),
     }
 }
 
+/// Returns the body of an answer.
 fn body_of(args: &ActionsArgs) -> anyhow::Result<String> {
     let Some(why) = &args.why else {
         return Err(usage(anyhow!("an answer needs its reason, which the audit keeps: --why TEXT")));
     };
-    Ok(serde_json::json!({ "why": why }).to_string())
+    Ok(match &args.time {
+        None => serde_json::json!({ "why": why }),
+        Some(time) => serde_json::json!({ "why": why, "for": time }),
+    }
+    .to_string())
+}
+
+/// Returns a key's name as a part of a path (RFC 3986, 2.1).
+fn escaped(key: &str) -> String {
+    let mut escaped = String::new();
+    for byte in key.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'~' => escaped.push(byte.into()),
+            _ => escaped += &format!("%{byte:02X}"),
+        }
+    }
+    escaped
+}
+
+fn print_incident(incident: &IncidentPage, is_json: bool) -> anyhow::Result<()> {
+    if is_json {
+        return exit::print(&(json(incident)? + "\n"));
+    }
+    let IncidentPage { incident_id, key_id, level, score, state, opened_at, ended_at, reason, .. } = incident;
+    let mut text = format!(
+        "incident {}  {}  {} (score {score})  key {}  opened {}\n",
+        harmless(incident_id),
+        harmless(state),
+        harmless(level),
+        shown_key(key_id),
+        minute(opened_at)
+    );
+    if let Some(ended_at) = ended_at {
+        let why = reason.as_ref().map_or_else(String::new, |reason| format!(": {}", harmless(reason)));
+        text += &format!("  ended {}{why}\n", minute(ended_at));
+    }
+    if let Some(DecidedPage { who, at, .. }) = &incident.dismissed {
+        text += &format!("  dismissed by {} at {}\n", harmless(who), harmless(at));
+    }
+    for SignalPage { signal, bits, expected, seen } in &incident.signals {
+        let expected = if *expected > 0.0 { format!(", {expected:.1} expected") } else { String::new() };
+        text += &format!("  {}  {bits:.1} bits  {seen} calls{expected}\n", harmless(signal));
+    }
+    incident.actions.iter().for_each(|action| text += &line(action));
+    exit::print(&text)
+}
+
+fn print_key(key: &KeyPage, verb: Verb, is_json: bool) -> anyhow::Result<()> {
+    if is_json {
+        return exit::print(&(json(key)? + "\n"));
+    }
+    let KeyPage { key_id, muted_until, incident } = key;
+    let did = match (verb, muted_until) {
+        (Verb::Accept, _) => "what it does now is normal".to_owned(),
+        (_, Some(until)) => format!("muted until {}", harmless(until)),
+        (_, None) => "not muted any more".to_owned(),
+    };
+    let incident = match incident {
+        Some(IncidentPage { incident_id, state, .. }) => {
+            format!("its newest incident is {}, {}", harmless(incident_id), harmless(state))
+        }
+        None => "no incident of a key of this name is known".to_owned(),
+    };
+    exit::print(&format!("key {}  {did}; {incident}\n", shown_key(key_id)))
 }
 
 fn print_action(action: &ActionPage, is_json: bool) -> anyhow::Result<()> {
@@ -233,6 +354,14 @@ fn listed(page: &ActionsPage) -> String {
     let is_held = |action: &&ActionPage| action.state == ActionState::Held.name();
     let (held, others): (Vec<_>, Vec<_>) = page.actions.iter().partition(is_held);
     held.into_iter().chain(others).for_each(|action| text += &line(action));
+    for MutePage { key_id, until, decided } in &page.muted {
+        text += &format!(
+            "key {} is muted by {} until {}\n",
+            shown_key(key_id),
+            harmless(&decided.who),
+            harmless(until)
+        );
+    }
     if page.actions.is_empty() {
         text += "there are no actions\n";
     }
@@ -275,14 +404,20 @@ mod tests {
         let actions = vec![action(ActionState::Done, "x\u{1b}[2J"), action(ActionState::Held, "the breaker")];
         let paused =
             Some(DecidedPage { verb: "pause".to_owned(), who: "alice".to_owned(), at: "t".to_owned() });
-        let text = listed(&ActionsPage { paused, actions });
+        let decided = DecidedPage { verb: "mute".to_owned(), who: "bob".to_owned(), at: "t".to_owned() };
+        let muted = vec![MutePage { key_id: "partner\u{7}".to_owned(), until: "u".to_owned(), decided }];
+        let text = listed(&ActionsPage { paused, muted, actions });
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "actions are paused by alice since t");
         assert!(
             lines[1].contains("  held       suspend    key ") && lines[1].ends_with("  the breaker"),
             "{text}"
         );
-        assert!(lines[2].contains("  done  ") && !text.contains('\u{1b}'), "{text}");
+        assert!(lines[2].contains("  done  ") && !text.contains(['\u{1b}', '\u{7}']), "{text}");
+        assert!(
+            lines[3].starts_with("key partner") && lines[3].ends_with(" is muted by bob until u"),
+            "{text}"
+        );
         assert_eq!(listed(&ActionsPage::default()), "there are no actions\n");
     }
 
@@ -292,5 +427,11 @@ mod tests {
         for id in ["", "7", "../../metrics", "0000000000000000000000000000000G", &"a".repeat(33)] {
             assert!(id_of(id).is_err(), "{id}");
         }
+    }
+
+    #[test]
+    fn a_key_is_a_part_of_a_path_whatever_its_name() {
+        assert_eq!(escaped("0a-_~"), "0a-_~");
+        assert_eq!(escaped("../a b/ü?#%"), "%2E%2E%2Fa%20b%2F%C3%BC%3F%23%25");
     }
 }

@@ -149,3 +149,74 @@ fn a_reported_key_is_denied_until_a_person_lets_it_in_and_kills_change_nothing()
     assert_eq!((&denied[0]["state"], &denied[1]["retracted"]), (&"suspended".into(), &true.into()));
     this.check_files_of(&["audit", "denied", "revocations"]);
 }
+
+#[test]
+fn people_dismiss_incidents_and_mute_or_accept_keys_and_a_kill_undoes_none_of_it() {
+    let mut this = Restarted::new();
+    configure(&mut this, "kind = \"file\"\npath = \"denied.txt\"\nmode = \"dry_run\"");
+    this.send(70);
+    let live = this.start();
+    let is_counted = || (this.calls().values().sum::<u64>() == 70).then_some(());
+    live.find("all calls are counted", is_counted).unwrap();
+    fs::write(this.job.path("leaks.csv"), "token,source,url\nkey-3,scanner,https://git.example/x\n").unwrap();
+    let key_id = hash("key-3")[..32].to_owned();
+    let held = live
+        .find("its suspension is held", || {
+            let list = listed(&this, &live)?["actions"].as_array().unwrap().clone();
+            list.into_iter().find(|row| row["key_id"] == key_id)
+        })
+        .unwrap();
+    assert_eq!(held["state"], "held");
+    let incident = held["incident_id"].as_str().unwrap().to_owned();
+    let shown = actions(&this, &live, &["show", &incident]).succeed().stdout;
+    assert!(shown.contains("  open  ") && shown.contains("reported"), "{shown}");
+    let nobody = actions(&this, &live, &["dismiss", &"0".repeat(32), "--why", "a mistake"]).run();
+    assert_eq!(nobody.code, Some(2));
+    assert!(nobody.stderr.contains("there is no such incident"), "{}", nobody.stderr);
+    let dismissed = actions(&this, &live, &["dismiss", &incident, "--why", "a test"]).succeed().stdout;
+    assert!(dismissed.contains("  withdrawn  ") && dismissed.contains("dismissed by alice"), "{dismissed}");
+    let muted = actions(&this, &live, &["mute", "partner", "--for", "2h", "--why", "a load test"]).succeed();
+    assert!(muted.stdout.contains("muted until "), "{}", muted.stdout);
+    live.signal("KILL");
+    live.end();
+
+    let live = this.start();
+    let page =
+        live.find("it lists", || listed(&this, &live).filter(|page| page["muted"] != serde_json::json!([])));
+    let page = page.unwrap();
+    assert_eq!(
+        (&page["muted"][0]["key_id"], &page["muted"][0]["decided"]["who"]),
+        (&"partner".into(), &"alice".into())
+    );
+    assert_eq!(page["actions"][0]["state"], "withdrawn");
+    // The same again changes nothing.
+    let again =
+        actions(&this, &live, &["dismiss", held["action_id"].as_str().unwrap(), "--why", "again"]).succeed();
+    assert!(again.stdout.contains("dismissed by alice: a test"), "{}", again.stdout);
+    let accepted = actions(&this, &live, &["accept", &key_id, "--why", "our scanner"]).succeed().stdout;
+    assert!(accepted.contains("is normal; its newest incident is "), "{accepted}");
+    actions(&this, &live, &["mute", "partner", "--for", "0s", "--why", "it is over"]).succeed();
+    live.stop();
+
+    let told = this.rows("incident_log");
+    let of_key = |row: &&Value| row["key_id"] == key_id;
+    let told: Vec<&Value> = told.iter().filter(of_key).map(|row| &row["transition"]).collect();
+    assert_eq!(told, ["opened", "withdrawn"]);
+    let audit = this.rows("audit");
+    let audit: Vec<(&str, &str)> =
+        audit.iter().map(|row| (row["target"].as_str().unwrap(), row["what"].as_str().unwrap())).collect();
+    let (action, of_incident) = (held["action_id"].as_str().unwrap(), format!("incident/{incident}"));
+    let of_key = format!("key/{key_id}");
+    assert_eq!(
+        audit,
+        [
+            (action, "decide"),
+            (action, "dismiss"),
+            (&*of_incident, "dismiss"),
+            ("key/partner", "mute"),
+            (&*of_key, "accept"),
+            ("key/partner", "mute"),
+        ]
+    );
+    this.check_files_of(&["audit", "incident_log", "revocations"]);
+}

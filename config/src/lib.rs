@@ -35,7 +35,7 @@ pub use load::{ConfigError, Loaded, ValidSections, environment};
 pub use pattern::{
     Dialect, LineField, LineForm, LinePattern, LineTime, PatternFault, Piece, TimePart, Variable, header_name,
 };
-pub use scalar::{duration_text, size_text};
+pub use scalar::{duration_of, duration_text, size_text};
 pub use secret::Secret;
 pub use section::*;
 pub use time::{Matched, TimePattern, Unit, Zone};

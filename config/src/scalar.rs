@@ -149,6 +149,12 @@ pub fn duration_text(millis: u64) -> String {
     }
 }
 
+/// Reads a duration as the file has it, such as `90s`, in milliseconds. `None` if it is written otherwise.
+#[must_use]
+pub fn duration_of(text: &str) -> Option<u64> {
+    scaled(text, &DURATIONS)
+}
+
 /// Reads digits with one of the units, such as `10m`.
 fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();

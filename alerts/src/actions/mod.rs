@@ -22,14 +22,18 @@
 //! 5. If a suspension is lifted while its gateway may be at it, the lifting is requested after it, of the same gateway.
 //!    So whatever came before, the key ends let in.
 //!
+//! An incident that a person dismisses takes its held actions with it, and its suspension is lifted. If other signals open it
+//! again, each of its actions is held. Mutes are remembered to be shown: it is the detector that heeds them.
+//!
 //! A key is denied from the moment at which its suspension is requested, until that is lifted. A failed suspension is
 //! still denied: the row says what gateways are to refuse. A revoked key is denied for ever.
 //!
 //! Without a gateway in the mode `live` every action is held, and says what would have been done.
 //!
 //! Limits: 1,048,576 denied keys, beyond which everything is held; beside those in force, 65,536 actions of the last 32
-//! days, of which the oldest are forgotten first.
+//! days, of which the oldest are forgotten first; 10,000 incidents of the same time, and 10,000 mutes.
 
+mod incidents;
 #[cfg(test)]
 mod tests;
 
@@ -38,17 +42,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use keytide_config::{Gateway, GatewayKind, PolicyMode, PolicyRules};
 use keytide_dataflow::model::{EventTime, KeyId, KeyState};
 use keytide_dataflow::{
-    Action, ActionId, ActionInput, ActionRows, ActionState, AuditEntry, Change, DenialState, DeniedKey,
-    GatewayReport, IncidentId, PersonAnswer, Revocation, Transition, Verb,
+    Action, ActionId, ActionInput, ActionRows, ActionState, AnswerTarget, AuditEntry, Change, DenialState,
+    DeniedKey, GatewayReport, IncidentId, PersonAnswer, Reason, Revocation, SuspectedLeak, Transition, Verb,
 };
 use serde::{Deserialize, Serialize};
 
+pub use self::incidents::{IncidentSignal, KnownIncident, KnownIncidents};
 use crate::policy::{MEMORY_MS, PolicyEngine, PolicyMemory};
 
 /// The most actions that are remembered, beside those in force.
 const MAX_ACTIONS: usize = 1 << 16;
 /// The most keys that are denied.
 const MAX_DENIED: usize = 1 << 20;
+/// The most mutes that are remembered.
+const MAX_MUTED: usize = 10_000;
 /// Separates the action in a reason from the cause of its being held.
 const HELD: &str = "; held: ";
 /// The target of audit entries that are about no action.
@@ -88,8 +95,12 @@ pub struct ActionMemory {
     by_time: BTreeSet<(EventTime, ActionId)>,
     denied: BTreeMap<KeyId, Denial>,
     paused: Option<Decided>,
-    /// The number of the next entry of the audit that is about no action.
+    incidents: KnownIncidents,
+    /// The keys that are muted, as views name them.
+    muted: BTreeMap<String, KeyMute>,
+    /// The number of the next entry of the audit about the policy. The next field has that about keys.
     policy_seq: u64,
+    keys_seq: u64,
     /// The latest event time of a transition.
     latest_ms: EventTime,
 }
@@ -107,8 +118,16 @@ pub struct ActionRecord {
     opened_ms: EventTime,
     /// The number of the next entry of its audit.
     seq: u64,
-    /// True if a change of the tables asked for it.
-    is_of_tables: bool,
+    /// True if it lifts a suspension because its incident was withdrawn.
+    is_of_withdrawal: bool,
+}
+
+/// A key of which no incident is told for a time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyMute {
+    /// The event time at which it ends.
+    pub until_ms: EventTime,
+    pub decided: Decided,
 }
 
 /// The decision of a person.
@@ -133,9 +152,9 @@ struct Denial {
 /// What became of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// It did what was wanted, or the same answer did before. It has the action's row, unless the verb has no target.
+    /// It did what was wanted, or the same answer did before. It has the row of the action that it was about.
     Accepted(Option<Revocation>),
-    /// There is no such action.
+    /// There is no such action, or no such incident.
     Unknown,
     /// The action is decided in another way.
     Decided {
@@ -213,8 +232,9 @@ impl ActionEngine {
         for transition in ordered {
             self.memory.latest_ms = self.memory.latest_ms.max(transition.at_ms);
             self.memory.policy.forget(transition.at_ms.saturating_sub(MEMORY_MS));
+            self.memory.incidents.note(transition, key_id);
             match transition.change {
-                Change::Withdrawn => self.explained(transition, &mut changes),
+                Change::Withdrawn => self.explained(transition, inputs, &mut changes),
                 Change::Opened | Change::Raised | Change::Reopened => {
                     self.decide(transition, key_id, &mut changes);
                 }
@@ -244,18 +264,22 @@ impl ActionEngine {
         let Some(action) = self.policy.action(transition, state) else { return };
         let id = ActionId::new(incident.id, action, self.memory.round(incident.id));
         // An incident asks once for the same. What the tables withdrew before it was requested may be asked for again.
+        // What a person dismissed may be asked for again: then other signals opened the incident.
         let is_asked = |record: &ActionRecord| {
-            record.row.state != ActionState::Withdrawn || record.decided.is_some() || record.gateway.is_some()
+            let decided = record.decided.as_ref().filter(|decided| decided.verb != Verb::Dismiss);
+            record.row.state != ActionState::Withdrawn || decided.is_some() || record.gateway.is_some()
         };
         if self.memory.actions.get(&id).is_some_and(is_asked) {
             return;
         }
-        let held = match &self.memory.paused {
-            Some(Decided { who, .. }) => Some(format!("{who} paused actions")),
-            None if self.memory.denied.len() >= MAX_DENIED => {
+        let dismissed = self.memory.incidents.get(incident.id).and_then(|known| known.dismissed.as_ref());
+        let held = match (&self.memory.paused, dismissed) {
+            (Some(Decided { who, .. }), _) => Some(format!("{who} paused actions")),
+            (None, Some(Decided { who, .. })) => Some(format!("{who} dismissed the incident before")),
+            (None, None) if self.memory.denied.len() >= MAX_DENIED => {
                 Some(format!("{MAX_DENIED} keys are denied, the most that there can be"))
             }
-            None => self.policy.held(&self.memory.policy, transition),
+            (None, None) => self.policy.held(&self.memory.policy, transition),
         };
         let (done, doing) = match action {
             Action::Suspend => ("suspended", "suspending"),
@@ -288,42 +312,136 @@ impl ActionEngine {
         self.create(row, incident.opened_ms, is_requested, cause, changes);
     }
 
-    /// Withdraws all actions of an incident that a change of the tables explains.
-    fn explained(&mut self, transition: &Transition, changes: &mut Changes) {
-        let incident = transition.incident.id;
-        let why = transition.reason.map_or("the tables changed", |reason| reason.name());
-        let cause = Cause { who: TABLES, what: "withdraw", why, at_ms: transition.at_ms };
+    /// Withdraws all actions of an incident that a change of the tables explains, or a person.
+    fn explained(&mut self, transition: &Transition, inputs: &[ActionInput], changes: &mut Changes) {
+        let incident = &transition.incident;
+        let accepts = |answer: &&PersonAnswer| {
+            answer.verb == Verb::Accept && answer.decisions().any(|decision| decision.key == incident.key)
+        };
+        let mut answers = inputs.iter().filter_map(|input| match input {
+            ActionInput::Answer(answer) => Some(answer),
+            ActionInput::Report(_) => None,
+        });
+        // What was dismissed took its actions with it when the answer came.
+        let person = answers.rfind(accepts).filter(|_| transition.reason == Some(Reason::Accepted));
+        match person {
+            Some(PersonAnswer { verb, who, why, at_ms, .. }) => {
+                let cause = Cause { who, what: verb.name(), why, at_ms: *at_ms };
+                let decided = Decided { verb: *verb, who: who.clone(), at_ms: *at_ms };
+                self.withdraw_all(incident.id, Some(&decided), cause, changes);
+            }
+            None => {
+                let why = transition.reason.map_or("the tables changed", |reason| reason.name());
+                let cause = Cause { who: TABLES, what: "withdraw", why, at_ms: transition.at_ms };
+                self.withdraw_all(incident.id, None, cause, changes);
+            }
+        }
+    }
+
+    /// Withdraws all actions of an incident, and lifts its suspension.
+    fn withdraw_all(
+        &mut self,
+        incident: IncidentId,
+        decided: Option<&Decided>,
+        cause: Cause<'_>,
+        changes: &mut Changes,
+    ) {
         let round = self.memory.round(incident);
         for action in [Action::Suspend, Action::Revoke] {
             let id = ActionId::new(incident, action, round);
             let Some(record) = self.memory.actions.get(&id) else { continue };
             if record.row.state == ActionState::Held {
                 self.withdraw(id, cause, changes);
+                if let Some(decided) = decided {
+                    self.memory.decide(id, decided.clone());
+                }
             } else if self.memory.is_suspended_by(id) {
-                self.lift(id, None, cause, changes);
+                let lifting = self.lift(id, decided.cloned(), cause, changes);
+                if let Some(record) = self.memory.actions.get_mut(&lifting) {
+                    record.is_of_withdrawal = true;
+                }
             }
         }
     }
 
     /// Takes a person's answer, and returns the reply to it.
     fn answer(&mut self, answer: &PersonAnswer, changes: &mut Changes) -> Reply {
-        let PersonAnswer { verb, action, who, why, at_ms, .. } = answer;
+        let PersonAnswer { verb, target, until_ms, who, why, at_ms, .. } = answer;
         let decided = Decided { verb: *verb, who: who.clone(), at_ms: *at_ms };
         let cause = Cause { who, what: verb.name(), why, at_ms: *at_ms };
-        if let Verb::Pause | Verb::Resume = verb {
-            let is_pause = *verb == Verb::Pause;
-            if self.memory.paused.is_some() != is_pause {
-                self.memory.paused = is_pause.then_some(decided);
-                changes.note_policy(&mut self.memory, cause);
+        match (verb, target) {
+            (Verb::Pause | Verb::Resume, AnswerTarget::Policy) => {
+                let is_pause = *verb == Verb::Pause;
+                if self.memory.paused.is_some() != is_pause {
+                    self.memory.paused = is_pause.then_some(decided);
+                    changes.note_other(POLICY.to_owned(), &mut self.memory.policy_seq, cause);
+                }
+                Reply::Accepted(None)
             }
-            return Reply::Accepted(None);
+            (Verb::Mute | Verb::Accept, AnswerTarget::Key(name)) => {
+                if *verb == Verb::Mute {
+                    self.memory.mute(name, KeyMute { until_ms: *until_ms, decided });
+                }
+                changes.note_other(format!("key/{name}"), &mut self.memory.keys_seq, cause);
+                Reply::Accepted(None)
+            }
+            (Verb::Dismiss, AnswerTarget::Incident(leak)) => self.dismiss(*leak, decided, cause, changes),
+            (Verb::Dismiss, AnswerTarget::Action(id, leak)) => {
+                match self.dismiss(*leak, decided, cause, changes) {
+                    Reply::Accepted(_) => {
+                        let record = self.memory.actions.get(id);
+                        Reply::Accepted(record.map(|record| self.memory.result_of(&record.row).clone()))
+                    }
+                    other => other,
+                }
+            }
+            (Verb::Approve | Verb::Reinstate | Verb::Revoke, AnswerTarget::Action(id, _)) => {
+                self.answer_about(*id, *verb, decided, cause, changes)
+            }
+            _ => Reply::Unknown,
         }
-        let Some(id) = *action else { return Reply::Unknown };
+    }
+
+    /// Withdraws an incident with its actions. It is the detector that keeps its signals from opening it again.
+    fn dismiss(
+        &mut self,
+        leak: SuspectedLeak,
+        decided: Decided,
+        cause: Cause<'_>,
+        changes: &mut Changes,
+    ) -> Reply {
+        let of_action = || self.memory.actions.values().any(|record| record.row.incident == leak.incident);
+        let known = self.memory.incidents.get_mut(leak.incident);
+        if known.is_none() && !of_action() {
+            return Reply::Unknown;
+        }
+        // The same answer again changes nothing, unless the incident was opened again.
+        if let Some(known) = known
+            && !known.is_dismissed
+        {
+            (known.dismissed, known.is_dismissed) = (Some(decided.clone()), true);
+            // The detector's row says so as well, in the same tick.
+            let seq = &mut known.seq;
+            changes.note_other(format!("incident/{}", leak.incident), seq, cause);
+        }
+        self.withdraw_all(leak.incident, Some(&decided), cause, changes);
+        Reply::Accepted(None)
+    }
+
+    /// Takes an answer about an action.
+    fn answer_about(
+        &mut self,
+        id: ActionId,
+        verb: Verb,
+        decided: Decided,
+        cause: Cause<'_>,
+        changes: &mut Changes,
+    ) -> Reply {
         let Some(record) = self.memory.actions.get(&id) else { return Reply::Unknown };
         let row = &record.row;
         let otherwise = Reply::Decided { state: row.state, by: record.decided.clone() };
         // The same answer again changes nothing.
-        if record.decided.as_ref().is_some_and(|before| before.verb == *verb) {
+        if record.decided.as_ref().is_some_and(|before| before.verb == verb) {
             return Reply::Accepted(Some(self.memory.result_of(row).clone()));
         }
         let is_suspended = self.memory.is_suspended_by(id);
@@ -344,12 +462,7 @@ impl ActionEngine {
                 }
                 _ => otherwise,
             },
-            Verb::Dismiss if row.state == ActionState::Held => {
-                self.withdraw(id, cause, changes);
-                self.memory.decide(id, decided);
-                self.memory.accepted(id)
-            }
-            Verb::Dismiss | Verb::Reinstate if is_suspended => {
+            Verb::Reinstate if is_suspended => {
                 let lifted = self.lift(id, Some(decided), cause, changes);
                 self.memory.accepted(lifted)
             }
@@ -457,10 +570,9 @@ impl ActionEngine {
         }
         // 2. The lifting is an action of its own.
         let Some(row) = row else { return suspension };
-        let is_of_tables = decided.is_none();
         self.create(row, opened_ms, true, cause, changes);
-        if let Some(record) = self.memory.actions.get_mut(&id) {
-            (record.is_of_tables, record.decided) = (is_of_tables, decided);
+        if let Some(decided) = decided {
+            self.memory.decide(id, decided);
         }
         id
     }
@@ -482,7 +594,7 @@ impl ActionEngine {
         let from = before.as_ref().map(|before| before.row.state);
         let seq = before.map_or(0, |before| before.seq);
         let mut record =
-            ActionRecord { row, decided: None, gateway: None, opened_ms, seq, is_of_tables: false };
+            ActionRecord { row, decided: None, gateway: None, opened_ms, seq, is_of_withdrawal: false };
         if !is_requested {
             changes.note(&mut record, from, cause);
         }
@@ -535,6 +647,7 @@ fn reason_of(Cause { who, what, why, .. }: Cause<'_>) -> String {
     let did = match what {
         "approve" => "approved",
         "dismiss" => "dismissed",
+        "accept" => "accepted",
         "reinstate" => "reinstated",
         "revoke" => "revoked",
         other => other,
@@ -567,13 +680,13 @@ impl Changes {
         self.actions.insert(record.row.id);
     }
 
-    /// Notes a decision about the policy as a whole.
-    fn note_policy(&mut self, memory: &mut ActionMemory, cause: Cause<'_>) {
+    /// Notes a decision about the policy, an incident or a key. `seq` is the number of the entry, and grows.
+    fn note_other(&mut self, target: String, seq: &mut u64, cause: Cause<'_>) {
         let Cause { who, what, why, at_ms } = cause;
         let (who, why) = (who.to_owned(), why.to_owned());
         self.audit.push(AuditEntry {
-            target: POLICY.to_owned(),
-            seq: memory.policy_seq,
+            target,
+            seq: *seq,
             at_ms,
             who,
             what,
@@ -582,7 +695,7 @@ impl Changes {
             why,
             gateway: None,
         });
-        memory.policy_seq += 1;
+        *seq += 1;
     }
 
     fn rows(self, memory: &ActionMemory) -> ActionRows {
@@ -614,6 +727,28 @@ impl ActionMemory {
         self.paused.as_ref()
     }
 
+    /// Returns the incidents that are remembered.
+    #[must_use]
+    pub fn incidents(&self) -> &KnownIncidents {
+        &self.incidents
+    }
+
+    /// Returns the keys that are muted, as views name them.
+    pub fn muted(&self) -> impl Iterator<Item = (&str, &KeyMute)> {
+        self.muted.iter().map(|(key, mute)| (key.as_str(), mute))
+    }
+
+    /// Remembers a mute, or forgets it if it ends before it begins.
+    fn mute(&mut self, key: &str, mute: KeyMute) {
+        let now_ms = mute.decided.at_ms;
+        self.muted.retain(|_, known| known.until_ms > now_ms);
+        if mute.until_ms <= now_ms {
+            self.muted.remove(key);
+        } else if self.muted.len() < MAX_MUTED || self.muted.contains_key(key) {
+            self.muted.insert(key.to_owned(), mute);
+        }
+    }
+
     /// Returns the keys that gateways are to refuse, by name.
     #[must_use]
     pub fn deny_list(&self) -> BTreeMap<String, DenialState> {
@@ -627,11 +762,11 @@ impl ActionMemory {
         requested.map(|record| record.row.id).collect()
     }
 
-    /// Returns how many times the tables lifted an action of the incident.
+    /// Returns how many times an action of the incident was lifted because the incident was withdrawn.
     fn round(&self, incident: IncidentId) -> u32 {
         let is_lifted = |round: &u32| {
             let id = ActionId::new(incident, Action::Reinstate, *round);
-            self.actions.get(&id).is_some_and(|record| record.is_of_tables)
+            self.actions.get(&id).is_some_and(|record| record.is_of_withdrawal)
         };
         (0..).take_while(is_lifted).count().try_into().unwrap_or(u32::MAX)
     }
@@ -663,7 +798,9 @@ impl ActionMemory {
 
     /// Returns the row that an answer about an action led to: that of the action, or of the one that followed.
     fn result_of<'a>(&'a self, row: &'a Revocation) -> &'a Revocation {
-        let round = self.round(row.incident);
+        // What followed is of the same round, which may not be the last.
+        let is_of = |round: &u32| ActionId::new(row.incident, row.action, *round) == row.id;
+        let round = (0..=self.round(row.incident)).find(is_of).unwrap_or(0);
         let decided = self.actions.get(&row.id).and_then(|record| record.decided.as_ref());
         let followers = [Action::Reinstate, Action::Revoke].map(|action| {
             let of = self.actions.get(&ActionId::new(row.incident, action, round));
@@ -685,6 +822,7 @@ impl ActionMemory {
 
     /// Forgets what is old, and the oldest if there is too much.
     fn forget(&mut self) {
+        self.muted.retain(|_, mute| mute.until_ms > self.latest_ms);
         let before_ms = self.latest_ms.saturating_sub(MEMORY_MS);
         // Each action is looked at once at most: one that is in force is put off.
         for _ in 0..self.by_time.len() {

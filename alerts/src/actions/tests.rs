@@ -36,7 +36,12 @@ impl ActionEngine {
 
     /// Takes an answer of alice; returns the reply and the rows.
     fn say(&mut self, verb: Verb, action: ActionId) -> (Reply, ActionRows) {
-        let (rows, mut replies) = self.fold(&[answer("alice", verb, action)], &[], &|key| key.to_string());
+        self.hear(self.asking("alice", verb, action), &[])
+    }
+
+    /// Takes an answer with transitions of the same tick.
+    fn hear(&mut self, answer: ActionInput, transitions: &[Transition]) -> (Reply, ActionRows) {
+        let (rows, mut replies) = self.fold(&[answer], transitions, &|key| key.to_string());
         assert_eq!(replies.len(), 1);
         (replies.remove(0).1, rows)
     }
@@ -48,13 +53,26 @@ impl ActionEngine {
     fn state(&self, action: ActionId) -> ActionState {
         self.memory.actions[&action].row.state
     }
+
+    /// Makes an answer about an action; about its key, if the verb is of keys.
+    fn asking(&self, who: &str, verb: Verb, action: ActionId) -> ActionInput {
+        let record = self.memory.actions.get(&action);
+        let (incident, key) = record.map_or((IncidentId(1), KeyId(3)), |of| (of.row.incident, of.row.key));
+        let target = match verb {
+            verb if verb.is_of_policy() => AnswerTarget::Policy,
+            verb if verb.is_of_keys() => AnswerTarget::Key(key.to_string()),
+            _ => AnswerTarget::Action(action, SuspectedLeak { incident, key }),
+        };
+        answer(who, verb, target)
+    }
 }
 
-fn answer(who: &str, verb: Verb, action: ActionId) -> ActionInput {
+fn answer(who: &str, verb: Verb, target: AnswerTarget) -> ActionInput {
     ActionInput::Answer(PersonAnswer {
         request: 7,
         verb,
-        action: verb.has_target().then_some(action),
+        target,
+        until_ms: if verb == Verb::Mute { START_MS + 3 * HOUR_MS } else { 0 },
         who: who.to_owned(),
         why: "seen in a public repository".to_owned(),
         at_ms: START_MS + HOUR_MS,
@@ -437,9 +455,11 @@ fn a_held_action_is_approved_or_dismissed_once() {
     let (reply, _) = engine.say(Verb::Approve, other.id);
     let Reply::Decided { state, by: Some(by) } = reply else { panic!("{reply:?}") };
     assert_eq!((state, by.verb, &*by.who), (ActionState::Withdrawn, Verb::Dismiss, "alice"));
-    // Who was told no isn't asked again.
+    // Other signals opened it again: a person is asked again.
     let again = changed(opened(8, START_MS), |it| (it.seq, it.change) = (1, Change::Reopened));
-    assert_eq!(engine.decide_all(&[again]), []);
+    let again = engine.decide_all(&[again]).remove(0);
+    assert_eq!((again.id, again.state), (other.id, ActionState::Held));
+    assert_eq!(held(&again.reason), "alice dismissed the incident before");
 }
 
 #[test]
@@ -482,9 +502,97 @@ fn only_a_suspended_key_is_revoked_and_that_is_final() {
     engine.report_all(revoke.id, Some("no rights"));
     assert_eq!(engine.state(revoke.id), ActionState::Failed);
     assert_eq!(engine.memory().actions[&revoke.id].row.reason, "failed: no rights");
-    for verb in [Verb::Reinstate, Verb::Dismiss] {
-        assert_eq!(engine.say(verb, suspend).0, Reply::Refused("the key is revoked, which is final"));
+    let (reply, _) = engine.say(Verb::Reinstate, suspend);
+    assert_eq!(reply, Reply::Refused("the key is revoked, which is final"));
+    // Its incident is dismissed, and the key stays revoked.
+    let (reply, rows) = engine.say(Verb::Dismiss, suspend);
+    assert!(matches!(reply, Reply::Accepted(Some(row)) if row.action == Action::Revoke));
+    assert_eq!((rows.revocations.len(), rows.denied.len(), rows.audit.len()), (0, 0, 1));
+}
+
+#[test]
+fn an_incident_is_dismissed_with_its_actions_by_its_own_id() {
+    for is_held in [true, false] {
+        let keys_per_hour = if is_held { 0 } else { 10 };
+        let mut engine = live(PolicyRules { keys_per_hour, ..PolicyRules::default() });
+        let transition = opened(7, START_MS);
+        let suspend = engine.decide_all(std::slice::from_ref(&transition)).remove(0).id;
+        let leak = SuspectedLeak { incident: transition.incident.id, key: KeyId(7) };
+        let dismiss = |leak| answer("alice", Verb::Dismiss, AnswerTarget::Incident(leak));
+        let unknown = SuspectedLeak { incident: IncidentId(1), key: KeyId(7) };
+        assert_eq!(engine.hear(dismiss(unknown), &[]).0, Reply::Unknown);
+        // The detector withdraws it in the same tick.
+        let withdrawn = changed(transition.clone(), |it| {
+            (it.seq, it.change, it.reason) = (1, Change::Withdrawn, Some(Reason::Dismissed));
+            it.incident.state = IncidentState::Withdrawn;
+        });
+        let (reply, rows) = engine.hear(dismiss(leak), std::slice::from_ref(&withdrawn));
+        assert_eq!(reply, Reply::Accepted(None));
+        assert_eq!(engine.state(suspend), ActionState::Withdrawn);
+        assert_eq!(rows.denied.len(), usize::from(!is_held));
+        assert!(rows.audit.iter().all(|entry| entry.who == "alice" && entry.what == "dismiss"), "{rows:?}");
+        let of_incident = format!("incident/{}", transition.incident.id);
+        let entry = rows.audit.iter().find(|entry| entry.target == of_incident).unwrap();
+        assert_eq!((entry.seq, entry.from, entry.to), (0, None, None));
+        let known = engine.memory().incidents().get(leak.incident).unwrap();
+        assert_eq!((known.state, known.reason), (IncidentState::Withdrawn, Some(Reason::Dismissed)));
+        assert_eq!(known.dismissed.as_ref().map(|by| &*by.who), Some("alice"));
+        assert_eq!(engine.hear(dismiss(leak), &[]), (Reply::Accepted(None), ActionRows::default()), "once");
+        // Opened again, it is asked for again, and may be dismissed again.
+        let again = changed(transition, |it| (it.seq, it.change) = (2, Change::Reopened));
+        let again = engine.decide_all(&[again]).remove(0);
+        assert_eq!(
+            (again.state, held(&again.reason)),
+            (ActionState::Held, "alice dismissed the incident before")
+        );
+        assert_eq!(again.id == suspend, is_held, "what was requested is never requested again");
+        let (_, rows) = engine.hear(dismiss(leak), &[withdrawn]);
+        assert_eq!(engine.state(again.id), ActionState::Withdrawn);
+        assert_eq!(rows.audit.iter().find(|entry| entry.target == of_incident).unwrap().seq, 1);
     }
+}
+
+#[test]
+fn what_a_person_accepts_lifts_the_suspension_in_that_persons_name() {
+    let mut engine = live(PolicyRules::default());
+    let transition = opened(7, START_MS);
+    let suspend = engine.decide_all(std::slice::from_ref(&transition)).remove(0).id;
+    engine.report_all(suspend, None);
+    let withdrawn = changed(transition, |it| {
+        (it.seq, it.change, it.reason) = (1, Change::Withdrawn, Some(Reason::Accepted));
+        it.incident.state = IncidentState::Withdrawn;
+    });
+    let accept = engine.asking("alice", Verb::Accept, suspend);
+    let (reply, rows) = engine.hear(accept, &[withdrawn]);
+    assert_eq!(reply, Reply::Accepted(None));
+    assert_eq!(
+        (rows.revocations[0].action, rows.revocations[0].state),
+        (Action::Reinstate, ActionState::Requested)
+    );
+    assert_eq!(rows.revocations[0].reason, "accepted by alice: seen in a public repository");
+    assert!(rows.audit.iter().all(|entry| entry.who == "alice" && entry.what == "accept"), "{rows:?}");
+    assert_eq!(engine.memory().deny_list(), [].into());
+}
+
+#[test]
+fn mutes_are_shown_until_they_end() {
+    let mut engine = live(PolicyRules::default());
+    let mute = |until_ms| {
+        let target = AnswerTarget::Key("partner".to_owned());
+        let ActionInput::Answer(answer) = answer("alice", Verb::Mute, target) else { panic!("it is one") };
+        ActionInput::Answer(PersonAnswer { until_ms, ..answer })
+    };
+    let muted = |engine: &ActionEngine| {
+        engine.memory().muted().map(|(key, mute)| (key.to_owned(), mute.until_ms)).collect::<Vec<_>>()
+    };
+    let (reply, rows) = engine.hear(mute(START_MS + 5 * HOUR_MS), &[]);
+    assert_eq!(reply, Reply::Accepted(None));
+    assert_eq!((&*rows.audit[0].target, rows.audit[0].what), ("key/partner", "mute"));
+    assert_eq!(muted(&engine), [("partner".to_owned(), START_MS + 5 * HOUR_MS)]);
+    engine.hear(mute(START_MS + 6 * HOUR_MS), &[]);
+    assert_eq!(muted(&engine), [("partner".to_owned(), START_MS + 6 * HOUR_MS)]);
+    engine.hear(mute(0), &[]);
+    assert_eq!(muted(&engine), []);
 }
 
 #[test]
@@ -651,7 +759,7 @@ proptest! {
     #[test]
     fn no_order_of_answers_and_reports_requests_an_action_twice_or_gets_around_the_rules(
         ticks in ticks(),
-        said in prop::collection::vec(prop::collection::vec((0..9_usize, any::<prop::sample::Index>()), 0..6), 20),
+        said in prop::collection::vec(prop::collection::vec((0..11_usize, any::<prop::sample::Index>()), 0..6), 20),
         limit in 0..5_u32,
         stops in prop::collection::vec(any::<bool>(), 20),
     ) {
@@ -663,6 +771,7 @@ proptest! {
         // What gateways refuse, by the rows alone.
         let mut denied: BTreeMap<String, DenialState> = BTreeMap::new();
         let mut seqs: BTreeMap<String, u64> = BTreeMap::new();
+        let mut of_keys = Vec::new();
         for ((tick, said), stop) in ticks.iter().zip(&said).zip(stops) {
             let known: Vec<ActionId> = engine.memory.actions.keys().copied().collect();
             let inputs: Vec<ActionInput> = said
@@ -670,9 +779,9 @@ proptest! {
                 .map(|(what, which)| {
                     let action = if known.is_empty() { ActionId(1) } else { *which.get(&known) };
                     match what {
-                        6 | 7 => report(action, None),
-                        8 => report(action, Some("no")),
-                        verb => answer("alice", Verb::ALL[*verb], action),
+                        8 | 9 => report(action, None),
+                        10 => report(action, Some("no")),
+                        verb => engine.asking("alice", Verb::ALL[*verb], action),
                     }
                 })
                 .collect();
@@ -684,9 +793,13 @@ proptest! {
                 engine.memory.denied.iter().map(|(key, denial)| (*key, denial.state)).collect();
             let (rows, _) = engine.fold(&inputs, tick, &|key| key.to_string());
             for entry in &rows.audit {
-                let next = seqs.entry(entry.target.clone()).or_default();
-                prop_assert_eq!(entry.seq, *next, "the audit has no gap");
-                *next += 1;
+                if entry.target.starts_with("key/") {
+                    of_keys.push(entry.seq);
+                } else {
+                    let next = seqs.entry(entry.target.clone()).or_default();
+                    prop_assert_eq!(entry.seq, *next, "the audit has no gap");
+                    *next += 1;
+                }
                 let record = engine.memory.actions.values().find(|of| of.row.id.to_string() == entry.target);
                 if entry.to == Some(ActionState::Requested) {
                     let record = record.unwrap();
@@ -724,6 +837,9 @@ proptest! {
                 prop_assert!(matches!(record.row.state, ActionState::Requested | ActionState::Done | ActionState::Failed));
             }
         }
+        // Those of all keys are numbered together.
+        of_keys.sort_unstable();
+        prop_assert!((0..).zip(&of_keys).all(|(number, seq)| number == *seq), "{of_keys:?}");
         let decided = by_policy.iter().map(|(at_ms, _)| *at_ms).collect::<Vec<_>>();
         let opened = by_policy.iter().map(|(_, opened_ms)| *opened_ms).collect::<Vec<_>>();
         for times in [decided, opened] {

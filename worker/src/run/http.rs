@@ -1,5 +1,4 @@
-//! The job's HTTP interface: `/metrics`, `/healthz`, `/readyz`, `/status`, `/top.json`, a page at `/`, and `/v1/actions` for
-//! people.
+//! The job's HTTP interface: `/metrics`, `/healthz`, `/readyz`, `/status`, `/top.json`, a page at `/`, and `/v1` for people.
 //!
 //! | path | answers | token |
 //! |---|---|---|
@@ -8,7 +7,10 @@
 //! | `/status` | generation, processes, ticks and what is waited for, as JSON | yes |
 //! | `/top.json` | the busiest keys and the newest incidents, as JSON | yes |
 //! | `/v1/actions`, `/v1/actions/ID` | the newest actions on keys, or one of them, as JSON | a person's |
+//! | `/v1/incidents`, `/v1/incidents/ID` | the newest incidents, or one of them, as JSON | a person's |
 //! | POST `/v1/actions/VERB`, `/v1/actions/ID/VERB` | the action after the answer, as JSON | a person's |
+//! | POST `/v1/incidents/ID/dismiss` | the incident after the answer, as JSON | a person's |
+//! | POST `/v1/keys/KEY_ID/VERB` | the key after the answer, as JSON | a person's |
 //! | `/healthz` | 200 or 503, and why, as JSON | no: a supervisor needs no secret to see that a process lives |
 //! | `/` | a page that shows `/status` to people | no: it holds nothing of the job, and asks for the token |
 //!
@@ -16,8 +18,8 @@
 //! of their digests, so the time of a comparison reveals nothing. Only the token of a person in `[http.people]` opens `/v1`,
 //! and no other path. A browser can't be made to send it: it is no cookie.
 //!
-//! An answer has the body `{"why":"..."}`. It is replied to once its tick is committed: 200 with the action, 404 for an
-//! action that doesn't exist, 409 for one that is decided, with who decided when. An answer that isn't committed in
+//! An answer has the body `{"why":"..."}`, for `mute` `{"why":"...","for":"2h"}`. It is replied to once its tick is
+//! committed: 200 with what it is about, 404 for what doesn't exist, 409 for one that is decided, with who decided when. An answer that isn't committed in
 //! [`PATIENCE`] gets 202, and holds all the same.
 //!
 //! **Limits.** A connection has one request. At most [`READ_BYTES`] of it are read, of which [`BODY_BYTES`] are a body. A
@@ -44,8 +46,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::serve::Listener;
 use keytide_alerts::actions::Reply;
-use keytide_config::{Http, Secret};
-use keytide_dataflow::{ActionId, Verb, WHY_BYTES};
+use keytide_config::{Http, Secret, duration_of};
+use keytide_dataflow::model::time::DAY_MS;
+use keytide_dataflow::{ActionId, AnswerTarget, IncidentId, Revocation, Verb, WHY_BYTES};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -53,7 +56,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep, timeout};
 
-use super::actions::{ActionBoard, ActionPage, AnswerRefusal, DecidedPage};
+use super::actions::{ActionBoard, ActionPage, AnswerRefusal, BoardContent, DecidedPage};
 use super::health::{health, job_status, readiness};
 use super::metrics::{self, ExpositionFormat};
 use super::sample::JobSample;
@@ -68,6 +71,8 @@ const BODY_BYTES: usize = 16 << 10;
 const READ_BYTES: usize = 2 * HEAD_BYTES + BODY_BYTES;
 /// How long an answer waits for its tick, which is less than a connection's lifetime.
 const PATIENCE: Duration = Duration::from_secs(8);
+/// The longest mute: what is usual for longer is accepted.
+const MUTE_MS: u64 = 31 * DAY_MS;
 /// The most answers of a person in a minute.
 const ANSWERS: u32 = 120;
 const MINUTE: Duration = Duration::from_secs(60);
@@ -192,6 +197,13 @@ struct People {
     actions: ActionSource,
 }
 
+impl People {
+    /// Looks up what an answer is about.
+    fn target(&self, find: impl FnOnce(&BoardContent) -> Option<AnswerTarget>) -> Option<AnswerTarget> {
+        (self.actions)().and_then(|board| find(&board.content()))
+    }
+}
+
 impl Person {
     /// Returns whether the person may answer once more in this minute.
     fn may_answer(&self, now: Instant) -> bool {
@@ -219,6 +231,10 @@ fn router(sampler: Sampler, top: TopSource, (token, people): (Option<Token>, Arc
             .route("/v1/actions", get(answer_actions))
             .route("/v1/actions/{target}", get(answer_action).post(answer_all))
             .route("/v1/actions/{target}/{verb}", post(answer_about))
+            .route("/v1/incidents", get(answer_incidents))
+            .route("/v1/incidents/{target}", get(answer_incident))
+            .route("/v1/incidents/{target}/dismiss", post(answer_dismiss))
+            .route("/v1/keys/{target}/{verb}", post(answer_key))
             .layer(DefaultBodyLimit::max(BODY_BYTES))
             .with_state(Arc::clone(&people));
         router = router.merge(of_people);
@@ -226,7 +242,7 @@ fn router(sampler: Sampler, top: TopSource, (token, people): (Option<Token>, Arc
     router
         .fallback(|| async {
             let paths = "there are /metrics, /healthz, /readyz, /status, /top.json, a page at / and, with [http.people], \
-                         /v1/actions\n";
+                         /v1/actions and /v1/incidents\n";
             (StatusCode::NOT_FOUND, paths)
         })
         .layer(from_fn_with_state((token, people), guard))
@@ -317,6 +333,9 @@ async fn answer_page() -> Response {
 #[serde(deny_unknown_fields)]
 struct AnswerBody {
     why: String,
+    /// How long a key is muted.
+    #[serde(rename = "for")]
+    duration: Option<String>,
 }
 
 fn refuse(status: StatusCode, error: &str) -> Response {
@@ -324,22 +343,46 @@ fn refuse(status: StatusCode, error: &str) -> Response {
 }
 
 const NO_ACTION: &str = "there is no such action: the view revocations has the ids";
+const NO_INCIDENT: &str = "there is no such incident: the view incidents has the ids";
+const NO_VERB: &str = "of an action there are approve, dismiss, reinstate and revoke; of an incident dismiss; of a key mute \
+                       and accept; of all actions pause and resume";
 const ELSEWHERE: &str =
     "this process has no actions: it starts or ends, or follows another one, whose address /status names";
 
-async fn answer_actions(State(people): State<Arc<People>>) -> Response {
-    match (people.actions)() {
-        Some(board) => json(true, &*board.page()),
-        None => refuse(StatusCode::SERVICE_UNAVAILABLE, ELSEWHERE),
+/// Shows what `show` makes of the board's content.
+fn shown<T: Serialize>(
+    people: &People,
+    missing: &'static str,
+    show: impl FnOnce(&BoardContent) -> Option<T>,
+) -> Response {
+    let Some(board) = (people.actions)() else { return refuse(StatusCode::SERVICE_UNAVAILABLE, ELSEWHERE) };
+    match show(&board.content()) {
+        Some(page) => json(true, &page),
+        None => refuse(StatusCode::NOT_FOUND, missing),
     }
 }
 
+async fn answer_actions(State(people): State<Arc<People>>) -> Response {
+    shown(&people, NO_ACTION, |content| Some(content.actions.clone()))
+}
+
 async fn answer_action(State(people): State<Arc<People>>, Path(target): Path<String>) -> Response {
-    let Some(board) = (people.actions)() else { return refuse(StatusCode::SERVICE_UNAVAILABLE, ELSEWHERE) };
-    match board.page().actions.iter().find(|action| action.action_id == target) {
-        Some(action) => json(true, action),
-        None => refuse(StatusCode::NOT_FOUND, NO_ACTION),
-    }
+    shown(&people, NO_ACTION, |content| {
+        content.actions.actions.iter().find(|action| action.action_id == target).cloned()
+    })
+}
+
+async fn answer_incidents(State(people): State<Arc<People>>) -> Response {
+    shown(&people, NO_INCIDENT, |content| Some(content.incidents()))
+}
+
+async fn answer_incident(State(people): State<Arc<People>>, Path(target): Path<String>) -> Response {
+    shown(&people, NO_INCIDENT, |content| content.incident(incident_of(&target)?))
+}
+
+/// Returns the incident of an id, which is written as that of an action.
+fn incident_of(text: &str) -> Option<IncidentId> {
+    ActionId::parse(text).map(|ActionId(id)| IncidentId(id))
 }
 
 async fn answer_all(
@@ -348,10 +391,9 @@ async fn answer_all(
     Path(verb): Path<String>,
     body: Bytes,
 ) -> Response {
-    match Verb::named(&verb).filter(|verb| !verb.has_target()) {
-        Some(verb) => answered(&people, &person, (verb, None), &body).await,
-        None => refuse(StatusCode::NOT_FOUND, "only pause and resume are about all actions"),
-    }
+    let verb = Verb::named(&verb).filter(|verb| verb.is_of_policy());
+    let asked = verb.map(|verb| (verb, AnswerTarget::Policy));
+    answered(&people, &person, asked.ok_or(NO_VERB), &body).await
 }
 
 async fn answer_about(
@@ -360,24 +402,55 @@ async fn answer_about(
     Path((target, verb)): Path<(String, String)>,
     body: Bytes,
 ) -> Response {
-    let Some(verb) = Verb::named(&verb).filter(|verb| verb.has_target()) else {
-        return refuse(StatusCode::NOT_FOUND, "there are approve, dismiss, reinstate and revoke");
+    let asked = match Verb::named(&verb).filter(|verb| verb.is_of_actions()) {
+        Some(verb) => {
+            let target =
+                ActionId::parse(&target).map(|id| people.target(|content| content.target_of_action(id)));
+            target.flatten().map(|target| (verb, target)).ok_or(NO_ACTION)
+        }
+        None => Err(NO_VERB),
     };
-    match ActionId::parse(&target) {
-        Some(id) => answered(&people, &person, (verb, Some(id)), &body).await,
-        None => refuse(StatusCode::NOT_FOUND, NO_ACTION),
-    }
+    answered(&people, &person, asked, &body).await
 }
 
-/// Hands an answer over, and replies once its tick is committed.
+async fn answer_dismiss(
+    State(people): State<Arc<People>>,
+    Extension(person): Extension<Person>,
+    Path(target): Path<String>,
+    body: Bytes,
+) -> Response {
+    let target = incident_of(&target).map(|id| people.target(|content| content.target_of_incident(id)));
+    let asked = target.flatten().map(|target| (Verb::Dismiss, target));
+    answered(&people, &person, asked.ok_or(NO_INCIDENT), &body).await
+}
+
+async fn answer_key(
+    State(people): State<Arc<People>>,
+    Extension(person): Extension<Person>,
+    Path((key_id, verb)): Path<(String, String)>,
+    body: Bytes,
+) -> Response {
+    let verb = Verb::named(&verb).filter(|verb| verb.is_of_keys());
+    let asked = match key_id.chars().any(char::is_control) {
+        true => Err("a key is named as views name it"),
+        false => verb.map(|verb| (verb, AnswerTarget::Key(key_id))).ok_or(NO_VERB),
+    };
+    answered(&people, &person, asked, &body).await
+}
+
+/// Hands an answer over, and replies once its tick is committed. What isn't there to be answered about is said last, so
+/// that nobody asks for ids faster than they may answer.
 async fn answered(
     people: &People,
     person: &Person,
-    (verb, action): (Verb, Option<ActionId>),
+    asked: Result<(Verb, AnswerTarget), &'static str>,
     body: &[u8],
 ) -> Response {
-    let Ok(AnswerBody { why }) = serde_json::from_slice(body) else {
-        return refuse(StatusCode::BAD_REQUEST, "the body must be JSON: {\"why\":\"the reason\"}");
+    let Ok(AnswerBody { why, duration }) = serde_json::from_slice(body) else {
+        return refuse(
+            StatusCode::BAD_REQUEST,
+            "the body must be JSON: {\"why\":\"the reason\"}, and to mute a key {\"why\":\"the reason\",\"for\":\"2h\"}",
+        );
     };
     let why = why.trim();
     if why.is_empty() || why.len() > WHY_BYTES || why.chars().any(char::is_control) {
@@ -386,12 +459,26 @@ async fn answered(
     if !person.may_answer(Instant::now()) {
         return refuse(StatusCode::TOO_MANY_REQUESTS, "a person has 120 answers a minute");
     }
-    let board = (people.actions)();
-    let reply = board.and_then(|board| board.answer(&person.name, verb, action, why.to_owned()));
+    let Some(board) = (people.actions)() else { return refuse(StatusCode::SERVICE_UNAVAILABLE, ELSEWHERE) };
+    let (verb, target) = match asked {
+        Ok(asked) => asked,
+        Err(missing) => return refuse(StatusCode::NOT_FOUND, missing),
+    };
+    let mute_ms = match (verb, duration) {
+        (Verb::Mute, Some(text)) => duration_of(&text).filter(|mute_ms| *mute_ms <= MUTE_MS),
+        (Verb::Mute, None) => None,
+        (_, duration) => duration.is_none().then_some(0),
+    };
+    let Some(mute_ms) = mute_ms else {
+        return refuse(
+            StatusCode::BAD_REQUEST,
+            "for is how long a key is muted, and belongs to mute alone: such as 2h, at most 31d; 0s ends a mute",
+        );
+    };
+    let reply = board.answer(&person.name, (verb, target.clone(), mute_ms), why.to_owned());
     let Some(reply) = reply else { return refuse(StatusCode::SERVICE_UNAVAILABLE, ELSEWHERE) };
     match timeout(PATIENCE, reply).await {
-        Ok(Ok(Reply::Accepted(Some(row)))) => json(true, &ActionPage::of_row(&row)),
-        Ok(Ok(Reply::Accepted(None))) => json(true, &serde_json::json!({ "paused": verb == Verb::Pause })),
+        Ok(Ok(Reply::Accepted(row))) => accepted(&board.content(), verb, &target, row.as_ref()),
         Ok(Ok(Reply::Unknown)) => refuse(StatusCode::NOT_FOUND, NO_ACTION),
         Ok(Ok(Reply::Refused(reason))) => refuse(StatusCode::CONFLICT, reason),
         Ok(Ok(Reply::Decided { state, by })) => {
@@ -406,6 +493,16 @@ async fn answered(
         Err(_) => {
             refuse(StatusCode::ACCEPTED, "the answer is taken, and its tick isn't committed: look again")
         }
+    }
+}
+
+/// Shows what an answer was about, after its tick.
+fn accepted(content: &BoardContent, verb: Verb, target: &AnswerTarget, row: Option<&Revocation>) -> Response {
+    match target {
+        AnswerTarget::Policy => json(true, &serde_json::json!({ "paused": verb == Verb::Pause })),
+        AnswerTarget::Key(key_id) => json(true, &content.key(key_id)),
+        AnswerTarget::Incident(leak) => json(true, &content.incident(leak.incident)),
+        AnswerTarget::Action(..) => json(true, &row.map(ActionPage::of_row)),
     }
 }
 
@@ -509,7 +606,7 @@ mod tests {
 
     use keytide_alerts::actions::Decided;
     use keytide_dataflow::model::KeyId;
-    use keytide_dataflow::{Action, ActionInput, ActionState, IncidentId, PersonAnswer, Revocation};
+    use keytide_dataflow::{Action, ActionInput, ActionState, PersonAnswer, SuspectedLeak};
 
     use super::super::health::tests::well;
     use super::*;
@@ -712,6 +809,9 @@ mod tests {
     ) -> (Http, ActionBoard) {
         let (inputs, received) = std::sync::mpsc::channel();
         let board = ActionBoard::new(|| 17, inputs, 0);
+        let leak = SuspectedLeak { incident: IncidentId(9), key: KeyId(7) };
+        let leaks = [(ActionId(7), leak)].into();
+        board.publish(Some(Arc::new(BoardContent { leaks, ..BoardContent::default() })), Vec::new());
         let of_thread = board.clone();
         std::thread::spawn(move || {
             for input in received {
@@ -730,7 +830,8 @@ mod tests {
     fn only_people_answer_and_each_under_their_own_name() {
         let (http, board) = with_people(|answer| {
             assert_eq!((&*answer.why, answer.at_ms), ("it leaked", 17));
-            let id = answer.action.unwrap();
+            let AnswerTarget::Action(id, leak) = answer.target else { panic!("{answer:?}") };
+            assert_eq!((id, leak.incident, leak.key), (ActionId(7), IncidentId(9), KeyId(7)));
             let by = |who: &str| Some(Decided { verb: Verb::Approve, who: who.to_owned(), at_ms: 0 });
             Some(match (&*answer.who, answer.verb) {
                 ("alice", Verb::Approve) => Reply::Accepted(Some(action(id))),
@@ -756,7 +857,7 @@ mod tests {
             let headers = format!("Authorization: Bearer {alice}\r\n");
             assert_eq!(status(&request(address, "GET", "/metrics", &headers)), "401");
             let page = request(address, "GET", "/v1/actions", &headers);
-            assert!(page.ends_with("{\"paused\":null,\"actions\":[]}\n"), "{page}");
+            assert!(page.ends_with("{\"paused\":null,\"muted\":[],\"actions\":[]}\n"), "{page}");
             assert_eq!(status(&request(address, "GET", &path, &headers)), "404");
             assert_eq!(status(&request(address, "GET", &approve, &headers)), "405");
 
@@ -792,6 +893,17 @@ mod tests {
             {
                 assert_eq!(status(&post_answer(address, &path, alice, body)), "400", "{body}");
             }
+            let mute = "/v1/keys/partner/mute";
+            for body in [
+                r#"{"why":"a"}"#,
+                r#"{"why":"a","for":"2"}"#,
+                r#"{"why":"a","for":"32d"}"#,
+                r#"{"why":"a","for":7}"#,
+            ] {
+                assert_eq!(status(&post_answer(address, mute, alice, body)), "400", "{body}");
+            }
+            let with_time = r#"{"why":"a","for":"2h"}"#;
+            assert_eq!(status(&post_answer(address, &path, alice, with_time)), "400");
             let huge = format!(r#"{{"why":"{}"}}"#, "x".repeat(BODY_BYTES));
             assert_eq!(status(&post_answer(address, &path, alice, &huge)), "413");
             let why = r#"{"why":"it leaked"}"#;
@@ -802,9 +914,36 @@ mod tests {
                 "/v1/actions/+000000000000000000000000000000f/approve",
                 "/v1/actions/00000000000000000000000000000007/pause",
                 "/v1/actions/00000000000000000000000000000007/destroy",
+                "/v1/actions/00000000000000000000000000000007/mute",
+                "/v1/actions/00000000000000000000000000000008/approve",
+                "/v1/incidents/00000000000000000000000000000009/dismiss",
+                "/v1/keys/partner/approve",
+                "/v1/keys/part%0Aner/accept",
                 "/v1/nowhere",
             ] {
                 assert_eq!(status(&post_answer(address, path, alice, why)), "404", "{path}");
+            }
+        });
+    }
+
+    #[test]
+    fn a_key_is_muted_for_a_time_and_accepted_by_its_name() {
+        let (http, board) = with_people(|answer| {
+            let until_ms = if answer.verb == Verb::Mute { 17 + 7_200_000 } else { 0 };
+            assert_eq!((answer.target, answer.until_ms), (AnswerTarget::Key("a/b".to_owned()), until_ms));
+            Some(Reply::Accepted(None))
+        });
+        served_with(well(), &http, LIMITS, Some(board), |address| {
+            for (verb, body) in
+                [("mute", r#"{"why":"a load test","for":"2h"}"#), ("accept", r#"{"why":"ours"}"#)]
+            {
+                let path = format!("/v1/keys/a%2Fb/{verb}");
+                let taken = post_answer(address, &path, "the-token-of-bob", body);
+                assert_eq!(status(&taken), "200", "{taken}");
+                assert!(
+                    taken.ends_with("{\"key_id\":\"a/b\",\"muted_until\":null,\"incident\":null}\n"),
+                    "{taken}"
+                );
             }
         });
     }

@@ -23,7 +23,10 @@ mod top;
 mod watchdog;
 mod work;
 
-pub use self::actions::{ActionBoard, ActionPage, ActionsPage, AnswerRefusal, DecidedPage};
+pub use self::actions::{
+    ActionBoard, ActionPage, ActionsPage, AnswerRefusal, DecidedPage, IncidentPage, KeyPage, MutePage,
+    SignalPage,
+};
 pub use self::checkpoint::CheckpointStats;
 pub use self::cluster::{ClusterStatus, ClusterView, leave_after_defect, leave_on_panic};
 pub use self::commit::LedgerStats;

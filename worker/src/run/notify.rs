@@ -26,7 +26,7 @@ use keytide_dataflow::model::Tick;
 use keytide_dataflow::{ActionInput, ActionRows, Notice};
 
 use super::Clock;
-use super::actions::{ActionBoard, ActionsPage};
+use super::actions::{ActionBoard, BoardContent};
 
 /// How long the end of a job waits for mails and webhooks.
 const LAST_MAILS: Duration = Duration::from_secs(10);
@@ -80,7 +80,7 @@ pub(super) struct AlertMemory {
 struct News {
     /// What the gateway is to do since.
     orders: Option<Orders>,
-    page: Option<Arc<ActionsPage>>,
+    content: Option<Arc<BoardContent>>,
     replies: Vec<(u64, Reply)>,
 }
 
@@ -164,12 +164,12 @@ impl Notifier {
         let TickFacts { transitions, inputs, names } = facts;
         let (rows, replies) = self.actions.fold(inputs, transitions, &|key| names.key_text(key).into_owned());
         let is_first = !std::mem::replace(&mut self.has_decided, true);
-        if is_first || !rows.audit.is_empty() || !replies.is_empty() {
+        if is_first || !rows.audit.is_empty() || !replies.is_empty() || !transitions.is_empty() {
             let memory = self.actions.memory();
             let orders = || Orders { denied: memory.deny_list(), requested: memory.requested() };
             let news = News {
                 orders: self.gateway.as_ref().map(|_| orders()),
-                page: self.board.as_ref().map(|_| Arc::new(ActionsPage::of(memory))),
+                content: self.board.as_ref().map(|_| Arc::new(BoardContent::of(memory))),
                 replies,
             };
             self.news.push_back((tick, news));
@@ -188,10 +188,10 @@ impl Notifier {
     /// for a tick that is made again: it would go back to what was right then.
     pub(super) fn published(&mut self, tick: Tick, is_replay: bool) {
         while let Some((_, news)) = self.news.pop_front_if(|(of, _)| *of <= tick) {
-            let News { orders, page, replies } = news;
+            let News { orders, content, replies } = news;
             self.due = orders.or(self.due.take());
             if let Some(board) = &self.board {
-                board.publish(page, replies);
+                board.publish(content, replies);
             }
         }
         if let Some(gateway) = self.gateway.as_ref().filter(|_| !is_replay)

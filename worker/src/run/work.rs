@@ -10,7 +10,7 @@ use keytide_connectors::input::Message;
 use keytide_connectors::live::Live;
 use keytide_dataflow::model::Tick;
 use keytide_dataflow::state::{Snapshot, SnapshotRequest};
-use keytide_dataflow::{Dataflow, Options, render};
+use keytide_dataflow::{ActionInput, Dataflow, Options, PersonAnswer, render};
 use timely::worker::Worker;
 
 use super::checkpoint::{Piece, Pieces};
@@ -163,6 +163,11 @@ impl LiveWorker<'_> {
             Message::DeadLetters { letters, .. } => self.gather.borrow_mut().letters(tick, letters),
             Message::Tables { mut changes, letters, inputs, .. } => {
                 dataflow.tables(&mut changes);
+                let answers = inputs.iter().filter_map(|input| match input {
+                    ActionInput::Answer(answer) => Some(answer),
+                    ActionInput::Report(_) => None,
+                });
+                dataflow.decisions(&mut answers.flat_map(PersonAnswer::decisions).collect());
                 let mut gather = self.gather.borrow_mut();
                 gather.table_letters(tick, letters);
                 gather.inputs(tick, inputs);

@@ -110,7 +110,7 @@ pub(crate) fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     let mut listed = ListedIncidents::default();
     let mut decide = |TickFacts { transitions, inputs, names }: TickFacts<'_>| {
         listed.note(transitions);
-        actions.fold(inputs, transitions, &|key| names.key_text(key).into_owned()).0
+        actions.fold(0, inputs, transitions, &|key| names.key_text(key).into_owned()).0
     };
     let views = ViewFolder { path: out.path(), format: args.format };
     let written = write(collected, info, views, threads, &mut decide)?;

@@ -116,7 +116,7 @@ pub(super) fn observe(
     let mut decide = |TickFacts { transitions, inputs, names }: TickFacts<'_>| {
         transitions.iter().for_each(|transition| notes.note(transition));
         listed.note(transitions);
-        let (rows, _) = actions.fold(inputs, transitions, &|key| names.key_text(key).into_owned());
+        let (rows, _) = actions.fold(0, inputs, transitions, &|key| names.key_text(key).into_owned());
         notes.act(&rows.revocations);
         rows
     };

@@ -131,7 +131,7 @@ fn buckets_are_no_keys() {
 #[test]
 fn what_is_held_back_comes_once_and_is_late_by_the_configuration() {
     let folder = tempfile::tempdir().unwrap();
-    let job = configure(folder.path(), "127.0.0.1:9092", 2).unwrap();
+    let job = configure(folder.path(), "127.0.0.1:9092", 2, None).unwrap();
     let late_from_ms = job.windows.out_of_orderness_ms + job.windows.allowed_lateness_ms;
     assert!(DELAY_MS > late_from_ms, "{late_from_ms} ms");
 
@@ -184,7 +184,7 @@ fn found(seed: u64, now_ms: u64) -> Found {
     let calls = folder.join("calls.jsonl");
     std::fs::write(&calls, text).unwrap();
 
-    let mut job = configure(folder, "127.0.0.1:9092", 2).unwrap();
+    let mut job = configure(folder, "127.0.0.1:9092", 2, None).unwrap();
     job.sources[0].kind = SourceKind::File { pattern: calls.to_str().unwrap().to_owned() };
     let (config, alerts, mut engine) =
         (job.fingerprint(), job.alerts.clone(), ActionEngine::new(job.alerts.policy, None));
@@ -195,7 +195,7 @@ fn found(seed: u64, now_ms: u64) -> Found {
     let info = JobInfo { config: &config, partitions: ingest.partitions() };
     let mut actions = Vec::new();
     let mut decide = |TickFacts { transitions, inputs, names }: TickFacts<'_>| {
-        let (rows, _) = engine.fold(inputs, transitions, &|key| names.key_text(key).into_owned());
+        let (rows, _) = engine.fold(0, inputs, transitions, &|key| names.key_text(key).into_owned());
         actions.push(rows.revocations.clone());
         rows
     };
@@ -307,7 +307,7 @@ fn the_summary_names_only_what_was_sent() {
 #[test]
 fn a_history_that_was_read_is_walked_before_the_clock_takes_over() {
     let folder = tempfile::tempdir().unwrap();
-    let job = configure(folder.path(), "127.0.0.1:9092", 2).unwrap();
+    let job = configure(folder.path(), "127.0.0.1:9092", 2, None).unwrap();
     assert!(AHEAD_MS / STEP_MS < u64::from(job.windows.idle_ticks));
 }
 

@@ -4,7 +4,8 @@
 //!            approve               report
 //!   held ───────────► requested ──────────► done | failed       the policy may request at once
 //!     │                   │                     │
-//!     │ dismiss, tables   │ dismiss, tables, reinstate          a suspension is lifted by an action of its own
+//!     │ dismiss, tables,  │ dismiss, tables, reinstate          a suspension is lifted by an action of its own
+//!     │ 24 hours          │
 //!     ▼                   ▼                     ▼
 //! withdrawn           withdrawn + reinstate: requested ──► done | failed
 //! ```
@@ -40,7 +41,8 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use keytide_config::{Gateway, GatewayKind, PolicyMode, PolicyRules};
-use keytide_dataflow::model::{EventTime, KeyId, KeyState};
+use keytide_dataflow::model::time::DAY_MS;
+use keytide_dataflow::model::{EventTime, KeyId, KeyState, Tick};
 use keytide_dataflow::{
     Action, ActionId, ActionInput, ActionRows, ActionState, AnswerTarget, AuditEntry, Change, DenialState,
     DeniedKey, GatewayReport, IncidentId, PersonAnswer, Reason, Revocation, SuspectedLeak, Transition, Verb,
@@ -54,6 +56,8 @@ use crate::policy::{MEMORY_MS, PolicyEngine, PolicyMemory};
 const MAX_ACTIONS: usize = 1 << 16;
 /// The most keys that are denied.
 const MAX_DENIED: usize = 1 << 20;
+/// How long an action is held, in ms of ticks. What nobody wanted in a day isn't done by mistake a week later.
+const HELD_MS: u64 = DAY_MS;
 /// The most mutes that are remembered.
 const MAX_MUTED: usize = 10_000;
 /// Separates the action in a reason from the cause of its being held.
@@ -91,6 +95,8 @@ pub struct ActionEngine {
 pub struct ActionMemory {
     policy: PolicyMemory,
     actions: BTreeMap<ActionId, ActionRecord>,
+    /// Actions that were held, by the tick since which they are. Some are decided by now.
+    held: BTreeSet<(Tick, ActionId)>,
     /// All actions, by the time after which they may be forgotten.
     by_time: BTreeSet<(EventTime, ActionId)>,
     denied: BTreeMap<KeyId, Denial>,
@@ -138,6 +144,22 @@ pub struct Decided {
     pub at_ms: EventTime,
 }
 
+/// The numbers of actions and keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ActionCounts {
+    /// Actions that wait for a person. Those that are only shown don't.
+    pub held: u64,
+    /// Actions that a gateway is to do.
+    pub requested: u64,
+    /// Actions of the last 32 days that a gateway couldn't do.
+    pub failed: u64,
+    /// Keys that gateways are to refuse, and keys that are muted.
+    pub denied: u64,
+    pub muted: u64,
+    /// True while every action is held.
+    pub is_paused: bool,
+}
+
 /// A key that gateways are to refuse.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Denial {
@@ -170,6 +192,7 @@ pub enum Reply {
 /// What a tick changed, until its rows are made.
 #[derive(Default)]
 struct Changes {
+    tick: Tick,
     actions: BTreeSet<ActionId>,
     /// Keys whose denial changed, with their names.
     keys: BTreeMap<KeyId, String>,
@@ -209,15 +232,16 @@ impl ActionEngine {
         &self.memory
     }
 
-    /// Folds a tick. `key_id` returns the name of a key in views. Returns the rows that changed, and a reply to each
-    /// answer by the number of its request.
+    /// Folds a tick, which is 0 in a run in which nothing waits for anybody. `key_id` returns the name of a key in views.
+    /// Returns the rows that changed, and a reply to each answer by the number of its request.
     pub fn fold(
         &mut self,
+        tick: Tick,
         inputs: &[ActionInput],
         transitions: &[Transition],
         key_id: &dyn Fn(KeyId) -> String,
     ) -> (ActionRows, Vec<(u64, Reply)>) {
-        let mut changes = Changes::default();
+        let mut changes = Changes { tick, ..Changes::default() };
         let mut replies = Vec::new();
         for input in inputs {
             match input {
@@ -241,6 +265,7 @@ impl ActionEngine {
                 Change::Updated | Change::Ended => {}
             }
         }
+        self.void_held(&mut changes);
         self.memory.forget();
         (changes.rows(&self.memory), replies)
     }
@@ -310,6 +335,22 @@ impl ActionEngine {
         let cause = Cause { who: POLICY, what: "decide", why: &reason, at_ms: *at_ms };
         let is_requested = held.is_none() && self.gateway.is_some();
         self.create(row, incident.opened_ms, is_requested, cause, changes);
+    }
+
+    /// Withdraws the actions about which nobody decided in time. Without a gateway that acts nobody can.
+    fn void_held(&mut self, changes: &mut Changes) {
+        let Some(before) = changes.tick.checked_sub(HELD_MS) else { return };
+        let why = "nobody decided about it within a day";
+        let cause = Cause { who: POLICY, what: "void", why, at_ms: changes.tick };
+        while let Some(&(since, id)) = self.memory.held.first()
+            && since <= before
+        {
+            self.memory.held.pop_first();
+            let record = self.memory.actions.get(&id);
+            if self.gateway.is_some() && record.is_some_and(|record| record.row.state == ActionState::Held) {
+                self.withdraw(id, cause, changes);
+            }
+        }
     }
 
     /// Withdraws all actions of an incident that a change of the tables explains, or a person.
@@ -597,6 +638,9 @@ impl ActionEngine {
             ActionRecord { row, decided: None, gateway: None, opened_ms, seq, is_of_withdrawal: false };
         if !is_requested {
             changes.note(&mut record, from, cause);
+            if self.gateway.is_some() {
+                self.memory.held.insert((changes.tick, id));
+            }
         }
         self.memory.by_time.insert((at_ms, id));
         self.memory.actions.insert(id, record);
@@ -635,7 +679,7 @@ impl ActionEngine {
     fn withdraw(&mut self, id: ActionId, cause: Cause<'_>, changes: &mut Changes) {
         let Some(record) = self.memory.actions.get_mut(&id) else { return };
         record.row.reason = match cause.who {
-            TABLES => format!("withdrawn: {}", cause.why),
+            TABLES | POLICY => format!("withdrawn: {}", cause.why),
             _ => reason_of(cause),
         };
         changes.turn(record, ActionState::Withdrawn, cause);
@@ -699,7 +743,7 @@ impl Changes {
     }
 
     fn rows(self, memory: &ActionMemory) -> ActionRows {
-        let Self { actions, keys, mut audit } = self;
+        let Self { tick: _, actions, keys, mut audit } = self;
         let newest = |id: ActionId| memory.actions.get(&id).map(|record| record.row.clone());
         let mut denied: Vec<DeniedKey> = keys
             .into_iter()
@@ -725,6 +769,28 @@ impl ActionMemory {
     #[must_use]
     pub fn paused(&self) -> Option<&Decided> {
         self.paused.as_ref()
+    }
+
+    /// Counts actions and keys, for metrics.
+    #[must_use]
+    pub fn counts(&self) -> ActionCounts {
+        let mut counts = ActionCounts {
+            denied: self.denied.len() as u64,
+            muted: self.muted.len() as u64,
+            is_paused: self.paused.is_some(),
+            ..ActionCounts::default()
+        };
+        for record in self.actions.values() {
+            match record.row.state {
+                ActionState::Requested => counts.requested += 1,
+                ActionState::Failed => counts.failed += 1,
+                ActionState::Held | ActionState::Done | ActionState::Withdrawn => {}
+            }
+        }
+        let is_held =
+            |id: &ActionId| self.actions.get(id).is_some_and(|record| record.row.state == ActionState::Held);
+        counts.held = self.held.iter().filter(|(_, id)| is_held(id)).count() as u64;
+        counts
     }
 
     /// Returns the incidents that are remembered.

@@ -31,7 +31,7 @@ fn live(rules: PolicyRules) -> ActionEngine {
 
 impl ActionEngine {
     fn decide_all(&mut self, transitions: &[Transition]) -> Vec<Revocation> {
-        self.fold(&[], transitions, &|key| key.to_string()).0.revocations
+        self.fold(0, &[], transitions, &|key| key.to_string()).0.revocations
     }
 
     /// Takes an answer of alice; returns the reply and the rows.
@@ -41,13 +41,13 @@ impl ActionEngine {
 
     /// Takes an answer with transitions of the same tick.
     fn hear(&mut self, answer: ActionInput, transitions: &[Transition]) -> (Reply, ActionRows) {
-        let (rows, mut replies) = self.fold(&[answer], transitions, &|key| key.to_string());
+        let (rows, mut replies) = self.fold(0, &[answer], transitions, &|key| key.to_string());
         assert_eq!(replies.len(), 1);
         (replies.remove(0).1, rows)
     }
 
     fn report_all(&mut self, action: ActionId, failure: Option<&str>) -> ActionRows {
-        self.fold(&[report(action, failure)], &[], &|key| key.to_string()).0
+        self.fold(0, &[report(action, failure)], &[], &|key| key.to_string()).0
     }
 
     fn state(&self, action: ActionId) -> ActionState {
@@ -376,7 +376,7 @@ fn a_gateway_that_acts_gets_what_the_policy_lets_pass_and_denies_the_key_from_th
     let mut engine = live(PolicyRules::default());
     let transition = opened(7, START_MS);
     let suspend = ActionId::new(transition.incident.id, Action::Suspend, 0);
-    let (rows, _) = engine.fold(&[], std::slice::from_ref(&transition), &|key| key.to_string());
+    let (rows, _) = engine.fold(0, &[], std::slice::from_ref(&transition), &|key| key.to_string());
     let row = &rows.revocations[0];
     assert_eq!((row.id, row.state), (suspend, ActionState::Requested));
     assert_eq!(row.reason, "suspending the key, as its policy says");
@@ -417,7 +417,7 @@ fn a_dry_run_denies_nothing_and_can_not_be_approved() {
         PolicyRules::default(),
         Some(&Gateway { mode: PolicyMode::DryRun, ..gateway(GatewayKind::Topic) }),
     );
-    let (rows, _) = engine.fold(&[], &[opened(7, START_MS)], &|key| key.to_string());
+    let (rows, _) = engine.fold(0, &[], &[opened(7, START_MS)], &|key| key.to_string());
     assert_eq!((rows.denied.len(), rows.audit.len()), (0, 1));
     let id = rows.revocations[0].id;
     let (reply, rows) = engine.say(Verb::Approve, id);
@@ -572,6 +572,33 @@ fn what_a_person_accepts_lifts_the_suspension_in_that_persons_name() {
     assert_eq!(rows.revocations[0].reason, "accepted by alice: seen in a public repository");
     assert!(rows.audit.iter().all(|entry| entry.who == "alice" && entry.what == "accept"), "{rows:?}");
     assert_eq!(engine.memory().deny_list(), [].into());
+}
+
+#[test]
+fn what_nobody_decided_about_in_a_day_is_void_and_may_be_asked_for_again() {
+    let mut engine = live(PolicyRules { keys_per_hour: 0, ..PolicyRules::default() });
+    let key_id = |key: KeyId| key.to_string();
+    let transition = opened(7, START_MS);
+    // The job caught up: event time says nothing of how long people had.
+    let tick = START_MS + 90 * 24 * HOUR_MS;
+    let (rows, _) = engine.fold(tick, &[], std::slice::from_ref(&transition), &key_id);
+    let id = rows.revocations[0].id;
+    assert_eq!((engine.memory().counts().held, engine.state(id)), (1, ActionState::Held));
+    assert_eq!(engine.fold(tick + HELD_MS - 1, &[], &[], &key_id).0, ActionRows::default());
+    let (rows, _) = engine.fold(tick + HELD_MS, &[], &[], &key_id);
+    assert_eq!((rows.revocations[0].state, rows.audit[0].what), (ActionState::Withdrawn, "void"));
+    assert_eq!(rows.revocations[0].reason, "withdrawn: nobody decided about it within a day");
+    assert_eq!((engine.memory().counts().held, rows.audit[0].at_ms), (0, tick + HELD_MS));
+    let again = changed(transition, |it| (it.seq, it.change) = (1, Change::Raised));
+    let (rows, _) = engine.fold(tick + 2 * HELD_MS, &[], &[again], &key_id);
+    assert_eq!((rows.revocations[0].id, rows.revocations[0].state), (id, ActionState::Held));
+    // What was decided isn't, nor what is only shown.
+    engine.say(Verb::Approve, id);
+    assert_eq!(engine.fold(tick + 9 * HELD_MS, &[], &[], &key_id).0, ActionRows::default());
+    let mut shown = self::engine(PolicyRules::default());
+    shown.fold(tick, &[], &[opened(7, START_MS)], &key_id);
+    assert_eq!(shown.fold(tick + 9 * HELD_MS, &[], &[], &key_id).0, ActionRows::default());
+    assert_eq!(shown.memory().counts(), ActionCounts::default());
 }
 
 #[test]
@@ -791,7 +818,7 @@ proptest! {
             }
             let states: BTreeMap<KeyId, DenialState> =
                 engine.memory.denied.iter().map(|(key, denial)| (*key, denial.state)).collect();
-            let (rows, _) = engine.fold(&inputs, tick, &|key| key.to_string());
+            let (rows, _) = engine.fold(0, &inputs, tick, &|key| key.to_string());
             for entry in &rows.audit {
                 if entry.target.starts_with("key/") {
                     of_keys.push(entry.seq);

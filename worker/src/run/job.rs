@@ -52,6 +52,7 @@ use super::actions::{ActionBoard, ActionFeed};
 use super::checkpoint::{CheckpointStats, CheckpointWriter, PartsWriter, Piece, Pieces, Stored};
 use super::cluster::{self, ClusterView, Leader, Membership, Mesh, Role};
 use super::commit::{Committer, LedgerStats, PublishError};
+use super::notify::ActionMonitor;
 use super::notify::Notifier;
 use super::observe::WorkerStats;
 use super::patience::Patience;
@@ -101,6 +102,8 @@ pub struct Handle {
     pub ledger: Arc<LedgerStats>,
     pub sinks: PublisherMonitor,
     pub alerts: OutboxMonitor,
+    /// The numbers of actions after the last tick that was published; `None` before that.
+    pub action_counts: ActionMonitor,
     pub limits: Limits,
     /// The busiest keys, if the job has `[http]`.
     pub top: Option<LiveTop>,
@@ -351,6 +354,7 @@ impl LiveJob {
         let handle = Handle {
             sinks: publisher.monitor(),
             alerts: notifier.monitor(),
+            action_counts: notifier.action_monitor(),
             top: config.http.as_ref().map(|_| LiveTop::default()),
             actions: board,
             ..Handle::new(&live, config, (clock, view), membership, unreadable)
@@ -595,6 +599,7 @@ impl Handle {
             ledger: Arc::default(),
             sinks: PublisherMonitor::default(),
             alerts: OutboxMonitor::default(),
+            action_counts: ActionMonitor::default(),
             limits: config.limits,
             top: None,
             actions: None,

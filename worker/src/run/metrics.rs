@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use keytide_alerts::actions::ActionCounts;
 use keytide_alerts::outbox::QueueStats;
 use keytide_config::View;
 use keytide_connectors::decode::{CLASSES, Tally};
@@ -95,7 +96,8 @@ impl Collector for JobSample {
         self.checkpoints(&mut page)?;
         self.ledger(&mut page)?;
         self.output(&mut page)?;
-        self.alerts(&mut page)
+        self.alerts(&mut page)?;
+        self.actions(&mut page)
     }
 }
 
@@ -332,6 +334,17 @@ impl JobSample {
         )
     }
 
+    fn actions(&self, page: &mut Page<'_>) -> fmt::Result {
+        let Some(counts) = self.actions else { return Ok(()) };
+        let ActionCounts { held, requested, failed, denied, muted, is_paused } = counts;
+        let states = [("held", held), ("requested", requested), ("failed", failed)];
+        let states = states.map(|(state, count)| ([("state", state)], count));
+        page.gauges("actions", "Actions that wait for a person or a gateway, or that failed", states)?;
+        page.gauge("actions_paused", "1 while every action is held", is_paused.into())?;
+        page.gauge("denied_keys", "Keys that gateways are to refuse", denied)?;
+        page.gauge("muted_keys", "Keys of which no incident is told for a time", muted)
+    }
+
     fn output(&self, page: &mut Page<'_>) -> fmt::Result {
         let sinks = &self.sinks;
         let views = View::ALL.into_iter().zip(sinks.records);
@@ -531,6 +544,14 @@ mod tests {
         let of_hook = QueueStats { sent: 46, blocked: true, ..QueueStats::default() };
         sample.alerts.mails = Some(of_mails);
         sample.alerts.webhooks = vec![("soc".to_owned(), of_hook)];
+        sample.actions = Some(ActionCounts {
+            held: 61,
+            requested: 62,
+            failed: 63,
+            denied: 64,
+            muted: 65,
+            is_paused: true,
+        });
         sample.checkpoints = CheckpointCounts {
             written: 47,
             failed: 48,
@@ -799,6 +820,20 @@ keytide_alerts_misconfigured{channel="webhook",name="soc"} 0
 # TYPE keytide_alerts_blocked gauge
 keytide_alerts_blocked{channel="email",name=""} 0
 keytide_alerts_blocked{channel="webhook",name="soc"} 1
+# HELP keytide_actions Actions that wait for a person or a gateway, or that failed.
+# TYPE keytide_actions gauge
+keytide_actions{state="held"} 61
+keytide_actions{state="requested"} 62
+keytide_actions{state="failed"} 63
+# HELP keytide_actions_paused 1 while every action is held.
+# TYPE keytide_actions_paused gauge
+keytide_actions_paused 1
+# HELP keytide_denied_keys Keys that gateways are to refuse.
+# TYPE keytide_denied_keys gauge
+keytide_denied_keys 64
+# HELP keytide_muted_keys Keys of which no incident is told for a time.
+# TYPE keytide_muted_keys gauge
+keytide_muted_keys 65
 # EOF
 "#;
 

@@ -9,11 +9,11 @@
 //! sent; a job that is started next makes the same incidents again.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use keytide_alerts::actions::{ActionEngine, ActionMemory, Reply};
+use keytide_alerts::actions::{ActionCounts, ActionEngine, ActionMemory, Reply};
 use keytide_alerts::gateways::{FileGateway, Orders};
 use keytide_alerts::outbox::{
     ClaimStore, Claims, EntryKind, Outbox, OutboxError, OutboxMemory, OutboxMonitor, StoreFault,
@@ -76,8 +76,12 @@ pub(super) struct AlertMemory {
     pub(super) outbox: OutboxMemory,
 }
 
+/// The numbers of actions after the last tick that was published; `None` before that.
+pub(super) type ActionMonitor = Arc<Mutex<Option<ActionCounts>>>;
+
 /// What a tick changed about actions.
 struct News {
+    counts: ActionCounts,
     /// What the gateway is to do since.
     orders: Option<Orders>,
     content: Option<Arc<BoardContent>>,
@@ -89,6 +93,7 @@ pub(super) struct Notifier {
     actions: ActionEngine,
     /// `None` if no gateway needs orders.
     gateway: Option<FileGateway>,
+    counts: ActionMonitor,
     /// What people see, if they may answer.
     board: Option<ActionBoard>,
     /// The news of ticks that aren't published, in the order of these.
@@ -134,6 +139,7 @@ impl Notifier {
         Ok(Self {
             actions: ActionEngine::restore(config.alerts.policy, config.gateway.as_ref(), actions),
             gateway,
+            counts: ActionMonitor::default(),
             board,
             news: VecDeque::new(),
             due: None,
@@ -159,15 +165,22 @@ impl Notifier {
         self.alerts.monitor()
     }
 
+    /// Returns the numbers of actions, as they will be.
+    pub(super) fn action_monitor(&self) -> ActionMonitor {
+        Arc::clone(&self.counts)
+    }
+
     /// Returns the rows about actions that a tick leads to.
     pub(super) fn decide(&mut self, tick: Tick, facts: TickFacts<'_>) -> ActionRows {
         let TickFacts { transitions, inputs, names } = facts;
-        let (rows, replies) = self.actions.fold(inputs, transitions, &|key| names.key_text(key).into_owned());
+        let (rows, replies) =
+            self.actions.fold(tick, inputs, transitions, &|key| names.key_text(key).into_owned());
         let is_first = !std::mem::replace(&mut self.has_decided, true);
         if is_first || !rows.audit.is_empty() || !replies.is_empty() || !transitions.is_empty() {
             let memory = self.actions.memory();
             let orders = || Orders { denied: memory.deny_list(), requested: memory.requested() };
             let news = News {
+                counts: memory.counts(),
                 orders: self.gateway.as_ref().map(|_| orders()),
                 content: self.board.as_ref().map(|_| Arc::new(BoardContent::of(memory))),
                 replies,
@@ -188,7 +201,8 @@ impl Notifier {
     /// for a tick that is made again: it would go back to what was right then.
     pub(super) fn published(&mut self, tick: Tick, is_replay: bool) {
         while let Some((_, news)) = self.news.pop_front_if(|(of, _)| *of <= tick) {
-            let News { orders, content, replies } = news;
+            let News { counts, orders, content, replies } = news;
+            *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = Some(counts);
             self.due = orders.or(self.due.take());
             if let Some(board) = &self.board {
                 board.publish(content, replies);

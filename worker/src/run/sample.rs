@@ -39,6 +39,8 @@ pub struct JobSample {
     /// True while the sink's producer has no id, without which it can't send.
     pub(super) waits_for_id: bool,
     pub(super) alerts: keytide_alerts::outbox::OutboxStats,
+    /// `None` in a process that doesn't publish.
+    pub(super) actions: Option<keytide_alerts::actions::ActionCounts>,
     pub(super) checkpoints: CheckpointCounts,
     pub(super) ledger: LedgerCounts,
     pub(super) states: BTreeMap<StateId, Footprint>,
@@ -163,6 +165,7 @@ impl JobSample {
             sinks: job.sinks.stats(),
             waits_for_id: job.sinks.waits_for_id(),
             alerts: job.alerts.stats(),
+            actions: *job.action_counts.lock().unwrap_or_else(PoisonError::into_inner),
             checkpoints: CheckpointCounts {
                 written: load(&job.checkpoints.written),
                 failed: load(&job.checkpoints.failed),

@@ -108,7 +108,10 @@ fn start_and_join(
 }
 
 /// Serves metrics, health, status, the busiest keys and actions from the start on; `job` is set once it runs.
-fn serve(
+///
+/// # Errors
+/// If the system doesn't say which port it is.
+pub(crate) fn serve(
     server: HttpServer,
     (job, view): (Arc<OnceLock<Handle>>, ClusterView),
     tick_ms: u64,

@@ -14,6 +14,7 @@
 //! `q`, Ctrl-C, SIGTERM, or the end of `--duration` once the leak is found, stop the traffic. Then the job reads the
 //! records that are left, publishes its last tick, and restores the terminal. A second signal doesn't wait for that.
 
+mod acting;
 mod ending;
 mod front;
 mod incidents;
@@ -41,6 +42,7 @@ use keytide_worker::exit::{Exit, failure};
 use keytide_worker::run::{ClusterView, Handle, LiveJob, Subscriber, SubscriberEvent};
 use tracing_subscriber::EnvFilter;
 
+use self::acting::Acting;
 use self::ending::{Ending, StagedLeak};
 use self::front::Front;
 use self::screen::{Phase, Scene};
@@ -75,6 +77,9 @@ pub(crate) struct DemoArgs {
     /// Print a line a second instead of the live view
     #[arg(long)]
     headless: bool,
+    /// Suspend the stolen key: DIR/denied.txt has the keys that a gateway is to refuse, and `keytide actions` answers
+    #[arg(long, requires = "out")]
+    act: bool,
 }
 
 fn duration(text: &str) -> Result<SignedDuration, String> {
@@ -95,7 +100,8 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     log(&folder)?;
     let broker = DemoBroker::start()?;
     let workers = thread::available_parallelism().map_or(1, NonZeroUsize::get).min(WORKERS);
-    let config = world::configure(&folder, &broker.address(), workers)?;
+    let acting = args.act.then(|| Acting::prepare(&folder, worlds.stolen_secret())).transpose()?;
+    let config = world::configure(&folder, &broker.address(), workers, acting.as_ref())?;
 
     let view = Arc::new(Mutex::new(LiveView::new(config.job.tick_ms)));
     let subscriber: Subscriber = {
@@ -107,6 +113,9 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     };
     let job = LiveJob::start(&config, Some(subscriber), now, &ClusterView::default())?;
     let handle = job.handle.clone();
+    if let Some(acting) = acting {
+        acting.serve(&config, &handle)?;
+    }
     let joiner = thread::Builder::new().name("joiner".to_owned()).spawn(move || job.join())?;
     let staged = Staged::of(&worlds);
     let traffic = TrafficThread::start(broker.address(), Arc::clone(&handle.live), worlds)?;

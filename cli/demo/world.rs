@@ -33,6 +33,7 @@ use keytide_worker::exit::{Exit, failure};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 
+use super::acting::Acting;
 use super::incidents::MAIL_FOLDER;
 use super::{DemoArgs, whole_ms};
 
@@ -134,6 +135,11 @@ impl Worlds {
         self.known.as_ref()?.first_staged_key()
     }
 
+    /// Returns the stolen key as its callers show it.
+    pub(super) fn stolen_secret(&self) -> Option<String> {
+        self.known.as_ref()?.first_staged_secret()
+    }
+
     /// Returns the event time of the first call.
     pub(super) fn start_ms(&self) -> u64 {
         if self.known.is_some() { self.live_ms - HISTORY_MS } else { self.live_ms }
@@ -193,8 +199,13 @@ impl DemoBroker {
 }
 
 /// Writes the job's configuration into the folder, and reads it like any other.
-pub(super) fn configure(folder: &Path, brokers: &str, workers: usize) -> anyhow::Result<JobConfig> {
-    let text = configuration(brokers, workers);
+pub(super) fn configure(
+    folder: &Path,
+    brokers: &str,
+    workers: usize,
+    acting: Option<&Acting>,
+) -> anyhow::Result<JobConfig> {
+    let text = configuration(brokers, workers, acting);
     let path = folder.join("keytide.toml");
     fs::write(&path, &text).with_context(|| format!("can't write {}", path.display()))?;
     // No environment: variables are meant for the user's own jobs.
@@ -206,7 +217,8 @@ pub(super) fn configure(folder: &Path, brokers: &str, workers: usize) -> anyhow:
     Ok(loaded.job)
 }
 
-fn configuration(brokers: &str, workers: usize) -> String {
+fn configuration(brokers: &str, workers: usize, acting: Option<&Acting>) -> String {
+    let rest = rest(brokers, acting.is_some()) + &acting.map_or_else(String::new, Acting::sections);
     let configuration = Configuration {
         comment: r"# The job that `keytide demo` ran, whole. Its broker was part of the demo's process and is gone with it: to run
 # the job, put the brokers of your own in both places.
@@ -219,13 +231,17 @@ fn configuration(brokers: &str, workers: usize) -> String {
         // The country of an address is looked up in the generated database.
         country: false,
         beneath: "",
-        rest: &rest(brokers),
+        rest: &rest,
     };
     configuration.to_string()
 }
 
 /// Returns the sections that the configuration of a generated log doesn't have.
-fn rest(brokers: &str) -> String {
+fn rest(brokers: &str, has_state: bool) -> String {
+    let delivery = match has_state {
+        true => "delivery = \"at_least_once\"                 # the demo's broker has no transactions\n",
+        false => "",
+    };
     format!(
         r#"
 [windows]
@@ -251,7 +267,7 @@ alert = 4                                  # stricter than by default: a demo's 
 brokers = "{brokers}"
 prefix = "{PREFIX}"
 partitions = {RESULT_PARTITIONS}
-
+{delivery}
 [sink.files]                               # the same rows: views/usage-000001.jsonl, ...
 dir = "views"
 rotate_bytes = "16MiB"

@@ -52,6 +52,13 @@ impl World {
         Some(self.population.keys[key as usize].id())
     }
 
+    /// Returns the same key as callers show it, for who wants to call with it.
+    #[must_use]
+    pub fn first_staged_secret(&self) -> Option<String> {
+        let key = self.lively.as_ref()?.plan.episodes.first()?.key?;
+        Some(self.population.keys[key as usize].raw())
+    }
+
     /// Returns the calls from the first. `seed` decides them in a plain world, `chance` in a lively one.
     pub(crate) fn calls(&self, seed: u64, chance: &mut Draw) -> CallSource<'_> {
         let (settings, population) = (&self.settings, &self.population);

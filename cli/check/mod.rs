@@ -488,7 +488,7 @@ impl CheckReport {
 
     /// Reads templates and certificates as a job does, but makes no folder.
     fn alerts(&mut self, alerts: &Alerts) {
-        let Alerts { email, webhooks, link, steps, policy } = alerts;
+        let Alerts { email, webhooks, link, asked: _, steps, policy } = alerts;
         if let Some(email) = email {
             if let Err(error) = Mailer::new(&EmailAlerts { dir: None, ..email.clone() }, Guide::default()) {
                 self.problems.push(format!("alerts.email: {error}"));
@@ -618,13 +618,15 @@ impl CheckReport {
 
     fn http(&mut self, http: Option<&Http>) {
         let text = match http {
-            Some(Http { listen, token, people }) => {
+            Some(Http { listen, token, public_url, people }) => {
                 let token = if token.is_some() { "with a token" } else { "without a token" };
                 let people = match people.len() {
                     0 => String::new(),
                     count => format!("; answers of {count} {}", if count == 1 { "person" } else { "people" }),
                 };
-                format!("{listen}, {token}{people}")
+                let url =
+                    public_url.as_ref().map_or_else(String::new, |url| format!("; as {}", url.as_str()));
+                format!("{listen}, {token}{people}{url}")
             }
             None => "nothing is served".to_owned(),
         };

@@ -85,7 +85,12 @@ impl JobConfig {
     pub fn load(path: &Path, env: impl Iterator<Item = (String, String)>) -> Result<Loaded, ConfigError> {
         let text = read(path)?;
         let base = path.parent().unwrap_or(Path::new(""));
-        from_text(&text, Some(path), base, env)
+        let mut loaded = from_text(&text, Some(path), base, env)?;
+        if loaded.job.http.as_ref().is_some_and(|http| !http.people.is_empty()) {
+            let file = || std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string();
+            loaded.job.alerts.asked.get_or_insert_with(file);
+        }
+        Ok(loaded)
     }
 
     /// Validates the text of a configuration like [`load`](Self::load). Relative paths are relative to `base`.

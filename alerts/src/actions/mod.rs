@@ -60,6 +60,8 @@ const MAX_DENIED: usize = 1 << 20;
 const HELD_MS: u64 = DAY_MS;
 /// The most mutes that are remembered.
 const MAX_MUTED: usize = 10_000;
+/// What the reason of an action begins with that is only shown.
+const WOULD_HAVE: &str = "would have";
 /// Separates the action in a reason from the cause of its being held.
 const HELD: &str = "; held: ";
 /// The target of audit entries that are about no action.
@@ -71,6 +73,12 @@ const TABLES: &str = "tables";
 #[must_use]
 pub fn held(reason: &str) -> &str {
     reason.split_once(HELD).map_or(reason, |(_, why)| why)
+}
+
+/// Returns whether a row's action was only shown, as acting was off.
+#[must_use]
+pub fn is_only_shown(reason: &str) -> bool {
+    reason.starts_with(WOULD_HAVE)
 }
 
 /// The gateway that acts, in the mode `live`.
@@ -312,10 +320,10 @@ impl ActionEngine {
             Action::Reinstate => ("reinstated", "reinstating"),
         };
         let reason = match (&held, &self.gateway) {
-            (None, None) => format!("would have {done} the key{HELD}acting is off"),
+            (None, None) => format!("{WOULD_HAVE} {done} the key{HELD}acting is off"),
             (None, Some(_)) => format!("{doing} the key, as its policy says"),
             (Some(why), None) => {
-                format!("would have asked a person before {doing} the key{HELD}{why}; acting is off, too")
+                format!("{WOULD_HAVE} asked a person before {doing} the key{HELD}{why}; acting is off, too")
             }
             (Some(why), Some(_)) => format!("asks a person before {doing} the key{HELD}{why}"),
         };

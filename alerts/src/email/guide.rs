@@ -1,4 +1,5 @@
-//! The guide of a mail: a link, steps, and commands that show sample records, all from the configuration.
+//! The guide of a mail: a link, steps, and commands that answer the incident or show sample records, all from the
+//! configuration. No link acts: scanners of mail follow links, and send forms.
 //!
 //! Readers copy steps and commands into a shell. So every value that is filled in is one word of a POSIX shell: it has
 //! plain characters, or stands in single quotes without any character that could end them. It never begins with a
@@ -7,10 +8,11 @@
 use std::collections::BTreeMap;
 
 use keytide_config::{Alerts, LinkTemplate, Source, SourceKind, Steps, fill_in};
+use keytide_dataflow::Verb;
 use keytide_dataflow::incident_row::{SampleJson, TransitionJson};
 
-use super::Audience;
 use super::clean::{foreign, line};
+use super::{Audience, PlannedAction, is_over};
 
 /// The most characters of a value in a step or a command.
 const WORD: usize = 128;
@@ -20,6 +22,8 @@ const WORD: usize = 128;
 pub struct Guide {
     link: Option<LinkTemplate>,
     steps: Steps,
+    /// What `keytide actions` asks, if people may answer.
+    asked: Option<String>,
     /// Where the records of a source are, by the source's name.
     records: BTreeMap<String, Records>,
 }
@@ -57,7 +61,8 @@ impl Guide {
             };
             Some((name.to_owned(), records))
         });
-        Self { link: alerts.link.clone(), steps: alerts.steps.clone(), records: records.collect() }
+        let (link, steps, asked) = (alerts.link.clone(), alerts.steps.clone(), alerts.asked.clone());
+        Self { link, steps, asked, records: records.collect() }
     }
 
     /// Returns a guide that knows the files of a source, in the order of their numbers.
@@ -84,6 +89,34 @@ impl Guide {
             Audience::Owner => &self.steps.owner,
         };
         steps.iter().map(|step| fill(step, transition)).collect()
+    }
+
+    /// Returns the commands by which a person answers an incident, in the order in which they are listed. What is over is
+    /// answered no more, unless an action was asked for.
+    pub(super) fn answers(
+        &self,
+        transition: &TransitionJson,
+        planned: Option<&PlannedAction>,
+    ) -> Vec<(Verb, String)> {
+        let Some(asked) = &self.asked else { return Vec::new() };
+        let TransitionJson { incident_id, key_id, .. } = transition;
+        // At an address the token says who asks.
+        let token = if asked.contains("://") { " --token env:KEYTIDE_TOKEN" } else { "" };
+        let command = |verb: Verb, target: &str, more: &str| {
+            let (asked, target) = (word(asked), word(&line(target, WORD)));
+            (verb, format!("keytide actions {asked} {} {target}{more} --why REASON{token}", verb.name()))
+        };
+        let of_action = planned.and_then(|planned| {
+            let verb = if planned.held.is_some() { Verb::Approve } else { Verb::Reinstate };
+            planned.id.map(|id| command(verb, &id.to_string(), ""))
+        });
+        let of_incident = [
+            command(Verb::Dismiss, incident_id, ""),
+            command(Verb::Accept, key_id, ""),
+            command(Verb::Mute, key_id, " --for 2h"),
+        ];
+        let of_incident = of_incident.into_iter().filter(|_| !is_over(transition));
+        of_action.into_iter().chain(of_incident).collect()
     }
 
     /// Returns the command that shows the record of a sample; `None` if its place isn't known.
@@ -143,6 +176,7 @@ fn word(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use keytide_config::{JobConfig, Language};
+    use keytide_dataflow::{Action, ActionId};
     use lettre::message::Mailbox;
     use proptest::prelude::*;
 
@@ -168,6 +202,57 @@ mod tests {
         let to: Mailbox = "b@example.com".parse().unwrap();
         let letter = Letter { transition, planned: None, audience, language, to: &to, date_ms: 0 };
         composer.incident(&letter).unwrap()
+    }
+
+    #[test]
+    fn commands_answer_an_incident_and_owners_get_none() {
+        let planned = |held: Option<&str>| PlannedAction {
+            id: Some(ActionId(7)),
+            action: Action::Suspend,
+            held: held.map(str::to_owned),
+        };
+        let leak = samples::leak();
+        let asked = |asked: &str| Guide { asked: Some(asked.to_owned()), ..Guide::default() };
+        let (id, key) = (&leak.incident_id, &leak.key_id);
+        let commands = |guide: &Guide, planned: Option<&PlannedAction>| -> Vec<String> {
+            guide.answers(&leak, planned).into_iter().map(|(_, command)| command).collect()
+        };
+        assert_eq!(
+            commands(&asked("/etc/key tide.toml"), Some(&planned(Some("the breaker")))),
+            [
+                "keytide actions '/etc/key tide.toml' approve 00000000000000000000000000000007 --why REASON"
+                    .to_owned(),
+                format!("keytide actions '/etc/key tide.toml' dismiss {id} --why REASON"),
+                format!("keytide actions '/etc/key tide.toml' accept {key} --why REASON"),
+                format!("keytide actions '/etc/key tide.toml' mute {key} --for 2h --why REASON"),
+            ]
+        );
+        let of_url = commands(&asked("http://job:9464"), Some(&planned(None)));
+        assert_eq!(
+            of_url[0],
+            "keytide actions http://job:9464 reinstate 00000000000000000000000000000007 --why REASON \
+             --token env:KEYTIDE_TOKEN"
+        );
+        // Nobody can approve what is only shown, and nobody answers where no people are.
+        let shown = PlannedAction { id: None, ..planned(Some("acting is off")) };
+        assert_eq!(commands(&asked("a.toml"), Some(&shown)).len(), 3);
+        assert_eq!(commands(&Guide::default(), Some(&shown)), [""; 0]);
+        let over = TransitionJson { transition: keytide_dataflow::Change::Ended, ..leak.clone() };
+        assert_eq!(asked("a.toml").answers(&over, None), []);
+
+        let composer = Composer::new("a@example.com".parse().unwrap(), None).unwrap().guided(asked("a.toml"));
+        let to: Mailbox = "b@example.com".parse().unwrap();
+        for (audience, language) in [
+            (Audience::Security, Language::En),
+            (Audience::Security, Language::Ko),
+            (Audience::Owner, Language::En),
+        ] {
+            let letter = Letter { transition: &leak, planned: None, audience, language, to: &to, date_ms: 0 };
+            let mail = composer.incident(&letter).unwrap();
+            let has_commands =
+                [&mail.text, &mail.html].map(|part| part.contains("keytide actions a.toml dismiss"));
+            assert_eq!(has_commands, [audience == Audience::Security; 2], "{}", mail.text);
+        }
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub(crate) use self::view::owner_name;
 
 use keytide_config::Language;
 use keytide_dataflow::incident_row::TransitionJson;
-use keytide_dataflow::{Action, Change};
+use keytide_dataflow::{Action, ActionId, Change};
 use serde::{Deserialize, Serialize};
 
 /// Returns whether an incident is over with a transition, for now or for good.
@@ -73,6 +73,8 @@ pub fn severity(level: &str, language: Language) -> String {
 /// The action that the policy asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlannedAction {
+    /// The action about which people may answer; `None` if acting is off.
+    pub id: Option<ActionId>,
     pub action: Action,
     /// Says why the action waits for a person; `None` means that it is being done.
     pub held: Option<String>,

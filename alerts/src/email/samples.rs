@@ -8,7 +8,7 @@ use keytide_dataflow::incident_row::{
     CountJson, EarlierJson, EvidenceJson, OtherKeyJson, OtherKeysJson, PointJson, SampleJson, SignalJson,
     TakenJson, TransitionJson, UsualJson, ValueJson,
 };
-use keytide_dataflow::{Action, Reason};
+use keytide_dataflow::{Action, ActionId, Reason};
 
 use super::{Guide, PlannedAction};
 
@@ -194,16 +194,17 @@ pub fn refused() -> TransitionJson {
 /// Returns the action that a policy asks for after a leak.
 #[must_use]
 pub fn planned() -> PlannedAction {
-    PlannedAction { action: Action::Suspend, held: Some("acting is off".to_owned()) }
+    PlannedAction { id: Some(ActionId(7)), action: Action::Suspend, held: Some("acting is off".to_owned()) }
 }
 
-/// Returns a guide with a link, steps and commands.
+/// Returns a guide with a link, steps, and commands that answer and show records.
 #[must_use]
 pub fn guide() -> Guide {
     let mut alerts = keytide_config::Alerts {
         link: LinkTemplate::new("https://soc.example.com/incidents/{incident_id}"),
         ..Default::default()
     };
+    alerts.asked = Some("http://keytide.example.com:9464".to_owned());
     alerts.steps.security = vec![
         "Suspend the key: ourctl keys suspend {key_id} --note {incident_id}".to_owned(),
         "Call {customer} and ask whether these calls are theirs.".to_owned(),

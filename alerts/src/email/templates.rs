@@ -24,9 +24,9 @@ macro_rules! bundled {
 
 /// Pairs of a template's name and its source.
 const BUNDLED: &[(&str, &str)] = bundled! {
-    "layout.html" "facts.html" "signals.html" "samples.html" "taken.html" "others.html" "steps.html" "earlier.html"
+    "layout.html" "facts.html" "signals.html" "answers.html" "samples.html" "taken.html" "others.html" "steps.html" "earlier.html"
     "chart.html" "rows.html"
-    "facts.txt" "signals.txt" "samples.txt" "taken.txt" "others.txt" "steps.txt" "earlier.txt" "rows.txt"
+    "facts.txt" "signals.txt" "answers.txt" "samples.txt" "taken.txt" "others.txt" "steps.txt" "earlier.txt" "rows.txt"
     "en/security.html" "en/owner.html" "en/digest.html" "en/daily.html" "en/test.html"
     "en/security.txt" "en/owner.txt" "en/digest.txt" "en/daily.txt" "en/test.txt"
     "ko/security.html" "ko/owner.html" "ko/digest.html" "ko/daily.html" "ko/test.html"

@@ -251,7 +251,11 @@ fn mails_of_every_kind_are_harmless_whatever_strangers_wrote() {
                     signal.signal.clone_from(&known.signal);
                 }
             }
-            let planned = PlannedAction { action: Action::Suspend, held: Some((*payload).to_owned()) };
+            let planned = PlannedAction {
+                id: Some(ActionId(7)),
+                action: Action::Suspend,
+                held: Some((*payload).to_owned()),
+            };
             for audience in AUDIENCES {
                 for language in LANGUAGES {
                     let letter = Letter { planned: Some(&planned), ..letter(&hostile, audience, language) };
@@ -417,7 +421,8 @@ fn owners_read_no_scores_no_evidence_and_nothing_of_others() {
     for secret in [&mut transition.evidence.config, &mut transition.evidence.samples[0].source] {
         "c0ffee".clone_into(secret);
     }
-    let planned = PlannedAction { action: Action::Revoke, held: Some("c0ffee".to_owned()) };
+    let planned =
+        PlannedAction { id: Some(ActionId(7)), action: Action::Revoke, held: Some("c0ffee".to_owned()) };
     for language in LANGUAGES {
         let letter = Letter { planned: Some(&planned), ..letter(&transition, Audience::Owner, language) };
         let owner = COMPOSER.incident(&letter).unwrap();

@@ -181,6 +181,8 @@ pub(crate) struct IncidentView {
     steps: Vec<String>,
     /// The address of the incident in the reader's own tool; absent for owners, and if none is configured.
     link: Option<String>,
+    /// The commands that answer; none for owners, and if nobody may answer.
+    answers: Vec<AnswerView>,
     samples: Vec<SampleView>,
     /// True if a sample has a command.
     commands: bool,
@@ -191,6 +193,14 @@ pub(crate) struct IncidentView {
     /// The description of the chart; absent if there is no chart.
     pub(crate) chart: Option<String>,
     pub(crate) chart_id: Option<String>,
+}
+
+/// A command that answers an incident.
+#[derive(Serialize)]
+struct AnswerView {
+    /// What it does, as an instruction.
+    what: &'static str,
+    command: String,
 }
 
 /// Returns the first eight digits of a key's id, or the name of a key that isn't a hash.
@@ -305,6 +315,7 @@ impl IncidentView {
             earlier: Vec::new(),
             steps: guide.steps(transition, audience),
             link: None,
+            answers: Vec::new(),
             samples: Vec::new(),
             commands: false,
             lookup: Vec::new(),
@@ -319,6 +330,9 @@ impl IncidentView {
         // Owners see no records, no versions, no planned actions, no link of security's, and nothing of other keys.
         if !owner {
             view.link = guide.link(transition);
+            let answers = guide.answers(transition, planned).into_iter();
+            view.answers =
+                answers.map(|(verb, command)| AnswerView { what: language.answer(verb), command }).collect();
             if !is_withdrawn {
                 view.others = others(&transition.evidence.other_keys, language);
             }

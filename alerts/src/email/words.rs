@@ -7,8 +7,9 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use keytide_config::Language;
-use keytide_dataflow::Change;
 use keytide_dataflow::incident_row::{SignalJson, TransitionJson, UsualJson, ValueJson};
+
+use keytide_dataflow::{Change, Verb};
 
 use super::clean::{NAME, REASON, VALUE, foreign, line};
 
@@ -309,6 +310,27 @@ impl Wording {
             Some("revoke") => self.pick("revoke the key", "키 폐기").to_owned(),
             Some(other) => line(other, NAME),
             None => self.pick("none", "없음").to_owned(),
+        }
+    }
+
+    /// Words what an answer does, as an instruction.
+    pub(crate) fn answer(self, verb: Verb) -> &'static str {
+        match verb {
+            Verb::Approve => self.pick("Carry out what is held", "보류된 조치 실행"),
+            Verb::Dismiss => self.pick(
+                "It is no leak: withdraw the incident, and let a suspended key in again",
+                "유출이 아님: 사건을 철회하고 정지된 키를 복구",
+            ),
+            Verb::Mute => {
+                self.pick("Tell nothing of this key for two hours", "두 시간 동안 이 키에 대해 알리지 않음")
+            }
+            Verb::Accept => {
+                self.pick("These calls are the owner's from now on", "이 호출을 앞으로 정상으로 취급")
+            }
+            Verb::Reinstate => self.pick("Let the key in again", "키를 다시 허용"),
+            Verb::Revoke => self.pick("Revoke the key for good", "키를 영구 폐기"),
+            Verb::Pause => self.pick("Hold every action", "모든 조치 보류"),
+            Verb::Resume => self.pick("End the pause", "보류 종료"),
         }
     }
 

@@ -672,10 +672,10 @@ fn entries_of_another_format_are_refused_and_old_lives_are_deleted() {
     assert!(error.contains("entry 100 of the outbox has format 9"), "{error}");
     let email = EmailAlerts { dir: None, ..email() };
     let config = keytide_config::Alerts { email: Some(email), ..Default::default() };
-    let memory = OutboxMemory { format: 2, ..OutboxMemory::default() };
+    let memory = OutboxMemory { format: 9, ..OutboxMemory::default() };
     let store: Arc<dyn ClaimStore> = Arc::new(Disk::default());
     let error = Outbox::resume(&config, &[], clock(), memory, (store, 1)).unwrap_err().to_string();
-    assert!(error.contains("the outbox of the checkpoint has format 2"), "{error}");
+    assert!(error.contains("the outbox of the checkpoint has format 9"), "{error}");
 }
 
 #[test]
@@ -694,6 +694,6 @@ fn the_format_of_entries_and_memories_is_that_of_its_version() {
         |bytes: &[u8]| keytide_dataflow::model::hex(&<sha2::Sha256 as sha2::Digest>::digest(bytes)[..8]);
     assert_eq!(
         (FORMAT, digest(&single), digest(&memory)),
-        (1, "861b7a9246f703a2".to_owned(), "ed4c9b0de598ce33".to_owned())
+        (2, "861b7a9246f703a2".to_owned(), "bdc84ca5b4340aac".to_owned())
     );
 }

@@ -546,7 +546,8 @@ fn planned(actions: &[Revocation]) -> Option<PlannedAction> {
             ActionState::Requested | ActionState::Done => None,
             ActionState::Failed | ActionState::Withdrawn => return None,
         };
-        Some(PlannedAction { action: action.action, held })
+        let id = (!actions::is_only_shown(&action.reason)).then_some(action.id);
+        Some(PlannedAction { id, action: action.action, held })
     };
     actions.iter().find_map(of)
 }

@@ -16,6 +16,8 @@ section! {
         other webhooks: Vec<Webhook> = webhook(Sections<RawWebhook>) or Vec::new();
         /// The address of an incident in a tool of the security team.
         other link: Option<LinkTemplate> = link(LinkTemplate) or None;
+        /// What `keytide actions` asks, if people may answer: the job's address, or the file of the configuration.
+        other asked: Option<String> = _ or None;
         other steps: Steps = steps(RawSteps) or Steps::default();
         results policy: PolicyRules = policy(RawPolicy) or PolicyRules::default();
     }

@@ -100,6 +100,12 @@ pub(crate) fn validate(
         has_topics: config.sinks.kafka.is_some(),
     };
     config.gateway = gateway(&raw.gateway, &needed, &mut check);
+    let public_url = config.http.as_ref().filter(|http| !http.people.is_empty());
+    if let Some(url) = public_url.and_then(|http| http.public_url.as_ref()) {
+        // Commands ask a job at http:// alone.
+        config.alerts.asked = url.as_str().starts_with("http://").then(|| url.as_str().to_owned());
+        config.alerts.link.get_or_insert_with(|| url.incident());
+    }
     config
 }
 

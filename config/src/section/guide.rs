@@ -60,6 +60,33 @@ impl LinkTemplate {
     }
 }
 
+/// The address at which people reach a job's HTTP interface, without a slash at its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicUrl(String);
+
+impl PublicUrl {
+    /// Returns the address of a text; `None` if it is no http or https address, or has a query, a fragment or a user.
+    #[must_use]
+    pub fn new(text: &str) -> Option<Self> {
+        let text = text.trim_end_matches('/');
+        let template = format!("{text}/{{incident_id}}");
+        let is_plain = !text.contains(['{', '}', '?', '#']) && LinkTemplate::new(&template).is_some();
+        is_plain.then(|| Self(text.to_owned()))
+    }
+
+    /// Returns the address.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Returns the address of the page of an incident. What is behind `#` never reaches a server or a log.
+    #[must_use]
+    pub fn incident(&self) -> LinkTemplate {
+        LinkTemplate(format!("{}/incident#{{incident_id}}", self.0))
+    }
+}
+
 /// Bytes of an encoded text, at most.
 const MAX_ENCODED_BYTES: usize = 300;
 
@@ -92,6 +119,7 @@ pub fn fill_in(template: &str, value: impl Fn(&str) -> String) -> String {
 parsed! {
     LinkTemplate: LinkTemplate::new, "an http or https address with {incident_id} or {key_id} behind its host, such as \
         \"https://soc.example.com/incidents/{incident_id}\"";
+    PublicUrl: PublicUrl::new, "an http or https address without a query, such as \"http://keytide.example.com:9464\"";
 }
 
 /// Returns the names in braces; `None` if a brace has no partner.
@@ -134,6 +162,21 @@ mod tests {
         );
         assert_eq!(LinkTemplate::new(url).unwrap().origin(), "https://soc.example.com:8443");
         assert_eq!(LinkTemplate::new("http://a?k={key_id}").unwrap().origin(), "http://a");
+        let url = PublicUrl::new("https://ops.example.com/keytide/").unwrap();
+        assert_eq!(url.as_str(), "https://ops.example.com/keytide");
+        assert_eq!(url.incident().fill("00ff", "k"), "https://ops.example.com/keytide/incident#00ff");
+        for bad in [
+            "",
+            "ops.example.com",
+            "ftp://a",
+            "http://",
+            "http://u@a",
+            "http://a?b",
+            "http://a#b",
+            "http://a/{key_id}",
+        ] {
+            assert_eq!(PublicUrl::new(bad), None, "{bad}");
+        }
         for bad in [
             "https://soc.example.com/incidents",
             "soc.example.com/{incident_id}",

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 
+use super::guide::PublicUrl;
 use super::prelude::*;
 
 /// The most people who may answer.
@@ -20,6 +21,8 @@ section! {
         other listen: SocketAddr = listen(SocketAddr) or SocketAddr::from((Ipv4Addr::LOCALHOST, 9464));
         /// The token of the header `Authorization: Bearer`. It is required unless `listen` is loopback.
         other token: Option<Secret> = token(SecretRef) or None;
+        /// The address at which people reach the job, for links and commands in mails.
+        other public_url: Option<PublicUrl> = public_url(PublicUrl) or None;
         /// The people who may answer, by name, each with a token of their own.
         other people: BTreeMap<String, Secret> = people(PeopleTokens) or BTreeMap::new();
     }
@@ -27,7 +30,7 @@ section! {
 
 impl RawHttp {
     fn reach(spot: &Spot<Self>, http: &mut Http, check: &mut Check<'_>) {
-        let Self { listen, token, people } = &spot.value;
+        let Self { listen, token, public_url: _, people } = &spot.value;
         if !http.listen.ip().is_loopback() && token.is_absent() {
             let location = listen.given().map_or(&spot.location, |listen| &listen.location);
             let message = format!(

@@ -178,7 +178,7 @@ pub use fields::{Field, FieldMap, Pointer};
 pub use format::Format;
 pub use gateway::{Gateway, GatewayKind};
 pub use geo::Geo;
-pub use guide::{LinkTemplate, Steps, fill_in};
+pub use guide::{LinkTemplate, PublicUrl, Steps, fill_in};
 pub use http::Http;
 pub use job::Job;
 pub use kafka::KafkaClient;

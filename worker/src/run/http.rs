@@ -13,6 +13,7 @@
 //! | POST `/v1/keys/KEY_ID/VERB` | the key after the answer, as JSON | a person's |
 //! | `/healthz` | 200 or 503, and why, as JSON | no: a supervisor needs no secret to see that a process lives |
 //! | `/` | a page that shows `/status` to people | no: it holds nothing of the job, and asks for the token |
+//! | `/incident#ID` | a page that shows an incident to people, and can't act | no: likewise |
 //!
 //! If a token is configured, every other path answers 401 without it, unknown paths too. Tokens are compared by all bytes
 //! of their digests, so the time of a comparison reveals nothing. Only the token of a person in `[http.people]` opens `/v1`,
@@ -79,6 +80,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 /// The page at `/`, which is the same for all jobs.
 const PAGE: &str = include_str!("status.html");
+/// The page of an incident, whose id stands behind `#` in its address.
+const INCIDENT_PAGE: &str = include_str!("incident.html");
 /// Lets the page do nothing but ask its own job.
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
                            connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -224,13 +227,14 @@ fn router(sampler: Sampler, top: TopSource, (token, people): (Option<Token>, Arc
         .route("/readyz", get(answer_readiness))
         .route("/status", get(answer_status))
         .with_state(sampler)
-        .route("/", get(answer_page))
+        .route("/", get(|| page(PAGE)))
         .route("/top.json", get(move || async move { json(true, &top().page()) }));
     if !people.list.is_empty() {
         let of_people = Router::new()
             .route("/v1/actions", get(answer_actions))
             .route("/v1/actions/{target}", get(answer_action).post(answer_all))
             .route("/v1/actions/{target}/{verb}", post(answer_about))
+            .route("/incident", get(|| page(INCIDENT_PAGE)))
             .route("/v1/incidents", get(answer_incidents))
             .route("/v1/incidents/{target}", get(answer_incident))
             .route("/v1/incidents/{target}/dismiss", post(answer_dismiss))
@@ -255,7 +259,7 @@ async fn guard(
     next: Next,
 ) -> Response {
     let path = request.uri().path();
-    let is_open = matches!(path, "/healthz" | "/");
+    let is_open = matches!(path, "/healthz" | "/") || (path == "/incident" && !people.list.is_empty());
     let is_of_people = (path == "/v1" || path.starts_with("/v1/")) && !people.list.is_empty();
     let headers = request.headers();
     // All are compared, so the time says nothing about which it is.
@@ -319,13 +323,13 @@ async fn answer_status(State(sampler): State<Sampler>) -> Response {
     json(true, &job_status(&sampler()))
 }
 
-async fn answer_page() -> Response {
+async fn page(page: &'static str) -> Response {
     let headers = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
         (header::CONTENT_SECURITY_POLICY, PAGE_POLICY),
         (header::REFERRER_POLICY, "no-referrer"),
     ];
-    (headers, PAGE).into_response()
+    (headers, page).into_response()
 }
 
 /// The body of an answer.
@@ -823,7 +827,7 @@ mod tests {
         let people = [("alice", "the-token-of-alice"), ("bob", "the-token-of-bob")];
         let people = people.map(|(name, token)| (name.to_owned(), Secret::new(token))).into();
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        (Http { listen, token: Some(Secret::new(TOKEN)), people }, board)
+        (Http { listen, token: Some(Secret::new(TOKEN)), people, ..Http::default() }, board)
     }
 
     #[test]

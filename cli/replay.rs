@@ -108,7 +108,7 @@ pub(crate) fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     let threads = workers.get() + decode_count;
     let info = JobInfo { config: &config, partitions: ingest.partitions() };
     let mut listed = ListedIncidents::default();
-    let mut decide = |TickFacts { transitions, inputs, names }: TickFacts<'_>| {
+    let mut decide = |TickFacts { transitions, inputs, names, .. }: TickFacts<'_>| {
         listed.note(transitions);
         actions.fold(0, inputs, transitions, &|key| names.key_text(key).into_owned()).0
     };

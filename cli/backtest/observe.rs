@@ -113,7 +113,7 @@ pub(super) fn observe(
     let info = JobInfo { config: &config, partitions: ingest.partitions() };
     let (mut notes, mut listed) = (Notes::default(), ListedIncidents::default());
     let mut actions = ActionEngine::new(job.alerts.policy, None);
-    let mut decide = |TickFacts { transitions, inputs, names }: TickFacts<'_>| {
+    let mut decide = |TickFacts { transitions, inputs, names, .. }: TickFacts<'_>| {
         transitions.iter().for_each(|transition| notes.note(transition));
         listed.note(transitions);
         let (rows, _) = actions.fold(0, inputs, transitions, &|key| names.key_text(key).into_owned());

@@ -66,12 +66,13 @@ path = "{DENIED}"
 mode = "live"
 
 [http]                                     # metrics, health, and answers: keytide actions keytide.toml list
-listen = "{}"
+listen = "{listen}"
+public_url = "http://{listen}"             # for the commands and the links in mails
 
 [http.people]
 you = "file:{TOKEN}"
 "#,
-            self.listen
+            listen = self.listen
         )
     }
 

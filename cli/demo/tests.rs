@@ -194,7 +194,7 @@ fn found(seed: u64, now_ms: u64) -> Found {
         BoundedRun::open(job, process(true)).unwrap().run(until_ms, 0, &out, Keep::Incidents).unwrap();
     let info = JobInfo { config: &config, partitions: ingest.partitions() };
     let mut actions = Vec::new();
-    let mut decide = |TickFacts { transitions, inputs, names }: TickFacts<'_>| {
+    let mut decide = |TickFacts { transitions, inputs, names, .. }: TickFacts<'_>| {
         let (rows, _) = engine.fold(0, inputs, transitions, &|key| names.key_text(key).into_owned());
         actions.push(rows.revocations.clone());
         rows

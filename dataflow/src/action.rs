@@ -78,6 +78,8 @@ pub enum ActionState {
     Failed,
     /// It isn't to be done any more.
     Withdrawn,
+    /// The gateway did it, and calls with the key were refused since.
+    Confirmed,
 }
 
 impl_name!(ActionState {
@@ -86,6 +88,7 @@ impl_name!(ActionState {
     Done = "done",
     Failed = "failed",
     Withdrawn = "withdrawn",
+    Confirmed = "confirmed",
 });
 
 /// A row of `revocations`: an action about a key, and how far it is.

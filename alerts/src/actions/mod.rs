@@ -3,6 +3,9 @@
 //! ```text
 //!            approve               report
 //!   held ───────────► requested ──────────► done | failed       the policy may request at once
+//!                                            │  calls with the key a minute later
+//!                                            ▼
+//!                                           confirmed | failed  all of them were refused, or one was answered
 //!     │                   │                     │
 //!     │ dismiss, tables,  │ dismiss, tables, reinstate          a suspension is lifted by an action of its own
 //!     │ 24 hours          │
@@ -26,6 +29,10 @@
 //! An incident that a person dismisses takes its held actions with it, and its suspension is lifted. If other signals open it
 //! again, each of its actions is held. Mutes are remembered to be shown: it is the detector that heeds them.
 //!
+//! **The loop is closed** by the calls that gateways report. From a minute after a key was suspended or revoked its minutes are
+//! looked at. If a call was answered, the action failed: somebody put the key back, a cache has it, or another gateway lets it in.
+//! If all calls were refused, it is confirmed. Without calls it stays done.
+//!
 //! A key is denied from the moment at which its suspension is requested, until that is lifted. A failed suspension is
 //! still denied: the row says what gateways are to refuse. A revoked key is denied for ever.
 //!
@@ -41,12 +48,13 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use keytide_config::{Gateway, GatewayKind, PolicyMode, PolicyRules};
-use keytide_dataflow::model::time::DAY_MS;
+use keytide_dataflow::model::time::{DAY_MS, MINUTE_MS};
 use keytide_dataflow::model::{EventTime, KeyId, KeyState, Tick};
 use keytide_dataflow::{
     Action, ActionId, ActionInput, ActionRows, ActionState, AnswerTarget, AuditEntry, Change, DenialState,
     DeniedKey, GatewayReport, IncidentId, PersonAnswer, Reason, Revocation, SuspectedLeak, Transition, Verb,
 };
+use keytide_dataflow::{Level, OwnedUsage, Row, Usage};
 use serde::{Deserialize, Serialize};
 
 pub use self::incidents::{IncidentSignal, KnownIncident, KnownIncidents};
@@ -58,6 +66,10 @@ const MAX_ACTIONS: usize = 1 << 16;
 const MAX_DENIED: usize = 1 << 20;
 /// How long an action is held, in ms of ticks. What nobody wanted in a day isn't done by mistake a week later.
 const HELD_MS: u64 = DAY_MS;
+/// How long after it was done a key may still be let in, in ms: gateways read lists and spread changes.
+const CONFIRM_AFTER_MS: u64 = MINUTE_MS;
+/// Who confirms an action, or finds that it has failed.
+const CALLS: &str = "calls";
 /// The most mutes that are remembered.
 const MAX_MUTED: usize = 10_000;
 /// What the reason of an action begins with that is only shown.
@@ -96,6 +108,8 @@ pub struct ActionEngine {
     /// `None` if acting is off.
     gateway: Option<ActingGateway>,
     memory: ActionMemory,
+    /// Minutes of keys whose action isn't confirmed, until the tick is folded.
+    heard: Vec<(ActionId, Row<KeyId, OwnedUsage>)>,
 }
 
 /// The state of an [`ActionEngine`], as checkpoints hold it.
@@ -108,6 +122,9 @@ pub struct ActionMemory {
     /// All actions, by the time after which they may be forgotten.
     by_time: BTreeSet<(EventTime, ActionId)>,
     denied: BTreeMap<KeyId, Denial>,
+    /// Suspensions and revocations that are done and neither confirmed nor found to have failed, by key. Each has the time
+    /// from which calls are to be refused.
+    unconfirmed: BTreeMap<KeyId, (ActionId, EventTime)>,
     paused: Option<Decided>,
     incidents: KnownIncidents,
     /// The keys that are muted, as views name them.
@@ -231,7 +248,7 @@ impl ActionEngine {
             name: gateway.name.clone(),
             acts_at_once: matches!(gateway.kind, GatewayKind::Topic),
         });
-        Self { policy: PolicyEngine::new(rules), gateway, memory }
+        Self { policy: PolicyEngine::new(rules), gateway, memory, heard: Vec::new() }
     }
 
     /// Returns the memory, for a checkpoint.
@@ -259,6 +276,7 @@ impl ActionEngine {
                 ActionInput::Report(report) => self.report(report, &mut changes),
             }
         }
+        self.confirm(&mut changes);
         let mut ordered: Vec<&Transition> = transitions.iter().collect();
         ordered.sort_unstable_by_key(|transition| transition.order());
         for transition in ordered {
@@ -276,6 +294,43 @@ impl ActionEngine {
         self.void_held(&mut changes);
         self.memory.forget();
         (changes.rows(&self.memory), replies)
+    }
+
+    /// Takes in the rows of `usage` of the tick that is folded next, in their order.
+    pub fn hear(&mut self, usage: &[Row<KeyId, OwnedUsage>]) {
+        for (key, (action, from_ms)) in &self.memory.unconfirmed {
+            let first = usage.partition_point(|row| row.group < *key);
+            let of_key = usage[first..].iter().take_while(|row| row.group == *key);
+            let minutes = of_key.filter(|row| row.level == Level::Minute && row.start >= *from_ms);
+            self.heard.extend(minutes.map(|row| (*action, row.clone())));
+        }
+    }
+
+    /// Decides by the calls that were heard of whether a key is really refused.
+    fn confirm(&mut self, changes: &mut Changes) {
+        for (id, row) in std::mem::take(&mut self.heard) {
+            let Usage { calls, errors_4xx, errors_5xx, .. } = row.value.usage;
+            let answered = calls.saturating_sub(errors_4xx + errors_5xx);
+            let Some(record) = self.memory.actions.get_mut(&id) else { continue };
+            let is_open = self.memory.unconfirmed.get(&record.row.key).is_some_and(|(of, _)| *of == id);
+            // More calls of a minute that isn't complete may come, and may have been answered.
+            let is_refused = errors_4xx > 0 && row.complete;
+            if !is_open || record.row.state != ActionState::Done || answered == 0 && !is_refused {
+                continue;
+            }
+            self.memory.unconfirmed.remove(&record.row.key);
+            let at_ms = row.start + MINUTE_MS;
+            if answered > 0 {
+                let why = format!("still answered: {answered} of {calls} calls in a minute");
+                record.row.reason = format!("failed: {why}");
+                let cause = Cause { who: CALLS, what: "failed", why: &why, at_ms };
+                changes.turn(record, ActionState::Failed, cause);
+            } else {
+                let why = format!("refused: {errors_4xx} of {calls} calls in a minute");
+                let cause = Cause { who: CALLS, what: "confirmed", why: &why, at_ms };
+                changes.turn(record, ActionState::Confirmed, cause);
+            }
+        }
     }
 
     /// Lets the policy decide about a transition.
@@ -518,7 +573,7 @@ impl ActionEngine {
             Verb::Revoke if is_suspended && self.gateway.is_none() => {
                 Reply::Refused("acting is off: no [[gateway]] has mode = \"live\"")
             }
-            Verb::Revoke if is_suspended && row.state == ActionState::Done => {
+            Verb::Revoke if is_suspended && is_done(row.state) => {
                 let revoked = self.revoke(id, decided, cause, changes);
                 self.memory.accepted(revoked)
             }
@@ -550,6 +605,7 @@ impl ActionEngine {
         };
         let why = failure.as_deref().unwrap_or_default();
         changes.turn(record, state, Cause { who: gateway, what, why, at_ms: *at_ms });
+        self.memory.watch(*action, *at_ms);
     }
 
     /// Requests an action that a person wants.
@@ -608,7 +664,9 @@ impl ActionEngine {
         let is_void = |record: &&ActionRecord| match record.row.state {
             ActionState::Requested => record.row.id == suspension,
             ActionState::Held => record.row.action == Action::Revoke,
-            ActionState::Done | ActionState::Failed | ActionState::Withdrawn => false,
+            ActionState::Done | ActionState::Failed | ActionState::Withdrawn | ActionState::Confirmed => {
+                false
+            }
         };
         let void: Vec<ActionId> = of_key.filter(is_void).map(|record| record.row.id).collect();
         for id in void {
@@ -671,6 +729,7 @@ impl ActionEngine {
             Action::Revoke => DenialState::Revoked,
             Action::Reinstate => {
                 self.memory.denied.remove(&row.key);
+                self.memory.unconfirmed.remove(&row.key);
                 return;
             }
         };
@@ -682,6 +741,9 @@ impl ActionEngine {
             key_id: row.key_id.clone(),
         };
         self.memory.denied.insert(row.key, denial);
+        // What was done about the key before is over.
+        self.memory.unconfirmed.remove(&row.key);
+        self.memory.watch(id, cause.at_ms);
     }
 
     fn withdraw(&mut self, id: ActionId, cause: Cause<'_>, changes: &mut Changes) {
@@ -692,6 +754,11 @@ impl ActionEngine {
         };
         changes.turn(record, ActionState::Withdrawn, cause);
     }
+}
+
+/// Returns whether the gateway did an action.
+fn is_done(state: ActionState) -> bool {
+    matches!(state, ActionState::Done | ActionState::Confirmed)
 }
 
 /// Words the reason of what a person decided, or the tables.
@@ -792,7 +859,7 @@ impl ActionMemory {
             match record.row.state {
                 ActionState::Requested => counts.requested += 1,
                 ActionState::Failed => counts.failed += 1,
-                ActionState::Held | ActionState::Done | ActionState::Withdrawn => {}
+                ActionState::Held | ActionState::Done | ActionState::Withdrawn | ActionState::Confirmed => {}
             }
         }
         let is_held =
@@ -836,6 +903,16 @@ impl ActionMemory {
         requested.map(|record| record.row.id).collect()
     }
 
+    /// Watches the calls with a key from a minute on, if the action that denies it is done.
+    fn watch(&mut self, id: ActionId, at_ms: EventTime) {
+        let done = self.actions.get(&id).filter(|record| record.row.state == ActionState::Done);
+        if let Some(key) = done.map(|record| record.row.key)
+            && self.denied.get(&key).is_some_and(|denial| denial.action == id)
+        {
+            self.unconfirmed.insert(key, (id, at_ms + CONFIRM_AFTER_MS));
+        }
+    }
+
     /// Returns how many times an action of the incident was lifted because the incident was withdrawn.
     fn round(&self, incident: IncidentId) -> u32 {
         let is_lifted = |round: &u32| {
@@ -867,7 +944,7 @@ impl ActionMemory {
     }
 
     fn is_done(&self, id: ActionId) -> bool {
-        self.actions.get(&id).is_some_and(|record| record.row.state == ActionState::Done)
+        self.actions.get(&id).is_some_and(|record| is_done(record.row.state))
     }
 
     /// Returns the row that an answer about an action led to: that of the action, or of the one that followed.

@@ -36,11 +36,11 @@ impl ActionEngine {
 
     /// Takes an answer of alice; returns the reply and the rows.
     fn say(&mut self, verb: Verb, action: ActionId) -> (Reply, ActionRows) {
-        self.hear(self.asking("alice", verb, action), &[])
+        self.take(self.asking("alice", verb, action), &[])
     }
 
     /// Takes an answer with transitions of the same tick.
-    fn hear(&mut self, answer: ActionInput, transitions: &[Transition]) -> (Reply, ActionRows) {
+    fn take(&mut self, answer: ActionInput, transitions: &[Transition]) -> (Reply, ActionRows) {
         let (rows, mut replies) = self.fold(0, &[answer], transitions, &|key| key.to_string());
         assert_eq!(replies.len(), 1);
         (replies.remove(0).1, rows)
@@ -48,6 +48,12 @@ impl ActionEngine {
 
     fn report_all(&mut self, action: ActionId, failure: Option<&str>) -> ActionRows {
         self.fold(0, &[report(action, failure)], &[], &|key| key.to_string()).0
+    }
+
+    /// Folds a tick that has these rows of `usage` alone.
+    fn hear_all(&mut self, usage: &[Row<KeyId, OwnedUsage>]) -> ActionRows {
+        self.hear(usage);
+        self.fold(0, &[], &[], &|key| key.to_string()).0
     }
 
     fn state(&self, action: ActionId) -> ActionState {
@@ -520,13 +526,13 @@ fn an_incident_is_dismissed_with_its_actions_by_its_own_id() {
         let leak = SuspectedLeak { incident: transition.incident.id, key: KeyId(7) };
         let dismiss = |leak| answer("alice", Verb::Dismiss, AnswerTarget::Incident(leak));
         let unknown = SuspectedLeak { incident: IncidentId(1), key: KeyId(7) };
-        assert_eq!(engine.hear(dismiss(unknown), &[]).0, Reply::Unknown);
+        assert_eq!(engine.take(dismiss(unknown), &[]).0, Reply::Unknown);
         // The detector withdraws it in the same tick.
         let withdrawn = changed(transition.clone(), |it| {
             (it.seq, it.change, it.reason) = (1, Change::Withdrawn, Some(Reason::Dismissed));
             it.incident.state = IncidentState::Withdrawn;
         });
-        let (reply, rows) = engine.hear(dismiss(leak), std::slice::from_ref(&withdrawn));
+        let (reply, rows) = engine.take(dismiss(leak), std::slice::from_ref(&withdrawn));
         assert_eq!(reply, Reply::Accepted(None));
         assert_eq!(engine.state(suspend), ActionState::Withdrawn);
         assert_eq!(rows.denied.len(), usize::from(!is_held));
@@ -537,7 +543,7 @@ fn an_incident_is_dismissed_with_its_actions_by_its_own_id() {
         let known = engine.memory().incidents().get(leak.incident).unwrap();
         assert_eq!((known.state, known.reason), (IncidentState::Withdrawn, Some(Reason::Dismissed)));
         assert_eq!(known.dismissed.as_ref().map(|by| &*by.who), Some("alice"));
-        assert_eq!(engine.hear(dismiss(leak), &[]), (Reply::Accepted(None), ActionRows::default()), "once");
+        assert_eq!(engine.take(dismiss(leak), &[]), (Reply::Accepted(None), ActionRows::default()), "once");
         // Opened again, it is asked for again, and may be dismissed again.
         let again = changed(transition, |it| (it.seq, it.change) = (2, Change::Reopened));
         let again = engine.decide_all(&[again]).remove(0);
@@ -546,7 +552,7 @@ fn an_incident_is_dismissed_with_its_actions_by_its_own_id() {
             (ActionState::Held, "alice dismissed the incident before")
         );
         assert_eq!(again.id == suspend, is_held, "what was requested is never requested again");
-        let (_, rows) = engine.hear(dismiss(leak), &[withdrawn]);
+        let (_, rows) = engine.take(dismiss(leak), &[withdrawn]);
         assert_eq!(engine.state(again.id), ActionState::Withdrawn);
         assert_eq!(rows.audit.iter().find(|entry| entry.target == of_incident).unwrap().seq, 1);
     }
@@ -563,7 +569,7 @@ fn what_a_person_accepts_lifts_the_suspension_in_that_persons_name() {
         it.incident.state = IncidentState::Withdrawn;
     });
     let accept = engine.asking("alice", Verb::Accept, suspend);
-    let (reply, rows) = engine.hear(accept, &[withdrawn]);
+    let (reply, rows) = engine.take(accept, &[withdrawn]);
     assert_eq!(reply, Reply::Accepted(None));
     assert_eq!(
         (rows.revocations[0].action, rows.revocations[0].state),
@@ -601,6 +607,76 @@ fn what_nobody_decided_about_in_a_day_is_void_and_may_be_asked_for_again() {
     assert_eq!(shown.memory().counts(), ActionCounts::default());
 }
 
+/// A minute of a key that starts so long after `START_MS`, with calls that were answered and refused.
+fn minute(
+    key: u128,
+    after_ms: u64,
+    (answered, refused): (u64, u64),
+    complete: bool,
+) -> Row<KeyId, OwnedUsage> {
+    let usage = Usage { calls: answered + refused, errors_4xx: refused, ..Usage::default() };
+    Row {
+        group: KeyId(key),
+        level: Level::Minute,
+        start: START_MS + after_ms,
+        value: OwnedUsage { usage, owner: Owner::default() },
+        complete,
+        is_final: false,
+    }
+}
+
+#[test]
+fn calls_confirm_that_a_key_is_refused_or_show_that_it_is_not() {
+    let done_ms = HOUR_MS;
+    for (calls, state, why) in [
+        ((0, 5), ActionState::Confirmed, "suspending the key, as its policy says"),
+        ((1, 5), ActionState::Failed, "failed: still answered: 1 of 6 calls in a minute"),
+    ] {
+        let mut engine = live(PolicyRules::default());
+        let suspend = engine.decide_all(&[opened(7, START_MS)]).remove(0).id;
+        engine.hear_all(&[minute(7, done_ms + 9 * MINUTE_MS, calls, true)]);
+        assert_eq!(engine.state(suspend), ActionState::Requested, "it isn't done");
+        engine.report_all(suspend, None);
+        // Minutes before, those of other keys, whole hours, and minutes without an answer say nothing.
+        let before = minute(7, done_ms + MINUTE_MS - 1, calls, true);
+        let hour = Row { level: Level::Hour, ..minute(7, done_ms + HOUR_MS, calls, true) };
+        let failed = Row {
+            value: OwnedUsage {
+                usage: Usage { calls: 3, errors_5xx: 3, ..Usage::default() },
+                owner: Owner::default(),
+            },
+            ..minute(7, done_ms + 2 * MINUTE_MS, calls, true)
+        };
+        let silent = [minute(6, done_ms + HOUR_MS, calls, true), before, failed, hour];
+        assert_eq!(engine.hear_all(&silent), ActionRows::default());
+        // Of refused calls the minute must be complete; one that is answered is enough.
+        let first = engine.hear_all(&[minute(7, done_ms + MINUTE_MS, calls, false)]);
+        assert_eq!(first.audit.is_empty(), calls.0 == 0);
+        engine.hear_all(&[minute(7, done_ms + MINUTE_MS, calls, true)]);
+        assert_eq!((engine.state(suspend), &*engine.memory.actions[&suspend].row.reason), (state, why));
+        assert_eq!(engine.memory().deny_list().len(), 1, "the key is denied all the same");
+        let later = [minute(7, done_ms + 5 * MINUTE_MS, (9, 0), true)];
+        assert_eq!(engine.hear_all(&later), ActionRows::default(), "once");
+    }
+    // A key that was let in isn't looked at, and a revocation is looked at anew.
+    let mut engine = live(PolicyRules::default());
+    let suspend = engine.decide_all(&[opened(7, START_MS)]).remove(0).id;
+    engine.report_all(suspend, None);
+    engine.hear_all(&[minute(7, done_ms + MINUTE_MS, (0, 1), true)]);
+    let (reply, _) = engine.say(Verb::Revoke, suspend);
+    let Reply::Accepted(Some(revoke)) = reply else {
+        panic!("a confirmed suspension may be revoked: {reply:?}")
+    };
+    engine.report_all(revoke.id, None);
+    let rows = engine.hear_all(&[minute(7, done_ms + MINUTE_MS, (2, 1), true)]);
+    assert_eq!((rows.audit[0].what, &*rows.audit[0].who), ("failed", "calls"));
+    let mut engine = live(PolicyRules::default());
+    let suspend = engine.decide_all(&[opened(7, START_MS)]).remove(0).id;
+    engine.report_all(suspend, None);
+    engine.say(Verb::Reinstate, suspend);
+    assert_eq!(engine.hear_all(&[minute(7, done_ms + MINUTE_MS, (2, 0), true)]), ActionRows::default());
+}
+
 #[test]
 fn mutes_are_shown_until_they_end() {
     let mut engine = live(PolicyRules::default());
@@ -612,13 +688,13 @@ fn mutes_are_shown_until_they_end() {
     let muted = |engine: &ActionEngine| {
         engine.memory().muted().map(|(key, mute)| (key.to_owned(), mute.until_ms)).collect::<Vec<_>>()
     };
-    let (reply, rows) = engine.hear(mute(START_MS + 5 * HOUR_MS), &[]);
+    let (reply, rows) = engine.take(mute(START_MS + 5 * HOUR_MS), &[]);
     assert_eq!(reply, Reply::Accepted(None));
     assert_eq!((&*rows.audit[0].target, rows.audit[0].what), ("key/partner", "mute"));
     assert_eq!(muted(&engine), [("partner".to_owned(), START_MS + 5 * HOUR_MS)]);
-    engine.hear(mute(START_MS + 6 * HOUR_MS), &[]);
+    engine.take(mute(START_MS + 6 * HOUR_MS), &[]);
     assert_eq!(muted(&engine), [("partner".to_owned(), START_MS + 6 * HOUR_MS)]);
-    engine.hear(mute(0), &[]);
+    engine.take(mute(0), &[]);
     assert_eq!(muted(&engine), []);
 }
 
@@ -861,7 +937,7 @@ proptest! {
             for (key, denial) in &engine.memory.denied {
                 let record = &engine.memory.actions[&denial.action];
                 prop_assert_eq!(record.row.key, *key);
-                prop_assert!(matches!(record.row.state, ActionState::Requested | ActionState::Done | ActionState::Failed));
+                prop_assert!(matches!(record.row.state, ActionState::Requested | ActionState::Done | ActionState::Failed | ActionState::Confirmed));
             }
         }
         // Those of all keys are numbered together.

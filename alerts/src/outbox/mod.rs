@@ -543,7 +543,7 @@ fn planned(actions: &[Revocation]) -> Option<PlannedAction> {
     let of = |action: &Revocation| {
         let held = match action.state {
             ActionState::Held => Some(actions::held(&action.reason).to_owned()),
-            ActionState::Requested | ActionState::Done => None,
+            ActionState::Requested | ActionState::Done | ActionState::Confirmed => None,
             ActionState::Failed | ActionState::Withdrawn => return None,
         };
         let id = (!actions::is_only_shown(&action.reason)).then_some(action.id);

@@ -359,6 +359,8 @@ pub struct TickFacts<'a> {
     pub transitions: &'a [Transition],
     /// What people and gateways said, in the order in which it is recorded.
     pub inputs: &'a [ActionInput],
+    /// Rows of `usage` in the order of keys, levels and windows. A bounded run has none.
+    pub usage: &'a [Row<KeyId, OwnedUsage>],
     pub names: &'a Names,
 }
 
@@ -556,7 +558,7 @@ impl Publisher {
         let notices = writers.incidents(
             views.incidents,
             views.transitions,
-            &views.inputs,
+            (&views.inputs, &views.rows.usage),
             decide,
             info,
             &mut labels,
@@ -649,8 +651,12 @@ macro_rules! rows_by_view {
 
         impl RowsByView {
             /// Publishes the rows view by view.
-            fn publish(self, writers: &mut SinkWriters, labels: &mut Labels<'_>) -> Result<(), SinkError> {
-                $(writers.rows(self.$field, labels)?;)+
+            fn publish(
+                &mut self,
+                writers: &mut SinkWriters,
+                labels: &mut Labels<'_>,
+            ) -> Result<(), SinkError> {
+                $(writers.rows(&mut self.$field, labels)?;)+
                 Ok(())
             }
         }
@@ -689,7 +695,7 @@ impl SinkWriters {
 
     fn rows<G: Ord + Copy, V>(
         &mut self,
-        mut rows: Vec<Row<G, V>>,
+        rows: &mut [Row<G, V>],
         labels: &mut Labels<'_>,
     ) -> Result<(), SinkError>
     where
@@ -710,7 +716,7 @@ impl SinkWriters {
         &mut self,
         mut incidents: Vec<Incident>,
         mut transitions: Vec<Transition>,
-        inputs: &[ActionInput],
+        (inputs, usage): (&[ActionInput], &[Row<KeyId, OwnedUsage>]),
         decide: Decide<'_>,
         job: JobInfo<'_>,
         labels: &mut Labels<'_>,
@@ -728,7 +734,7 @@ impl SinkWriters {
         }
         let names = labels.names();
         let ActionRows { revocations, denied, audit } =
-            decide(TickFacts { transitions: &transitions, inputs, names });
+            decide(TickFacts { transitions: &transitions, inputs, usage, names });
         denied.iter().try_for_each(|row| self.row(row, labels, None))?;
         audit.iter().try_for_each(|row| self.row(row, labels, None))?;
         for action in revocations {

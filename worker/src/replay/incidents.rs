@@ -157,7 +157,7 @@ pub(super) fn incident_views(
     let mut audit: Vec<AuditEntry> = Vec::new();
     let mut decide = |of_tick: &[Transition]| {
         if !of_tick.is_empty() {
-            let rows = decide(TickFacts { transitions: of_tick, inputs: &[], names });
+            let rows = decide(TickFacts { transitions: of_tick, inputs: &[], usage: &[], names });
             revocations.extend(rows.revocations.into_iter().map(|action| (action.id, action)));
             audit.extend(rows.audit);
         }

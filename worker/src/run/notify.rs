@@ -172,7 +172,8 @@ impl Notifier {
 
     /// Returns the rows about actions that a tick leads to.
     pub(super) fn decide(&mut self, tick: Tick, facts: TickFacts<'_>) -> ActionRows {
-        let TickFacts { transitions, inputs, names } = facts;
+        let TickFacts { transitions, inputs, usage, names } = facts;
+        self.actions.hear(usage);
         let (rows, replies) =
             self.actions.fold(tick, inputs, transitions, &|key| names.key_text(key).into_owned());
         let is_first = !std::mem::replace(&mut self.has_decided, true);

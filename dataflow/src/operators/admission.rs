@@ -53,7 +53,7 @@ use super::parts::texts::{AdmissionStatus, StoredText, Texts};
 use super::routes::{ObservedRoute, RouteDecision};
 use crate::model::{AccessEvent, Country, Definition, EventTime, Forgotten, KeyId, RouteId, Tick};
 use crate::row::{Admitted, Counts, Output};
-use crate::state::{Durable, Footprint, RowsOut, Shard, StateId, spilled};
+use crate::state::{Durable, Footprint, KeyChain, NeededKeys, PartId, RowsOut, Shard, StateId, spilled};
 use crate::window::Level;
 
 /// An input of the operator beside events.
@@ -105,6 +105,11 @@ impl KeyAdmissions {
             self.days.len() - 1
         });
         &mut self.days[index]
+    }
+
+    fn row(&self, key: KeyId) -> AdmissionRow {
+        let day = |of_day: &DayAdmissions| (of_day.day, of_day.routes.to_vec(), of_day.countries.to_vec());
+        AdmissionRow::Key(key, self.months.to_vec(), self.days.iter().map(day).collect())
     }
 
     fn owned_bytes(&self) -> usize {
@@ -179,6 +184,8 @@ enum CapKind {
 pub(crate) struct Admission {
     caps: Caps,
     keys: HashMap<KeyId, KeyAdmissions>,
+    /// The keys whose admissions or names changed.
+    chain: KeyChain<KeyId>,
     /// The counts against the caps, without keys that have a row, and without their pairs.
     counted_keys: CapCounts,
     counted_routes: CapCounts,
@@ -206,6 +213,7 @@ impl Admission {
                 key_countries: CapCounts::room(limits.key_countries),
             },
             keys: HashMap::new(),
+            chain: KeyChain::new(),
             counted_keys: CapCounts::default(),
             counted_routes: CapCounts::default(),
             counted_countries: CapCounts::default(),
@@ -242,13 +250,17 @@ impl Admission {
 
         state.forget(info.watermark_before, info.watermark);
         // A key needs its name if it has a row or was admitted, or while its month still has room.
-        let Self { caps, keys, names, owners, counted_keys, .. } = state;
+        let Self { caps, keys, names, owners, counted_keys, chain, .. } = state;
         let months_from = Level::Month.held_from(info.watermark);
         let forgotten = names.end_tick(|key, month| {
             owners.has_row(*key)
                 || keys.get(key).is_some_and(|of_key| !of_key.months.is_empty())
                 || (month >= months_from && counted_keys.has_room(month, key.bucket(), caps.keys))
         });
+        if names.ticks() == 0 {
+            // A sweep changes any of them.
+            chain.mark_all();
+        }
         if !forgotten.is_empty() {
             closing.output.forget(info.tick, forgotten.into_iter().map(Forgotten::Key).collect());
         }
@@ -305,7 +317,13 @@ impl Admission {
                 }
                 Some(_) => AdmissionStatus::Closed,
             };
-            defined.extend(self.names.announce(id, definition, period, status));
+            let announced = self.names.announce(id, definition, period, status);
+            defined.extend(announced.publishes);
+            match announced.dropped {
+                Some(_) => self.chain.mark_all(),
+                None if announced.is_changed => self.mark(id),
+                None => {}
+            }
         }
         if !defined.is_empty() {
             output.define(tick, defined);
@@ -363,6 +381,10 @@ impl Admission {
         is_bucket(route) || self.routes.get(&day).is_some_and(|routes| routes.contains(&route))
     }
 
+    fn mark(&mut self, key: KeyId) {
+        self.chain.mark(key, self.keys.len());
+    }
+
     fn has_month(&self, key: KeyId, month: EventTime) -> bool {
         self.keys.get(&key).is_some_and(|of_key| of_key.months.contains(&month))
     }
@@ -396,6 +418,7 @@ impl Admission {
             if self.owners.has_row(key) || self.counted_keys.admit(month, key.bucket(), self.caps.keys) {
                 self.keys.entry(key).or_default().months.push(month);
                 defined.extend(self.names.admit(key));
+                self.mark(key);
             }
         }
         if !defined.is_empty() {
@@ -444,6 +467,7 @@ impl Admission {
                     || self.counted_routes.admit(day, key.bucket(), self.caps.key_routes))
             {
                 insert(&mut of_key.day_mut(day).routes, route);
+                self.mark(key);
             }
         }
         new_countries.sort_unstable();
@@ -454,6 +478,7 @@ impl Admission {
                 || self.counted_countries.admit(day, key.bucket(), self.caps.key_countries)
             {
                 insert(&mut of_key.day_mut(day).countries, country);
+                self.mark(key);
             }
         }
     }
@@ -506,6 +531,7 @@ impl Admission {
         if day == Level::Day.held_from(before) && month == Level::Month.held_from(before) {
             return;
         }
+        self.chain.mark_all();
         self.keys.retain(|_, of_key| {
             of_key.months.retain(|start| *start >= month);
             of_key.days.retain(|of_day| of_day.day >= day);
@@ -579,13 +605,24 @@ impl Durable for Admission {
     type Row<'a> = AdmissionRow;
 
     fn rows_out(&mut self, out: &mut dyn RowsOut<Self>) {
-        for (key, of_key) in &self.keys {
-            let days = of_key
-                .days
-                .iter()
-                .map(|of_day| (of_day.day, of_day.routes.to_vec(), of_day.countries.to_vec()));
-            out.row(AdmissionRow::Key(*key, of_key.months.to_vec(), days.collect()));
+        let Self { chain, keys, names, .. } = self;
+        match chain.begin(out, keys.len()) {
+            NeededKeys::All => {
+                keys.iter().for_each(|(key, of_key)| out.row(of_key.row(*key)));
+                names.rows().for_each(|(key, text)| out.row(AdmissionRow::Name(*key, text.clone())));
+            }
+            NeededKeys::These(changed) => {
+                for key in changed {
+                    if let Some(of_key) = keys.get(&key) {
+                        out.row(of_key.row(key));
+                    }
+                    if let Some(text) = names.get(&key) {
+                        out.row(AdmissionRow::Name(key, text.clone()));
+                    }
+                }
+            }
         }
+        out.part(PartId::Rest, 0);
         let counted = [
             (CapKind::Keys, &self.counted_keys),
             (CapKind::KeyRoutes, &self.counted_routes),
@@ -596,8 +633,11 @@ impl Durable for Admission {
                 out.row(AdmissionRow::Counted(StoredCount { kind, period, bucket, count }));
             }
         }
-        self.names.rows().for_each(|(key, text)| out.row(AdmissionRow::Name(*key, text.clone())));
         out.row(AdmissionRow::Clock(self.names.ticks()));
+    }
+
+    fn expect_rows(&mut self, part: PartId, rows: usize) {
+        self.chain.expect(part, rows);
     }
 
     fn row_in(&mut self, row: AdmissionRow) {
@@ -633,7 +673,7 @@ impl Durable for Admission {
         footprint += Footprint::of_map_with(&self.keys, KeyAdmissions::owned_bytes);
         footprint += self.names.footprint();
         // Owners and routes take memory, but their rows belong to other states.
-        footprint.bytes += self.owners.footprint().bytes;
+        footprint.bytes += self.owners.footprint().bytes + self.chain.bytes();
         footprint.bytes += self.routes.values().map(|routes| Footprint::of_set(routes).bytes).sum::<u64>();
         footprint
     }

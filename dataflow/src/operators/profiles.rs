@@ -57,7 +57,7 @@ use crate::model::{
     TickInfo,
 };
 use crate::row::{Counts, Rows, Score};
-use crate::state::{Durable, Footprint, PartId, RowsOut, Shard, StateId};
+use crate::state::{Durable, Footprint, KeyChain, NeededKeys, PartId, RowsOut, Shard, StateId};
 use crate::window::Level;
 
 /// The least calls of a key with a profile.
@@ -219,10 +219,8 @@ pub(crate) struct Profiles {
     swept_ms: EventTime,
     /// Set after rows were restored, until `active` is derived from them.
     restored: bool,
-    /// The number of the first snapshot since a history changed; 0 if all were restored.
-    changed: u64,
-    /// The number of the next snapshot.
-    snapshot: u64,
+    /// The histories that changed.
+    chain: KeyChain<KeyId>,
 }
 
 /// The time and the occasion of an observation.
@@ -270,8 +268,7 @@ impl Profiles {
             active: Active::default(),
             swept_ms: 0,
             restored: false,
-            changed: 0,
-            snapshot: 1,
+            chain: KeyChain::new(),
         }
     }
 
@@ -362,8 +359,9 @@ impl Profiles {
 
     /// Takes what a key does for normal, and reconsiders its signals.
     fn accept(&mut self, key: KeyId, now_ms: EventTime, out: &mut ProfilesOutput) {
+        let known = self.keys.len();
         let Some(KeyHistory::Grown(profile)) = self.keys.get_mut(&key) else { return };
-        self.changed = self.snapshot;
+        self.chain.mark(key, known);
         let profile = Arc::make_mut(profile);
         profile.accept(&self.settings.tuning);
         let moment = reconsidered(profile, now_ms, Reason::Accepted);
@@ -395,7 +393,7 @@ impl Profiles {
             () if old.reported_ms.is_some() && new.reported_ms.is_none() => Reason::Unreported,
             () => Reason::Allowed,
         };
-        self.changed = self.snapshot;
+        self.chain.mark(key, self.keys.len());
         let tuning = &self.settings.tuning;
         if let Some(KeyHistory::Grown(profile)) = self.keys.get_mut(&key)
             && Arc::make_mut(profile).reconsider(new, tuning)
@@ -411,7 +409,7 @@ impl Profiles {
             return;
         }
         let Some(facts) = self.facts.get(&key) else { return };
-        self.changed = self.snapshot;
+        self.chain.mark(key, self.keys.len());
         let known = self.keys.entry(key).or_insert_with(|| KeyHistory::Young(Young::default()));
         let profile = known.grow(now_ms, &self.settings.tuning);
         profile.report(
@@ -521,12 +519,13 @@ impl Profiles {
 
     /// Judges those keys at the end of their blocks, unless they were judged with a minute that ended then.
     fn close_blocks_of(&mut self, keys: HashSet<KeyId>, end_ms: EventTime, out: &mut ProfilesOutput) {
+        let known = self.keys.len();
         for key in keys {
             let Some(KeyHistory::Grown(profile)) = self.keys.get_mut(&key) else { continue };
             if profile.next_ms() >= end_ms {
                 continue;
             }
-            self.changed = self.snapshot;
+            self.chain.mark(key, known);
             let profile = Arc::make_mut(profile);
             profile.close(end_ms, &self.settings.tuning);
             for later_ms in profile.ends_worth_asking() {
@@ -549,7 +548,7 @@ impl Profiles {
     }
 
     fn step(&mut self, key: KeyId, start_ms: EventTime, window: &Window, out: &mut ProfilesOutput) {
-        self.changed = self.snapshot;
+        self.chain.mark(key, self.keys.len());
         let Self { settings, keys, encoded, facts, owners, active, due, .. } = self;
         let tuning = &settings.tuning;
         let known = keys.entry(key);
@@ -726,7 +725,7 @@ impl Profiles {
         if std::mem::replace(&mut self.swept_ms, month) == month {
             return;
         }
-        self.changed = self.snapshot;
+        self.chain.mark_all();
         self.keys.retain(|_, known| known.last_call_ms() + FORGOTTEN_MS >= month);
         self.keys.shrink_to_fit();
     }
@@ -837,21 +836,27 @@ impl Durable for Profiles {
 
     fn rows_out(&mut self, out: &mut dyn RowsOut<Self>) {
         // Histories change when minutes close, so not between every two snapshots.
-        if out.part(PartId::Keys, self.changed) {
-            let mut grown = Vec::new();
-            for (key, known) in &self.keys {
-                match known {
-                    KeyHistory::Young(_) => out.row(ProfilesStateRow::Key(*key, Cow::Borrowed(known))),
-                    KeyHistory::Grown(_) => grown.push((*key, known.clone())),
+        let needed: Box<dyn Iterator<Item = (&KeyId, &KeyHistory)>> =
+            match self.chain.begin(out, self.keys.len()) {
+                NeededKeys::All => Box::new(self.keys.iter()),
+                NeededKeys::These(keys) => {
+                    Box::new(keys.into_iter().filter_map(|key| self.keys.get_key_value(&key)))
                 }
+            };
+        let mut grown = Vec::new();
+        for (key, known) in needed {
+            match known {
+                KeyHistory::Young(_) => out.row(ProfilesStateRow::Key(*key, Cow::Borrowed(known))),
+                KeyHistory::Grown(_) => grown.push((*key, known.clone())),
             }
+        }
+        if !grown.is_empty() {
             out.later(Box::new(move |out| {
                 for (key, known) in &grown {
                     out.row(ProfilesStateRow::Key(*key, Cow::Borrowed(known)));
                 }
             }));
         }
-        self.snapshot = out.request().number + 1;
         out.part(PartId::Rest, 0);
         for (start_ms, minute) in &self.open {
             for (key, open) in &minute.keys {
@@ -863,6 +868,13 @@ impl Durable for Profiles {
             keys.iter().for_each(|key| out.row(ProfilesStateRow::Due(*end_ms, *key)));
         }
         out.row(ProfilesStateRow::Times(self.passed_ms, self.swept_ms));
+    }
+
+    fn expect_rows(&mut self, part: PartId, rows: usize) {
+        self.chain.expect(part, rows);
+        if part == (PartId::Keys { link: 0 }) {
+            self.keys.reserve(rows);
+        }
     }
 
     fn row_in(&mut self, row: ProfilesStateRow<'static>) {
@@ -909,7 +921,7 @@ impl Durable for Profiles {
         }
         footprint += self.due.values().map(Footprint::of_set).sum();
         // Memory, but no rows: others hold them.
-        footprint.bytes += self.owners.footprint().bytes;
+        footprint.bytes += self.owners.footprint().bytes + self.chain.bytes();
         footprint
     }
 }

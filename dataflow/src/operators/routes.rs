@@ -154,7 +154,7 @@ impl AdmittedRoutes {
         for definition in definitions.into_iter().flatten() {
             if let Definition::Route { id, day, .. } = definition {
                 let status = state.status(id, day, held_from);
-                let published = state.texts.announce(id, definition, day, status);
+                let published = state.texts.announce(id, definition, day, status).publishes;
                 decisions.extend(published.map(RouteDecision::Define));
             }
         }

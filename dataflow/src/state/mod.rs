@@ -13,6 +13,7 @@
 //! the rows of any other number. Arrangements of differential dataflow aren't registered: they are functions of
 //! the registered states upstream. These states re-issue their rows at the first tick after a restore.
 
+mod chain;
 mod copy_on_write;
 mod footprint;
 mod parts;
@@ -27,6 +28,7 @@ use std::rc::Rc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub(crate) use self::chain::{KeyChain, NeededKeys};
 pub(crate) use self::copy_on_write::CopyOnWrite;
 pub use self::footprint::Footprint;
 pub(crate) use self::footprint::spilled;
@@ -102,9 +104,11 @@ pub trait Durable: Sized + 'static {
     /// Passes everything that it remembers to `out`, in any order. What changes from then on belongs to the next
     /// snapshot.
     fn rows_out(&mut self, out: &mut dyn RowsOut<Self>);
-    /// Makes room for the rows of a part that follow, of which at most `rows` are this worker's.
+    /// Makes room for the rows of a part that follow, all of which are this worker's. It is called if the job has as many
+    /// workers as before.
     fn expect_rows(&mut self, _part: PartId, _rows: usize) {}
-    /// Restores one row. Rows come in any order, before the first tick.
+    /// Restores one row. Rows come in any order, before the first tick, but that [links](PartId::Keys) come one after the
+    /// other.
     fn row_in(&mut self, row: Self::Row<'static>);
     /// Returns the worker that the row belongs to. It must agree with the exchange of the operator's input.
     fn shard(row: &Self::Row<'static>) -> Shard;

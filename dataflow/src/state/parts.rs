@@ -17,16 +17,18 @@ use super::{Durable, StateId};
 const BLOCK_BYTES: usize = 1 << 20;
 /// The name of the part of all rows that are in no other part.
 const REST: &str = "rest";
-/// The name of the part of what a state knows of its keys.
+/// The name of the part of what a state knows of its keys, and of those with what changed of them.
 const KEYS: &str = "keys";
+const CHANGES: &str = "changes";
 
 /// Names a part within its state and worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PartId {
     /// A window or another span of time that begins at `start` ms, of the level with this index.
     Span { level: u8, start: u64 },
-    /// Rows of keys that change together.
-    Keys,
+    /// What the state knows of its keys: of all of them if `link` is 0, and else of those that changed after the link before.
+    /// A row takes the place of one of its key in an earlier link; see `chain.rs`.
+    Keys { link: u32 },
     /// All rows that are in no other part. It counts as changed in each snapshot.
     Rest,
 }
@@ -46,7 +48,8 @@ impl PartKey {
         let (group, worker) = (self.group(), self.worker);
         match self.part {
             PartId::Span { start, .. } => format!("{group}-{start}-{worker}"),
-            PartId::Keys | PartId::Rest => format!("{group}-{worker}"),
+            PartId::Keys { link: 0 } | PartId::Rest => format!("{group}-{worker}"),
+            PartId::Keys { link } => format!("{group}-{link}-{worker}"),
         }
     }
 
@@ -56,7 +59,8 @@ impl PartKey {
         let state = self.state.name();
         match self.part {
             PartId::Span { level, .. } => format!("{state}-{level}"),
-            PartId::Keys => format!("{state}-{KEYS}"),
+            PartId::Keys { link: 0 } => format!("{state}-{KEYS}"),
+            PartId::Keys { .. } => format!("{state}-{CHANGES}"),
             PartId::Rest => format!("{state}-{REST}"),
         }
     }
@@ -69,7 +73,8 @@ impl PartKey {
         let state = *StateId::ALL.iter().find(|id| id.name() == state)?;
         let part = match words.next()? {
             REST => PartId::Rest,
-            KEYS => PartId::Keys,
+            KEYS => PartId::Keys { link: 0 },
+            CHANGES => PartId::Keys { link: words.next()?.parse().ok()? },
             level => PartId::Span { level: level.parse().ok()?, start: words.next()?.parse().ok()? },
         };
         let key = Self { state, part, worker: words.next()?.parse().ok()? };

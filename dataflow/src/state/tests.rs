@@ -4,6 +4,8 @@ use keytide_config::Windows;
 
 use super::*;
 use crate::model::*;
+use crate::operators::admission::AdmissionRow;
+use crate::operators::profiles::ProfilesStateRow;
 use crate::row::{Admitted, Counts, Late, Output, Rows};
 use crate::{Options, Publish, render};
 
@@ -138,6 +140,104 @@ fn a_sample_stands_for_the_rest() {
         Footprint::of_map_with(&hashbrown::HashMap::<u64, Vec<u8>>::new(), owned),
         Footprint::default()
     );
+}
+
+/// The rows of a state's parts, one by one and in no order of parts.
+fn rows_of<R: serde::de::DeserializeOwned>(snapshot: &Snapshot, id: StateId) -> Vec<Vec<u8>> {
+    let mut rows = Vec::new();
+    for (_, part) in snapshot.parts.iter().filter(|(key, _)| key.state == id) {
+        for mut block in part.as_ref().unwrap().blocks() {
+            while !block.is_empty() {
+                let (_, rest) = postcard::take_from_bytes::<R>(block).unwrap();
+                rows.push(block[..block.len() - rest.len()].to_vec());
+                block = rest;
+            }
+        }
+    }
+    rows.sort_unstable();
+    rows
+}
+
+/// A snapshot over those before it, and how many rows of each state it had itself.
+type LinkedSnapshot = (Snapshot, BTreeMap<StateId, u64>);
+
+/// Runs a minute a tick, of which the first has many keys and the others few. Returns the snapshots after each, and a
+/// whole one in the end.
+fn minutes_of_keys(minutes: u64, restore: Option<Snapshot>) -> (Vec<LinkedSnapshot>, Snapshot) {
+    let windows = Windows { out_of_orderness_ms: 5_000, ..Windows::default() };
+    let options = Options {
+        windows,
+        limits: keytide_config::Limits::default(),
+        detection: crate::DetectorOptions::default(),
+        publish: Publish::Changes { bulk_rows: 1 },
+    };
+    timely::execute_directly(move |worker| {
+        let output = Rc::new(RefCell::new(Nowhere));
+        let mut dataflow =
+            worker.dataflow(|scope| render(scope, options, &output, restore.as_ref())).unwrap();
+        let (mut snapshots, mut request) = (Vec::<LinkedSnapshot>::new(), SnapshotRequest::ALL);
+        for minute in 0..minutes {
+            let at = TICK + minute * 60_000;
+            // A few of the keys have enough calls for a profile.
+            let keys = if minute == 0 { 0..200 } else { minute..minute + 5 };
+            let calls = keys
+                .clone()
+                .flat_map(|key| (0..if key % 4 == 0 { 12 } else { 2 }).map(move |call| (key, call)));
+            let mut events: Vec<AccessEvent> = calls
+                .enumerate()
+                .map(|(number, (key, call))| AccessEvent {
+                    time: at,
+                    route: RouteId::new("api", "GET", if call == minute { "/own" } else { "/" }),
+                    ..event(u128::from(key) + 2, minute * 10_000 + number as u64)
+                })
+                .collect();
+            let month = Some(crate::Level::Month.start(TICK));
+            let name =
+                |key: u64| Definition::Key { id: KeyId(u128::from(key) + 2), name: "name".into(), month };
+            dataflow.advance_to(at + 60_000);
+            dataflow.events(&mut events);
+            dataflow.definitions(&mut keys.map(name).collect());
+            dataflow.end_tick(TickInfo {
+                tick: at + 60_000,
+                watermark_before: at.saturating_sub(60_000),
+                watermark: at + 59_000,
+                cadence: 1,
+                catching_up: false,
+                last: false,
+            });
+            let probe = dataflow.probe().clone();
+            worker.step_while(|| probe.less_than(&(at + 60_001)));
+            let snapshot = dataflow.states().snapshot(request).encode();
+            let rows = StateId::ALL.iter().map(|id| (*id, snapshot.rows(*id))).collect();
+            let whole = match snapshots.last() {
+                Some((before, _)) => snapshot.over(before),
+                None => snapshot,
+            };
+            snapshots.push((whole, rows));
+            request = SnapshotRequest { number: request.number + 1, since: Some(request.number) };
+        }
+        let whole = dataflow.states().snapshot(SnapshotRequest { since: None, ..request }).encode();
+        (snapshots, whole)
+    })
+}
+
+#[test]
+fn what_is_known_of_keys_is_stored_as_it_changes_and_comes_back_whole() {
+    let (snapshots, whole) = minutes_of_keys(12, None);
+    let (last, _) = snapshots.last().unwrap();
+    // Keys that were called before are in an earlier link as well.
+    let links = last.parts.keys().filter(|key| matches!(key.part, PartId::Keys { link: 1.. }));
+    assert!(links.clone().any(|key| key.state == StateId::Profiles));
+    assert!(links.clone().any(|key| key.state == StateId::Admission));
+    for (_, rows) in &snapshots[3..] {
+        assert!(rows[&StateId::Profiles] < 60 && rows[&StateId::Admission] < 60, "{rows:?}");
+    }
+    let (_, restored) = minutes_of_keys(0, Some(last.clone()));
+    let profiles = |of: &Snapshot| rows_of::<ProfilesStateRow<'static>>(of, StateId::Profiles);
+    let admission = |of: &Snapshot| rows_of::<AdmissionRow>(of, StateId::Admission);
+    assert!(profiles(&whole).len() >= 200 && profiles(last).len() > profiles(&whole).len());
+    assert_eq!(profiles(&restored), profiles(&whole));
+    assert_eq!(admission(&restored), admission(&whole));
 }
 
 /// A state whose rows are of any shard, as sums are that a worker adds up for others.

@@ -32,6 +32,17 @@ pub(crate) enum AdmissionStatus {
     Closed,
 }
 
+/// What came of a string that was announced.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Announced<I> {
+    /// The string, if it is to be published now.
+    pub(crate) publishes: Option<Definition>,
+    /// True if what is kept of it changed.
+    pub(crate) is_changed: bool,
+    /// The id whose string gave way.
+    pub(crate) dropped: Option<I>,
+}
+
 /// A string with its state, as it is stored.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct StoredText {
@@ -79,33 +90,36 @@ impl<I: Group> Texts<I> {
         }
     }
 
-    /// Takes a string, and returns it if it is to be published now.
+    /// Takes a string. It is published now if its id is admitted and the string is new.
     pub(crate) fn announce(
         &mut self,
         id: I,
         definition: Definition,
         period: EventTime,
         status: AdmissionStatus,
-    ) -> Option<Definition> {
+    ) -> Announced<I> {
+        let is_admitted = status == AdmissionStatus::Admitted;
         if let Some(text) = self.texts.get_mut(&id) {
+            let is_later = period > text.period;
             text.period = text.period.max(period);
-            return if status == AdmissionStatus::Admitted { self.admit(id) } else { None };
+            let publishes = if is_admitted { self.admit(id) } else { None };
+            return Announced { is_changed: is_later || publishes.is_some(), publishes, dropped: None };
         }
         if status == AdmissionStatus::Closed {
-            return None;
+            return Announced { publishes: None, is_changed: false, dropped: None };
         }
         let text = StoredText { definition, period, published: false, idle: false };
         self.insert(id, text);
-        if status == AdmissionStatus::Admitted {
-            return self.admit(id);
+        if is_admitted {
+            return Announced { publishes: self.admit(id), is_changed: true, dropped: None };
         }
         let waiting = self.waiting.entry(id.bucket()).or_default();
-        if waiting.len() > self.waiting_of_bucket
-            && let Some(dropped) = waiting.pop_last()
-        {
-            self.texts.remove(&dropped);
+        let is_full = waiting.len() > self.waiting_of_bucket;
+        let dropped = if is_full { waiting.pop_last() } else { None };
+        if let Some(dropped) = &dropped {
+            self.texts.remove(dropped);
         }
-        None
+        Announced { publishes: None, is_changed: true, dropped }
     }
 
     /// Returns the string of an id that was admitted, if it waited.
@@ -154,9 +168,16 @@ impl<I: Group> Texts<I> {
         self.texts.iter()
     }
 
+    pub(crate) fn get(&self, id: &I) -> Option<&StoredText> {
+        self.texts.get(id)
+    }
+
+    /// Keeps a string with its state, in place of an earlier state.
     pub(crate) fn insert(&mut self, id: I, text: StoredText) {
         if !text.published {
             self.waiting.entry(id.bucket()).or_default().insert(id);
+        } else if let Some(waiting) = self.waiting.get_mut(&id.bucket()) {
+            waiting.remove(&id);
         }
         self.texts.insert(id, text);
     }
@@ -196,7 +217,7 @@ mod tests {
 
     fn announce(texts: &mut Texts<RouteId>, id: u64, status: AdmissionStatus) -> Option<Definition> {
         let (id, definition) = name(id);
-        texts.announce(id, definition, 0, status)
+        texts.announce(id, definition, 0, status).publishes
     }
 
     #[test]

@@ -137,6 +137,8 @@ struct LivePartition {
     gap: Option<ReportedGap>,
     /// Since when the partition ends before what a recorded tick has of it.
     short: Option<Instant>,
+    /// The first and the last offset of the gap that was passed over in the open tick, which is a recorded one.
+    skipped: Option<(u64, u64)>,
 }
 
 /// A record that is decoded later.
@@ -187,10 +189,17 @@ impl PartitionReader {
                     self.live.fail(error);
                 }
             }
-            let is_read = |recorded: &TickRecord| {
+            let is_read = |recorded: &&TickRecord| {
                 self.partitions.list.iter().all(|partition| partition.has(Some(recorded)))
             };
-            if cut != self.answered && (orders.last || orders.recorded(self.tick).is_none_or(is_read)) {
+            let recorded = orders.recorded(self.tick);
+            let lost = recorded.filter(is_read).and_then(|recorded| self.lost(recorded));
+            let is_whole = recorded.as_ref().is_none_or(is_read) && lost.is_none();
+            if let Some(error) = lost.filter(|_| !failed) {
+                failed = true;
+                self.live.fail(error);
+            }
+            if cut != self.answered && (orders.last || is_whole) {
                 self.answer(cut, orders.checkpoint);
                 if orders.last {
                     return;
@@ -216,6 +225,18 @@ impl PartitionReader {
             self.flush();
         }
         Ok(())
+    }
+
+    /// Returns the error of a recorded tick that had events of a gap. A gap that it passed over itself had none.
+    fn lost(&self, recorded: &TickRecord) -> Option<LiveError> {
+        let lacks = |partition: &&LivePartition| {
+            let events = recorded.reached.get(partition.index).map_or(0, |part| part.events);
+            partition.skipped.is_some() && partition.events < events
+        };
+        let partition = self.partitions.list.iter().find(lacks)?;
+        let (from, last) = partition.skipped?;
+        let source = self.sources.iter().find(|source| source.feed.source == partition.source)?;
+        Some(partition.records_gone(&source.feed.name, from, last + 1))
     }
 
     fn add(&mut self, addition: Addition) -> Result<(), LiveError> {
@@ -502,6 +523,7 @@ impl LivePartition {
     /// Returns how far the partition got, for a cut.
     fn reached(&mut self) -> PartitionProgress {
         let events = mem::take(&mut self.events);
+        self.skipped = None;
         // Records behind the end of a paused partition aren't known.
         let at_end = mem::replace(&mut self.was_at_end, self.at_end) && !self.paused;
         let settled = self.running.as_ref().map(RunningMaximum::maximum);
@@ -511,7 +533,7 @@ impl LivePartition {
     }
 }
 
-/// Goes on behind a gap, if the source allows it.
+/// Goes on behind a gap, if the source allows it. A recorded tick that lacks events then is an error at its end.
 fn pass_over(
     live: &Live,
     source: &mut SourceFeed,
@@ -538,6 +560,12 @@ fn pass_over(
     tracing::warn!(source = source.name, partition = number, "{reason}");
     out.dead_letters.push(gap_letter(partition.position(wanted), out.events.len(), reason));
     add(&live.counters.gaps, 1);
+    if recorded.is_some() {
+        // Of a topic that was made anew all records of the tick are gone.
+        let end = if wanted < low { low } else { partition.bound(recorded) };
+        let first = partition.skipped.map_or(wanted, |(first, _)| first);
+        partition.skipped = Some((first, end.saturating_sub(1)));
+    }
     partition.next_offset = low;
     source.feed.add(number, low)?;
     Ok(())

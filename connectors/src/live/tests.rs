@@ -740,12 +740,44 @@ fn a_job_whose_checkpoints_fail_waits_before_its_ledger_forgets_and_goes_on_once
     assert!(job.end().iter().flatten().filter(is_attempt).count() > 4);
 }
 
-#[test]
-fn a_replay_without_its_records_ends_the_job_and_a_stop_ends_it_before_its_end() {
-    let reached = vec![PartitionProgress { next_offset: 50, ..PartitionProgress::default() }];
+/// A tick of an earlier life that read a partition up to offset 49, with so many events.
+fn earlier_tick(events: u64) -> Vec<Cut> {
+    let reached = vec![PartitionProgress { next_offset: 50, events, ..PartitionProgress::default() }];
     let added = vec![AddedPartition { source: "gateway".to_owned(), number: 0, offset: 0 }];
     let record = TickRecord { number: 1, tick: NOW, reached, added, ..TickRecord::default() };
-    let earlier = vec![Cut { record, ..Cut::default() }];
+    vec![Cut { record, ..Cut::default() }]
+}
+
+#[test]
+fn a_replay_passes_over_the_gaps_that_its_ticks_had_and_no_others() {
+    let checkpoints = Some(CheckpointRules { every_ms: 3_600_000, has_parts: false });
+    // Retention took the first 20 records: before the tick was made, or after it.
+    for (events, is_gone) in [(30, false), (50, true)] {
+        let earlier = earlier_tick(events);
+        let job =
+            Job::start(Setup { low: 20, on_gap: OnGap::Skip, checkpoints, earlier, ..Setup::default() });
+        job.topic.append(0, times(NOW, 60, 1));
+        if is_gone {
+            job.wait("it fails", |_| job.live.error().is_some());
+            let error = job.live.error().unwrap();
+            assert_eq!(error.class(), ErrorClass::Fatal);
+            assert!(
+                error.to_string().contains("partition 0 has no records from offset 0 to 19 any more"),
+                "{error}"
+            );
+        } else {
+            job.wait_for_events(40);
+            assert!(job.live.error().is_none());
+        }
+        let cuts = Arc::clone(&job.cuts);
+        job.end();
+        assert!(!is_gone || cuts.lock().unwrap().is_empty(), "nothing was closed");
+    }
+}
+
+#[test]
+fn a_replay_without_its_records_ends_the_job_and_a_stop_ends_it_before_its_end() {
+    let earlier = earlier_tick(50);
     let checkpoints = Some(CheckpointRules { every_ms: 3_600_000, has_parts: false });
     // Retention took the first records.
     let job = Job::start(Setup { low: 20, checkpoints, earlier: earlier.clone(), ..Setup::default() });

@@ -2,7 +2,8 @@
 //!
 //! The configuration's settings come after our defaults. The settings that our guarantees rest on come last, and
 //! each client adds its own. Log lines of librdkafka go to `tracing` under the target `librdkafka`. If librdkafka
-//! can go on by itself, they are one level lower than its own.
+//! can go on by itself, they are one level lower than its own. Lines about lost connections are for debugging: an outage
+//! repeats them, and is said once in a sentence of its own.
 //!
 //! **OAUTHBEARER**: librdkafka is built without its OIDC client. So the token comes from the file that
 //! `keytide.oauth.token.file` names, which another program keeps fresh. It is read anew whenever librdkafka asks
@@ -23,9 +24,8 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use base64::{Engine as _, alphabet};
 use keytide_config::KafkaClient;
 use rdkafka::ClientConfig;
-use rdkafka::admin::AdminClient;
 use rdkafka::client::{ClientContext, OAuthToken};
-use rdkafka::config::{FromClientConfigAndContext as _, RDKafkaLogLevel};
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError as LibraryError, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaConfRes;
@@ -36,6 +36,8 @@ use super::rights::Right;
 
 /// The name of our own setting, for the file with the token for `sasl.mechanism = OAUTHBEARER`.
 pub(super) const TOKEN_FILE: &str = "keytide.oauth.token.file";
+/// The facility of log lines about a connection that is lost or can't be opened.
+const LOST: &str = "FAIL";
 const MAX_TOKEN_BYTES: u64 = 64 << 10;
 /// The length from which secrets are removed from log lines. Shorter ones would be found there by chance.
 const MIN_SECRET_BYTES: usize = 4;
@@ -396,10 +398,12 @@ impl ClientContext for KafkaContext {
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         let message = self.redact(message);
-        if facility == "FAIL" {
+        if facility == LOST {
             self.recognise(&message);
         }
         match level {
+            // The error that comes with it is logged once in an outage.
+            _ if facility == LOST => tracing::debug!(target: "librdkafka", facility, "{message}"),
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
                 tracing::error!(target: "librdkafka", facility, "{message}");
             }
@@ -529,21 +533,6 @@ fn base64url(text: &[u8]) -> Option<Vec<u8>> {
         bytes.pop();
     }
     Some(bytes)
-}
-
-/// Makes a client that looks at topics and creates them.
-pub(crate) fn admin_client(client: &KafkaClient) -> Result<AdminClient<KafkaContext>, KafkaError> {
-    let mut settings = client_config(client);
-    // A request for a topic must not create it.
-    settings.set("allow.auto.create.topics", "false");
-    AdminClient::from_config_and_context(&settings, KafkaContext::new(client))
-        .map_err(|error| create_error(client, error))
-}
-
-/// Waits for a future on this thread, which must not be one of a runtime.
-pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
-    let runtime = tokio::runtime::Builder::new_current_thread().build();
-    runtime.expect("a runtime without drivers asks nothing of the system").block_on(future)
 }
 
 #[cfg(test)]

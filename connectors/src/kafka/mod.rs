@@ -5,6 +5,7 @@
 //!      └──refused_settings──► those that librdkafka refuses, without a connection
 //! Mistake   what is wrong with a connection or a right, recognised in librdkafka's words
 //! Topic     blocking look-ups: partitions, watermarks, where to start and to end, rights
+//! TopicAdmin  the settings of topics for results, and how missing ones are created
 //! Consumer  live: partitions by hand (never a group's), records, ends, gaps
 //! Range     bounded: one partition from an offset to an offset, in blocks as a file gives them
 //! Producer  messages to a topic, as they come: of the load generator, not of results (see `sink`)
@@ -15,6 +16,7 @@
 //! **Invariant**: no error or log line contains the value of a setting, secret or not. Errors name the setting, and
 //! the secrets are removed from librdkafka's messages.
 
+mod admin;
 mod client;
 mod consumer;
 mod headers;
@@ -29,8 +31,8 @@ mod settings;
 pub(crate) mod testing;
 mod topic;
 
+pub(crate) use admin::{CreateMode, PlannedTopic, RefusedTopics, TopicAdmin, TopicSettings};
 pub use client::{ErrorClass, KafkaContext, KafkaError, client_config, create_error, refused_settings};
-pub(crate) use client::{admin_client, block_on};
 pub use consumer::{Consumer, ConsumerEvent, KafkaMessage, PartitionLag};
 pub(crate) use headers::KeptHeaders;
 pub use inherit::close_on_exec;
@@ -39,6 +41,7 @@ pub use producer::Producer;
 pub use range::{Gap, MessageBlock, READ_WAIT, Range, ranges};
 pub(crate) use results::{result_headers, result_settings};
 pub use rights::{Right, TopicRights};
+pub(crate) use settings::for_reading;
 pub use topic::{Cluster, Topic};
 
 /// Returns the version of librdkafka, which is built into the program.

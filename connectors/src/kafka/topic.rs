@@ -20,6 +20,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::client::{KafkaContext, KafkaError, client_config, create_error, is_refusal};
 use super::rights::{Right, TopicRights, rights};
+use super::settings::for_reading;
 
 /// How long one question waits for its answer.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(20);
@@ -71,7 +72,7 @@ impl Topic {
     }
 
     fn with_isolation(client: &KafkaClient, topic: &str, isolation: &str) -> Result<Self, KafkaError> {
-        let mut config = client_config(client);
+        let mut config = client_config(&for_reading(client));
         config
             .set("allow.auto.create.topics", "false")
             .set("isolation.level", isolation)

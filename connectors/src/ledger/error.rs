@@ -30,6 +30,7 @@ pub enum LedgerError {
         topic: String,
         /// The reason in the broker's words.
         reason: String,
+        class: ErrorClass,
     },
     #[error(
         "sink.kafka: topic {topic} has {found} partitions, allowed: 1; it orders the job's ticks: delete it and let the \
@@ -125,9 +126,9 @@ impl LedgerError {
             Self::Store(StoreError::Damaged { .. }) => ErrorClass::Fatal,
             Self::Store(error) if error.is_refusal() => ErrorClass::Definite,
             Self::Store(_) | Self::Stopped => ErrorClass::Transient,
+            Self::CreateTopic { class, .. } => *class,
             Self::NoTransactions { .. }
             | Self::MissingTopic { .. }
-            | Self::CreateTopic { .. }
             | Self::Partitions { .. }
             | Self::CleanupPolicy { .. }
             | Self::Foreign { .. }

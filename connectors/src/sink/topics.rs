@@ -8,44 +8,19 @@
 //! If brokers don't return a topic's settings (no admin API, or no right DescribeConfigs), the log has a warning and
 //! the topic counts as fit. A topic that may not even be described is an error: no record could be sent to it.
 //!
-//! Limits: 30 s for each of at most four requests, after the 20 s of a first look-up.
-
-use std::time::Duration;
+//! Limits: 30 s for each of at most four requests, after the 20 s of a first look-up, and 5 s for topics that were created.
 
 use keytide_config::{KafkaSink, View};
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::error::{KafkaError as LibraryError, RDKafkaErrorCode};
 
 use super::{SinkCheck, SinkError};
-use crate::kafka::{ErrorClass, KafkaContext, KafkaError, Right, Topic, TopicRights, admin_client, block_on};
-
-/// How long one request may take.
-const TIMEOUT: Duration = Duration::from_secs(30);
+use crate::kafka::{
+    CreateMode, PlannedTopic, RefusedTopics, Right, Topic, TopicAdmin, TopicRights, TopicSettings,
+};
 
 /// The names of all views' topics.
 pub(super) type TopicNames = [String; View::ALL.len()];
 /// The size of a record batch that each topic accepts, if that is known.
 pub(super) type BatchLimits = [Option<usize>; View::ALL.len()];
-
-/// The settings of a topic, as far as the brokers return them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Found {
-    Topic {
-        policy: Option<String>,
-        max_bytes: Option<usize>,
-    },
-    Missing,
-    /// The topic may not be described.
-    Hidden,
-    Unknown,
-}
-
-/// The purpose of a request to create topics: to create them, or to learn only if the brokers would.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum CreateMode {
-    Create,
-    Try,
-}
 
 /// Makes sure that every topic is there and fit for its view.
 pub(super) fn prepare(sink: &KafkaSink, names: &TopicNames) -> Result<BatchLimits, SinkError> {
@@ -56,10 +31,10 @@ pub(super) fn prepare(sink: &KafkaSink, names: &TopicNames) -> Result<BatchLimit
         return Ok(BatchLimits::default());
     }
     // 2. Look for missing topics, and create them if that is wanted.
-    let admin = admin_client(&sink.client)?;
-    let mut found = describe(&admin, brokers, names)?;
+    let admin = TopicAdmin::new(&sink.client)?;
+    let mut found = admin.describe(names)?;
     let missing: Vec<View> =
-        View::ALL.into_iter().filter(|view| found[*view as usize] == Found::Missing).collect();
+        View::ALL.into_iter().filter(|view| found[*view as usize] == TopicSettings::Missing).collect();
     if !missing.is_empty() {
         if !sink.create_topics {
             return Err(missing_topics(sink, names, &missing));
@@ -68,10 +43,11 @@ pub(super) fn prepare(sink: &KafkaSink, names: &TopicNames) -> Result<BatchLimit
             return Err(error);
         }
         // Another process may have created them meanwhile, with other settings.
-        found = describe(&admin, brokers, names)?;
+        found = admin.describe_created(names)?;
     }
     // 3. Check the rights and the policies of all topics.
-    let hidden = names.iter().zip(&found).filter(|(_, found)| **found == Found::Hidden);
+    say_unknown(&found);
+    let hidden = names.iter().zip(&found).filter(|(_, found)| **found == TopicSettings::Hidden);
     let hidden: Vec<String> = hidden.map(|(name, _)| name.clone()).collect();
     if !hidden.is_empty() {
         return Err(denied(sink, "Describe", hidden));
@@ -79,11 +55,11 @@ pub(super) fn prepare(sink: &KafkaSink, names: &TopicNames) -> Result<BatchLimit
     let mut limits = BatchLimits::default();
     for (view, found) in View::ALL.into_iter().zip(found) {
         match found {
-            Found::Topic { policy, max_bytes } => {
+            TopicSettings::Known { policy, max_bytes } => {
                 judge(view, brokers, &names[view as usize], policy.as_deref())?;
                 limits[view as usize] = max_bytes;
             }
-            Found::Hidden | Found::Missing | Found::Unknown => {}
+            TopicSettings::Hidden | TopicSettings::Missing | TopicSettings::Unknown { .. } => {}
         }
     }
     Ok(limits)
@@ -126,7 +102,7 @@ pub(super) fn check(sink: &KafkaSink, names: &TopicNames) -> Result<SinkCheck, S
         |view: &View| matches!(rights[*view as usize], TopicRights::Missing | TopicRights::Hidden);
     let is_missing = |view: &View| rights[*view as usize] == TopicRights::Missing;
     let missing: Vec<View> = View::ALL.into_iter().filter(is_missing).collect();
-    let admin = admin_client(&sink.client)?;
+    let admin = TopicAdmin::new(&sink.client)?;
     let too_many = sink.replication.filter(|replicas| usize::from(*replicas) > cluster.brokers);
     if sink.create_topics {
         let absent: Vec<View> = View::ALL.into_iter().filter(is_absent).collect();
@@ -146,8 +122,10 @@ pub(super) fn check(sink: &KafkaSink, names: &TopicNames) -> Result<SinkCheck, S
     }
     // 3. The policies of those that exist.
     let brokers = &sink.client.brokers;
-    for (view, settings) in View::ALL.into_iter().zip(describe(&admin, brokers, names)?) {
-        if let Found::Topic { policy, .. } = settings {
+    let described = admin.describe(names)?;
+    say_unknown(&described);
+    for (view, settings) in View::ALL.into_iter().zip(described) {
+        if let TopicSettings::Known { policy, .. } = settings {
             found.problems.extend(judge(view, brokers, &names[view as usize], policy.as_deref()).err());
         }
     }
@@ -191,155 +169,52 @@ fn judge(view: View, brokers: &str, topic: &str, found: Option<&str>) -> Result<
     })
 }
 
-fn describe(
-    admin: &AdminClient<KafkaContext>,
-    brokers: &str,
-    names: &TopicNames,
-) -> Result<Vec<Found>, SinkError> {
-    let topics = names.each_ref().map(|name| ResourceSpecifier::Topic(name));
-    let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
-    let described = match block_on(admin.describe_configs(&topics, &options)) {
-        Ok(described) => described,
-        Err(error) if is_unsupported(&error) => {
-            unchecked("the brokers don't return the settings of topics");
-            return Ok(vec![Found::Unknown; names.len()]);
-        }
-        Err(error) => return Err(unavailable("return the settings of topics", brokers, &error)),
-    };
-    let mut found = Vec::new();
-    // The answers come in the order of the questions.
-    for (resource, name) in described.into_iter().zip(names) {
-        found.push(match resource {
-            // rdkafka 0.39 drops the errors of single resources: one without settings was refused.
-            Ok(resource) if resource.entries.is_empty() => exists(admin, brokers, name)?,
-            Ok(resource) => {
-                let value = |name| resource.get(name).and_then(|entry| entry.value.clone());
-                Found::Topic {
-                    policy: value("cleanup.policy"),
-                    max_bytes: value("max.message.bytes").and_then(|bytes| bytes.parse().ok()),
-                }
-            }
-            Err(code) => {
-                let error = LibraryError::AdminOp(code);
-                return Err(unavailable("return the settings of topics", brokers, &error));
-            }
-        });
-    }
-    found.resize(names.len(), Found::Unknown);
-    Ok(found)
-}
-
-/// Checks whether a topic exists whose settings weren't returned.
-fn exists(admin: &AdminClient<KafkaContext>, brokers: &str, name: &str) -> Result<Found, SinkError> {
-    let metadata = admin
-        .inner()
-        .fetch_metadata(Some(name), TIMEOUT)
-        .map_err(|error| unavailable("list their topics", brokers, &error))?;
-    let error = metadata.topics().iter().find(|topic| topic.name() == name).map(|topic| topic.error());
-    match error.map(|error| error.map(RDKafkaErrorCode::from)) {
-        None | Some(Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)) => {
-            Ok(Found::Missing)
-        }
-        Some(Some(RDKafkaErrorCode::TopicAuthorizationFailed)) => Ok(Found::Hidden),
-        Some(error) => {
-            let why = error.map(|code| format!(" ({code})")).unwrap_or_default();
-            unchecked(&format!("the settings of {name} may not be read{why}"));
-            Ok(Found::Unknown)
-        }
-    }
-}
-
 /// Creates topics, or tries to; returns an error for each that is refused. Rights that are missing make one error.
 fn create(
-    admin: &AdminClient<KafkaContext>,
+    admin: &TopicAdmin,
     sink: &KafkaSink,
     names: &TopicNames,
     missing: &[View],
     mode: CreateMode,
 ) -> Result<Vec<SinkError>, SinkError> {
-    let brokers = &sink.client.brokers;
-    if missing.is_empty() {
-        return Ok(Vec::new());
+    let planned = missing.iter().map(|view| PlannedTopic {
+        name: &names[*view as usize],
+        partitions: sink.partitions,
+        replication: sink.replication,
+        settings: vec![("cleanup.policy", policy(*view))],
+    });
+    let RefusedTopics { denied: without_right, others, is_unsupported } =
+        admin.create(&planned.collect::<Vec<_>>(), mode)?;
+    if is_unsupported {
+        unchecked("the brokers can't create topics");
     }
-    // -1 is the brokers' default.
-    let replication = sink.replication.map_or(-1, i32::from);
-    let partitions = i32::try_from(sink.partitions).unwrap_or(i32::MAX);
-    let topics: Vec<NewTopic<'_>> = missing
-        .iter()
-        .map(|view| {
-            NewTopic::new(&names[*view as usize], partitions, TopicReplication::Fixed(replication))
-                .set("cleanup.policy", policy(*view))
-        })
-        .collect();
-    let options = AdminOptions::new()
-        .request_timeout(Some(TIMEOUT))
-        .operation_timeout(Some(TIMEOUT))
-        .validate_only(mode == CreateMode::Try);
-    let created = match block_on(admin.create_topics(&topics, &options)) {
-        Ok(created) => created,
-        Err(error) if is_unsupported(&error) => {
-            unchecked("the brokers can't create topics");
-            return Ok(Vec::new());
-        }
-        Err(error) => return Err(unavailable("create topics", brokers, &error)),
-    };
-    let (mut errors, mut refused) = (Vec::new(), Vec::new());
-    for result in created {
-        match result {
-            Ok(topic) if mode == CreateMode::Create => tracing::info!(topic, "created"),
-            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-            Err((
-                topic,
-                RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed,
-            )) => refused.push(topic),
-            Err((topic, code)) => errors.push(SinkError::CreateTopic {
-                brokers: brokers.clone(),
-                topic,
-                reason: code.to_string(),
-                class: class(code),
-            }),
+    let denied = (!without_right.is_empty()).then(|| denied(sink, "Create", without_right));
+    let others = others.into_iter().map(|(topic, reason, class)| SinkError::CreateTopic {
+        brokers: sink.client.brokers.clone(),
+        topic,
+        reason,
+        class,
+    });
+    Ok(denied.into_iter().chain(others).collect())
+}
+
+/// Says which topics can't be checked, and why: what is the same for all of them, once.
+fn say_unknown(found: &[TopicSettings]) {
+    let mut said: Vec<&str> = Vec::new();
+    for settings in found {
+        if let TopicSettings::Unknown { why } = settings
+            && !said.contains(&why.as_str())
+        {
+            unchecked(why);
+            said.push(why);
         }
     }
-    if !refused.is_empty() {
-        errors.insert(0, denied(sink, "Create", refused));
-    }
-    Ok(errors)
 }
 
 fn unchecked(why: &str) {
     tracing::warn!(
         "{why}, so topics can't be checked: those of upsert views must be compacted; incident_log, late and dead_letters must not"
     );
-}
-
-fn is_unsupported(error: &LibraryError) -> bool {
-    matches!(
-        error.rdkafka_error_code(),
-        Some(RDKafkaErrorCode::UnsupportedFeature | RDKafkaErrorCode::UnsupportedVersion)
-    )
-}
-
-/// Returns whether asking again may create a topic.
-fn class(code: RDKafkaErrorCode) -> ErrorClass {
-    match code {
-        RDKafkaErrorCode::RequestTimedOut
-        | RDKafkaErrorCode::OperationTimedOut
-        | RDKafkaErrorCode::BrokerTransportFailure
-        | RDKafkaErrorCode::AllBrokersDown
-        | RDKafkaErrorCode::BrokerNotAvailable
-        | RDKafkaErrorCode::NotController
-        | RDKafkaErrorCode::ThrottlingQuotaExceeded => ErrorClass::Transient,
-        _ => ErrorClass::Definite,
-    }
-}
-
-fn unavailable(what: &str, brokers: &str, error: &LibraryError) -> SinkError {
-    SinkError::Kafka(KafkaError::Unavailable {
-        what: what.to_owned(),
-        brokers: brokers.to_owned(),
-        mistake: None,
-        reason: error.to_string(),
-    })
 }
 
 #[cfg(test)]

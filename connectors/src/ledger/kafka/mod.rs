@@ -37,7 +37,8 @@ use super::reading::{KEPT_TICKS, Reading};
 use super::record::LedgerRecord;
 use super::rows::{KeptRow, KeptRows};
 use crate::kafka::{
-    Consumer, ConsumerEvent, ErrorClass, KafkaError, Topic, create_error, result_headers, result_settings,
+    Consumer, ConsumerEvent, ErrorClass, KafkaError, Topic, create_error, for_reading, result_headers,
+    result_settings,
 };
 
 /// How long a transaction may take, before the brokers abort it.
@@ -243,7 +244,7 @@ impl Driver for KafkaLedger {
             return if next > high { Err(self.lost()) } else { Ok(()) };
         }
         // 2. The records up to there.
-        let mut consumer = Consumer::new(&self.client, &self.topic)?;
+        let mut consumer = Consumer::new(&for_reading(&self.client), &self.topic)?;
         consumer.add(0, next)?;
         let (mut next, mut problem) = (next, None);
         while next < high {
@@ -276,7 +277,7 @@ impl Driver for KafkaLedger {
                 Err(error) => {
                     // It goes on with another consumer.
                     self.wait_out(error)?;
-                    consumer = Consumer::new(&self.client, &self.topic)?;
+                    consumer = Consumer::new(&for_reading(&self.client), &self.topic)?;
                     consumer.add(0, next)?;
                 }
             }

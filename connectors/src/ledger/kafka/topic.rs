@@ -3,15 +3,15 @@
 use std::time::{Duration, Instant};
 
 use keytide_config::KafkaSink;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::error::{KafkaError as LibraryError, RDKafkaErrorCode};
 
 use super::LEDGER_RECORD_BYTES;
-use crate::kafka::{KafkaContext, KafkaError, Right, Topic, admin_client, block_on};
+use crate::kafka::{
+    CreateMode, ErrorClass, KafkaError, PlannedTopic, Right, Topic, TopicAdmin, TopicSettings,
+};
 use crate::ledger::error::LedgerError;
 
-/// How long one request may take.
-const TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a topic that was created is looked for.
+const LOOK_FOR: Duration = Duration::from_secs(30);
 /// How long to wait before brokers are asked again for a topic that was created.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// The size of a segment. Only closed segments are compacted, and a start reads the topic whole.
@@ -22,7 +22,7 @@ pub(super) fn prepare(sink: &KafkaSink, name: &str) -> Result<Option<usize>, Led
     if let Some(found) = look(sink, name)? {
         return Ok(found);
     }
-    create(&admin_client(&sink.client)?, sink, name)?;
+    create(sink, name)?;
     wait_until_known(&Topic::open(&sink.client, name)?)?;
     // Not every broker knows its settings at once.
     Ok(Some(LEDGER_RECORD_BYTES))
@@ -38,7 +38,6 @@ pub(crate) fn look(sink: &KafkaSink, name: &str) -> Result<Option<Option<usize>>
         return Err(LedgerError::NoTransactions { brokers: brokers.clone() });
     }
     // 1. The topic, with its one partition.
-    let admin = admin_client(&sink.client)?;
     let partitions = match lookup.partitions() {
         Err(KafkaError::NoTopic { .. }) if sink.create_topics => return Ok(None),
         Err(KafkaError::NoTopic { .. }) => {
@@ -53,11 +52,9 @@ pub(crate) fn look(sink: &KafkaSink, name: &str) -> Result<Option<Option<usize>>
     // 2. The rights on it.
     check_rights(&lookup)?;
     // 3. Its settings, as far as the brokers return them.
-    let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
-    let described = block_on(admin.describe_configs(&[ResourceSpecifier::Topic(name)], &options));
-    let described = described.ok().and_then(|resources| resources.into_iter().next()?.ok());
-    let value = |name| described.as_ref()?.get(name)?.value.clone();
-    let Some(found) = value("cleanup.policy") else {
+    let described = TopicAdmin::new(&sink.client)?.describe(&[name.to_owned()]);
+    let described = described.ok().and_then(|found| found.into_iter().next());
+    let Some(TopicSettings::Known { policy: Some(found), max_bytes }) = described else {
         tracing::warn!("the settings of {name} may not be read: it must be compacted");
         return Ok(Some(None));
     };
@@ -66,7 +63,7 @@ pub(crate) fn look(sink: &KafkaSink, name: &str) -> Result<Option<Option<usize>>
         let (brokers, topic) = (brokers.clone(), name.to_owned());
         return Err(LedgerError::CleanupPolicy { brokers, topic, found });
     }
-    Ok(Some(value("max.message.bytes").and_then(|bytes| bytes.parse().ok())))
+    Ok(Some(max_bytes))
 }
 
 /// Checks the rights on a topic that was created. A broker may learn of it later than the one that created it.
@@ -75,7 +72,7 @@ fn wait_until_known(lookup: &Topic) -> Result<(), LedgerError> {
     loop {
         let partitions = lookup.partitions().map_err(LedgerError::from);
         match partitions.and_then(|_| check_rights(lookup)) {
-            Err(LedgerError::Kafka(KafkaError::NoTopic { .. })) if started.elapsed() < TIMEOUT => {
+            Err(LedgerError::Kafka(KafkaError::NoTopic { .. })) if started.elapsed() < LOOK_FOR => {
                 std::thread::park_timeout(LOOK_AGAIN);
             }
             known => return known,
@@ -89,42 +86,33 @@ fn check_rights(lookup: &Topic) -> Result<(), LedgerError> {
     denied.map_or(Ok(()), |denied| Err(denied.into()))
 }
 
-fn create(admin: &AdminClient<KafkaContext>, sink: &KafkaSink, name: &str) -> Result<(), LedgerError> {
-    let failed = |reason: String| LedgerError::CreateTopic {
-        brokers: sink.client.brokers.clone(),
-        topic: name.to_owned(),
-        reason,
-    };
-    // -1 is the brokers' default.
-    let replication = TopicReplication::Fixed(sink.replication.map_or(-1, i32::from));
+fn create(sink: &KafkaSink, name: &str) -> Result<(), LedgerError> {
     let bytes = LEDGER_RECORD_BYTES.to_string();
-    let topic = NewTopic::new(name, 1, replication)
-        .set("cleanup.policy", "compact")
-        .set("segment.bytes", SEGMENT_BYTES)
-        .set("max.message.bytes", &bytes);
-    let options = AdminOptions::new().request_timeout(Some(TIMEOUT)).operation_timeout(Some(TIMEOUT));
-    let created = block_on(admin.create_topics([&topic], &options));
-    match created.map(|results| results.into_iter().next()) {
-        Ok(Some(Ok(topic))) => tracing::info!(topic, "created"),
-        Ok(None | Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists)))) => {}
-        Ok(Some(Err((
-            _,
-            RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed,
-        )))) => {
-            return Err(LedgerError::Denied {
-                brokers: sink.client.brokers.clone(),
-                right: "Create",
-                resource: format!("topic {name}"),
-            });
-        }
-        Ok(Some(Err((_, code)))) => return Err(failed(code.to_string())),
-        Err(error) => return Err(failed(reason(&error))),
+    let planned = PlannedTopic {
+        name,
+        partitions: 1,
+        replication: sink.replication,
+        settings: vec![
+            ("cleanup.policy", "compact"),
+            ("segment.bytes", SEGMENT_BYTES),
+            ("max.message.bytes", &bytes),
+        ],
+    };
+    let brokers = sink.client.brokers.clone();
+    let refused = TopicAdmin::new(&sink.client)?.create(&[planned], CreateMode::Create)?;
+    if let Some(topic) = refused.denied.into_iter().next() {
+        return Err(LedgerError::Denied { brokers, right: "Create", resource: format!("topic {topic}") });
     }
-    Ok(())
-}
-
-fn reason(error: &LibraryError) -> String {
-    error.rdkafka_error_code().map_or_else(|| error.to_string(), |code| code.to_string())
+    match refused.others.into_iter().next() {
+        Some((topic, reason, class)) => Err(LedgerError::CreateTopic { brokers, topic, reason, class }),
+        None if refused.is_unsupported => Err(LedgerError::CreateTopic {
+            brokers,
+            topic: name.to_owned(),
+            reason: "they can't create topics".to_owned(),
+            class: ErrorClass::Definite,
+        }),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]

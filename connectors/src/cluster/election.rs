@@ -33,6 +33,9 @@
 //! 9. A generation that began short ends for a spare. A process may put a claim although an older generation runs, if
 //!    the newest claim's process is gone. It counts as a spare: the leader of a short generation looks for such claims.
 //!
+//! 10. Processes that can't reach each other claim over each other. Whose claims were claimed over twice in a row waits before
+//!     the next one: 1 s, 2 s, 4 s, and so on up to 30 s. It asks each second meanwhile. One that is accepted begins at 0.
+//!
 //! **Limits**: looks at the newest claim come every second, and every 30 s while a short generation runs. A generation that
 //! began short ends for a spare after 5 min, never before.
 
@@ -44,6 +47,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const LOOK_WHEN_SHORT: Duration = Duration::from_secs(30);
 /// How long a generation that began short runs, at least, before it ends for a spare.
 pub const SHORT_FOR: Duration = Duration::from_secs(300);
+/// So many claims in a row that were claimed over cost no wait.
+const QUICK_CLAIMS: u32 = 1;
+/// The longest wait before the next claim.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// The rules that the model leaves out one by one. All of them hold outside of tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -241,6 +248,10 @@ pub struct Election {
     members: usize,
     /// The claim whose address doesn't answer, and since when.
     silence: Option<(u64, Duration)>,
+    /// The claim whose process is gone, and since when.
+    gone: Option<(u64, Duration)>,
+    /// How many of this process's claims in a row were claimed over. It grows up to where the wait is the longest.
+    overtaken: u32,
     state: ElectionState,
 }
 
@@ -254,7 +265,18 @@ impl Election {
 
     pub(super) fn with_rules(terms: ElectionTerms, nonce: u64, lost: u64, rules: ElectionRules) -> Self {
         let state = ElectionState::Looking;
-        Self { terms, rules, nonce, lost, hosts: None, members: 1, silence: None, state }
+        Self {
+            terms,
+            rules,
+            nonce,
+            lost,
+            hosts: None,
+            members: 1,
+            silence: None,
+            gone: None,
+            overtaken: 0,
+            state,
+        }
     }
 
     /// Returns the next step. Its outcome goes to [`take`](Self::take).
@@ -436,6 +458,7 @@ impl Election {
             claim.generation == generation && is_by_us
         });
         if !is_ours && self.rules.yields {
+            self.overtaken = (self.overtaken + 1).min(QUICK_CLAIMS + 6);
             return self.judge(newest, now);
         }
         let gathered = Gathered { looked: now, has_failed: false, ..gathered };
@@ -451,8 +474,19 @@ impl Election {
             self.silence = None;
         }
         match answer {
-            AskAnswer::Accepted => ElectionState::Following { generation },
-            AskAnswer::Gone => self.claim(generation + 1),
+            AskAnswer::Accepted => {
+                self.overtaken = 0;
+                ElectionState::Following { generation }
+            }
+            AskAnswer::Gone => {
+                let since = self.gone.filter(|(of, _)| *of == generation).map_or(now, |(_, since)| since);
+                self.gone = Some((generation, since));
+                let due = since + wait_after(self.overtaken);
+                if now < due {
+                    return ElectionState::Resting { until: due.min(now + LOOK_EVERY) };
+                }
+                self.claim(generation + 1)
+            }
             AskAnswer::Differs => ElectionState::Refused,
             AskAnswer::NoAnswer => {
                 if self.silence.is_none_or(|(of, _)| of != generation) {
@@ -481,6 +515,14 @@ impl Election {
         }
         self.silence = None;
         self.claim(claim.generation + 1)
+    }
+}
+
+/// Returns how long to wait before the next claim, after so many in a row that were claimed over.
+fn wait_after(overtaken: u32) -> Duration {
+    match overtaken.saturating_sub(QUICK_CLAIMS) {
+        0 => Duration::ZERO,
+        waits => Duration::from_secs(1 << (waits - 1).min(5)).min(LONGEST_WAIT),
     }
 }
 
@@ -685,5 +727,73 @@ mod tests {
         assert_eq!(election.step(at(310_000)), ElectionStep::EndAtCheckpoint { generation: 1 });
         election.take(ElectionEvent::GenerationOver, at(310_000));
         assert_eq!(election.step(at(310_000)), ElectionStep::BeginAnew { lost: 1 });
+    }
+
+    /// Lets processes that can't reach each other claim for a while. Returns the times of their claims.
+    fn claims_of_strangers(processes: u64, ms: u64) -> Vec<u64> {
+        let mut elections: Vec<Election> =
+            (1..=processes).map(|nonce| Election::new(TERMS, nonce, 0)).collect();
+        let (mut newest, mut claims) = (None, Vec::new());
+        for now in (0..ms).step_by(10) {
+            for (nonce, election) in (1..).zip(&mut elections) {
+                // Steps that wait for nothing follow each other at once.
+                loop {
+                    let event = match election.step(at(now)) {
+                        ElectionStep::Look => ElectionEvent::Looked(newest.clone()),
+                        ElectionStep::Put { generation } => {
+                            if newest.as_ref().is_none_or(|newest: &SeenClaim| newest.generation < generation)
+                            {
+                                newest = Some(claim(generation, nonce));
+                                claims.push(now);
+                            }
+                            ElectionEvent::Put
+                        }
+                        ElectionStep::Ask { .. } => ElectionEvent::Asked(AskAnswer::Gone),
+                        ElectionStep::Rest { .. } | ElectionStep::Gather { .. } => break,
+                        other => panic!("{other:?}"),
+                    };
+                    election.take(event, at(now));
+                }
+            }
+        }
+        claims
+    }
+
+    #[test]
+    fn processes_that_can_not_reach_each_other_claim_less_and_less_often() {
+        for processes in [2, 3, 5] {
+            let claims = claims_of_strangers(processes, 600_000);
+            let in_last_minute = claims.iter().filter(|ms| **ms >= 540_000).count() as u64;
+            assert!(in_last_minute <= 3 * processes, "{processes}: {in_last_minute}");
+            assert!(claims.len() as u64 <= 40 * processes, "{processes}: {}", claims.len());
+            // None gives up: the last one that claimed may be gone for good.
+            assert!(claims.last().is_some_and(|ms| *ms >= 560_000), "{processes}: {claims:?}");
+        }
+    }
+
+    #[test]
+    fn one_that_waits_before_its_claim_is_accepted_at_once() {
+        let mut election =
+            after(0, &[(ElectionEvent::Looked(None), 0), (ElectionEvent::Put, 0), (looked(1, 1), 0)]);
+        // Each of its claims is claimed over by another process.
+        for number in 1..4_u64 {
+            election.take(looked(2 * number, 2), at(number * 10_000));
+            election.take(ElectionEvent::Asked(AskAnswer::Gone), at(number * 10_000));
+            let mut now = number * 10_000;
+            while election.step(at(now)) != (ElectionStep::Put { generation: 2 * number + 1 }) {
+                assert!(matches!(election.step(at(now)), ElectionStep::Rest { .. }), "{number}");
+                now += 1_000;
+                election.take(looked(2 * number, 2), at(now));
+                election.take(ElectionEvent::Asked(AskAnswer::Gone), at(now));
+            }
+            assert_eq!(now - number * 10_000, [0, 1_000, 2_000][number as usize - 1]);
+            election.take(ElectionEvent::Put, at(now));
+            election.take(looked(2 * number + 1, 1), at(now));
+        }
+        election.take(looked(8, 2), at(40_000));
+        election.take(ElectionEvent::Asked(AskAnswer::Gone), at(40_000));
+        election.take(looked(8, 2), at(41_000));
+        election.take(ElectionEvent::Asked(AskAnswer::Accepted), at(41_000));
+        assert_eq!(election.step(at(41_000)), ElectionStep::Follow { generation: 8 });
     }
 }

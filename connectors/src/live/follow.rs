@@ -60,7 +60,7 @@ impl Live {
         decoders: impl FnOnce(&str) -> Option<NamedDecoders>,
     ) -> Result<(), LinkFault> {
         match message {
-            LeadMessage::Start(_) => return Err(LinkFault::Start),
+            LeadMessage::Recorded(_) | LeadMessage::Start(_) => return Err(LinkFault::Start),
             LeadMessage::Beat | LeadMessage::Reached { .. } => {}
             LeadMessage::Partition(listed) => {
                 let ListedPartition { memory, source_index, is_read } = Arc::unwrap_or_clone(listed);

@@ -1,7 +1,7 @@
 //! The messages between the coordinator of a job and its followers, the other processes.
 //!
 //! ```text
-//! coordinator ── Start, Partition.. ──► follower        once, before the first cut
+//! coordinator ── Recorded.., Start, Partition.. ──► follower   once, before the first cut
 //!             ── Cut ─────────────────►                 what a tick holds, and the next tick
 //!             ◄─ Answer ───────────────                 how far the follower's partitions are
 //!             ── Close ───────────────►                 the tick's watermark
@@ -21,10 +21,18 @@ use super::{LaneMemory, LiveError, PartitionMemory};
 use crate::kafka::ErrorClass;
 use crate::ledger::{PartitionProgress, TickRecord};
 
+/// The most ticks in a [`LeadMessage::Recorded`]. A record has 8 MiB at most, so the message is half of what a link takes.
+pub const RECORDED_TICKS: usize = 64;
+
 /// A message from the coordinator.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum LeadMessage {
-    /// Says with what the follower starts. It comes first, and once.
+    /// Ticks that an earlier life committed and this one makes again, behind those of the message before. At most
+    /// [`RECORDED_TICKS`] are in one, so that no message is too long for a link.
+    Recorded(
+        #[serde(serialize_with = "write_records", deserialize_with = "read_records")] Arc<Vec<TickRecord>>,
+    ),
+    /// Says with what the follower starts. It comes once, and only [`Recorded`](Self::Recorded) comes before it.
     Start(Arc<LiveStart>),
     /// A partition at the end of the job's list.
     Partition(Arc<ListedPartition>),
@@ -87,8 +95,8 @@ pub struct LiveStart {
     pub nonce: u64,
     pub first: Tick,
     pub watermark: EventTime,
-    /// The ticks that an earlier life committed and this one makes again.
-    #[serde(serialize_with = "write_records", deserialize_with = "read_records")]
+    /// The ticks that an earlier life committed and this one makes again. They come in messages of their own.
+    #[serde(skip)]
     pub replay: Vec<TickRecord>,
     /// The name of the first decoders.
     pub decoders: String,
@@ -161,13 +169,22 @@ impl From<&LiveError> for JobFailure {
 /// The progress of a partition without the names of its fields, and its index in the job's list.
 type Progress = (usize, Option<u64>, Option<u64>, u64, bool, u64);
 
-/// Writes records of ticks in the form of the ledger. Their fields that may be left out need a format that names fields.
-fn write_records<S: Serializer>(records: &[TickRecord], to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_bytes(&serde_json::to_vec(records).map_err(S::Error::custom)?)
+impl LiveStart {
+    /// Returns the messages that say it to a follower, in their order.
+    pub fn messages(self) -> impl Iterator<Item = LeadMessage> {
+        let records = self.replay.chunks(RECORDED_TICKS).map(|of_message| Arc::new(of_message.to_vec()));
+        let records: Vec<LeadMessage> = records.map(LeadMessage::Recorded).collect();
+        records.into_iter().chain([LeadMessage::Start(Arc::new(Self { replay: Vec::new(), ..self }))])
+    }
 }
 
-fn read_records<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<TickRecord>, D::Error> {
-    serde_json::from_slice(&Vec::<u8>::deserialize(from)?).map_err(D::Error::custom)
+/// Writes records of ticks in the form of the ledger. Their fields that may be left out need a format that names fields.
+fn write_records<S: Serializer>(records: &Arc<Vec<TickRecord>>, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_bytes(&serde_json::to_vec(&**records).map_err(S::Error::custom)?)
+}
+
+fn read_records<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<Vec<TickRecord>>, D::Error> {
+    serde_json::from_slice(&Vec::<u8>::deserialize(from)?).map(Arc::new).map_err(D::Error::custom)
 }
 
 /// Writes how far partitions are without the names of fields, of which some may be left out.
@@ -222,9 +239,21 @@ mod tests {
                 nonce: u64::MAX,
                 ..TickRecord::default()
             };
-            let start = LiveStart { first: 1, replay: vec![record], decoders: "geo".to_owned(), ..LiveStart::default() };
-            let start = LeadMessage::Start(Arc::new(start));
-            prop_assert_eq!(read::<LeadMessage>(&start), start);
+            let replay = vec![record; usize::from(named) * index % (3 * RECORDED_TICKS)];
+            let start = LiveStart { first: 1, replay, decoders: "geo".to_owned(), ..LiveStart::default() };
+            let messages = start.clone().messages().map(|message| read::<LeadMessage>(&message));
+            let mut heard = LiveStart::default();
+            for message in messages {
+                match message {
+                    LeadMessage::Recorded(records) => {
+                        prop_assert!((1..=RECORDED_TICKS).contains(&records.len()));
+                        heard.replay.extend(records.iter().cloned());
+                    }
+                    LeadMessage::Start(start) => heard = LiveStart { replay: heard.replay, ..(*start).clone() },
+                    other => prop_assert!(false, "{other:?}"),
+                }
+            }
+            prop_assert_eq!(heard, start);
         }
 
         #[test]

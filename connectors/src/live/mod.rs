@@ -81,7 +81,7 @@ pub use self::lead::LinkFault;
 pub use self::memory::{InputMemory, LaneMemory, PartitionMemory};
 pub use self::messages::{
     FollowMessage, FollowerAnswer, FollowerStatus, JobEnd, JobFailure, LeadMessage, ListedPartition,
-    LiveStart,
+    LiveStart, RECORDED_TICKS,
 };
 pub use self::reader::{Decoders, Feed, PartitionReader, SourceFeed};
 pub use self::tables::{FileFeed, TableFeed, TableReader, TopicFeed};

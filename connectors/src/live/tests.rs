@@ -876,6 +876,7 @@ fn what_a_follower_can_not_say_ends_its_link_and_changes_nothing() {
     let cut = LeadMessage::Cut { cut: 1, next: NOW + 1, last: false, checkpoint: false, decoders: None };
     follower.obey(cut.clone(), |_| None).unwrap();
     assert_eq!(follower.obey(cut, |_| None), Err(LinkFault::Cut { cut: 1, last: 1 }));
-    let start = LeadMessage::Start(Arc::default());
-    assert_eq!(follower.obey(start, |_| None), Err(LinkFault::Start));
+    for late in [LeadMessage::Start(Arc::default()), LeadMessage::Recorded(Arc::default())] {
+        assert_eq!(follower.obey(late, |_| None), Err(LinkFault::Start));
+    }
 }

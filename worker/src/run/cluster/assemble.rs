@@ -12,7 +12,7 @@ use keytide_connectors::cluster::{
     ElectionStep, ElectionTerms, HandshakeError, Hello, HostTerms, LinkKind, LinkTls, MessageReader,
     NewestTick, Wire, connect, knock,
 };
-use keytide_connectors::ledger;
+use keytide_connectors::ledger::{self, TickRecord};
 use keytide_connectors::live::{FollowMessage, JobEnd, LeadMessage, LiveStart};
 use keytide_connectors::store::Store;
 use keytide_dataflow::model::Tick;
@@ -55,6 +55,8 @@ pub(super) struct Assembly {
 pub(super) struct LeaderLink {
     pub(super) reader: MessageReader<Wire>,
     pub(super) messages: Sender<FollowMessage>,
+    /// The ticks to be made again that the leader has named so far.
+    recorded: Vec<TickRecord>,
 }
 
 /// The part of this process in the generation that starts.
@@ -229,9 +231,16 @@ impl Assembly {
                     }
                     let heard = link.as_mut().map(|link| heard::<LeadMessage>(&mut link.reader));
                     match heard {
+                        Some(Ok(LeadMessage::Recorded(records))) => {
+                            let link = link.as_mut().expect("a message came over it");
+                            link.recorded.extend(Arc::unwrap_or_clone(records));
+                            continue;
+                        }
                         Some(Ok(LeadMessage::Start(start))) => {
                             self.election.take(ElectionEvent::Started, self.begun.elapsed());
-                            let link = link.take().expect("a message came over it");
+                            let mut link = link.take().expect("a message came over it");
+                            let replay = std::mem::take(&mut link.recorded);
+                            let start = Arc::new(LiveStart { replay, ..Arc::unwrap_or_clone(start) });
                             return Ok(GenerationPart::Follows { generation, start, link });
                         }
                         Some(Ok(LeadMessage::Done(JobEnd { failure: Some(of_leader), .. }))) => {
@@ -336,7 +345,7 @@ impl Assembly {
             let _ = send(write, &to_send, FollowMessage::Beat, |_| false);
         });
         thread.map_err(failed)?;
-        Ok(LeaderLink { reader: MessageReader::new(read), messages })
+        Ok(LeaderLink { reader: MessageReader::new(read), messages, recorded: Vec::new() })
     }
 
     /// Reads the newest tick of the job's ledger.

@@ -227,7 +227,9 @@ impl Leader {
         for (process, member) in (1..).zip(&self.members) {
             let start =
                 LiveStart { process, addresses: addresses.clone(), nonce: self.nonce, ..start.clone() };
-            let _ = member.messages.send(LeadMessage::Start(Arc::new(start)));
+            for message in start.messages() {
+                let _ = member.messages.send(message);
+            }
         }
     }
 

@@ -9,12 +9,13 @@
 
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use keytide_connectors::live::Live;
 
+use super::told::{end_at_once, is_told_to_end};
 use crate::exit::Exit;
 
 /// Names the newest generation that this process lost.
@@ -40,9 +41,6 @@ struct RunningGeneration {
 
 /// The generation that runs in this process, which timely's threads of links end with.
 static RUNNING: Mutex<Option<RunningGeneration>> = Mutex::new(None);
-/// True once this process was told to end.
-static TOLD_TO_END: AtomicBool = AtomicBool::new(false);
-
 /// Returns the newest generation that an earlier run of this process lost; 0 if there is none.
 pub(super) fn lost() -> u64 {
     number(LOST)
@@ -87,15 +85,6 @@ fn running() -> std::sync::MutexGuard<'static, Option<RunningGeneration>> {
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Notes that this process was told to end. Then it doesn't begin anew.
-pub(in crate::run) fn tell_to_end() {
-    TOLD_TO_END.store(true, Ordering::Release);
-}
-
-pub(super) fn is_told_to_end() -> bool {
-    TOLD_TO_END.load(Ordering::Acquire)
-}
-
 /// Ends this process, as the job ended while it waited.
 pub(super) fn end() -> ! {
     tracing::info!("the job was told to end, and so this process ends that waited");
@@ -128,6 +117,8 @@ pub fn leave_after_defect() {
 /// Replaces this process by a new run of its program. `vain` generations in a row were lost without a tick, of which this
 /// process lost the last `defects` by a defect.
 fn run_again(lost: u64, vain: u32, defects: u32, reason: &str) -> ! {
+    end_at_once();
+    // A signal until here is known, and one from here on ends this process.
     if is_told_to_end() {
         tracing::info!(
             generation = lost,

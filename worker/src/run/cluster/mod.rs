@@ -17,6 +17,7 @@ mod hub;
 mod mesh;
 pub(super) mod results;
 mod status;
+mod told;
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,6 +26,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use keytide_config::{Cluster, JobConfig, State};
 use keytide_connectors::cluster::{LinkKind, MessageReader, Wire};
 use keytide_connectors::live::{
@@ -32,12 +34,12 @@ use keytide_connectors::live::{
 };
 use keytide_connectors::store::Store;
 
-pub(super) use self::again::tell_to_end;
 pub use self::again::{leave_after_defect, leave_on_panic};
 use self::assemble::{Assembly, GenerationPart};
 use self::hub::{Candidate, Hub, heard};
 pub(super) use self::mesh::Mesh;
 pub use self::status::{ClusterStatus, ClusterView};
+pub(super) use self::told::tell_to_end;
 use super::{Clock, restore};
 
 /// The part of this process in a generation.
@@ -85,6 +87,7 @@ pub(super) fn join(
     nonce: u64,
     (clock, view): (Clock, &ClusterView),
 ) -> anyhow::Result<Role> {
+    told::note_signals().context("noting signals failed")?;
     view.waits_for("the state: it is opened".to_owned());
     let store = restore::open(state)?;
     let (lost, wait) = (again::lost(), again::wait());

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 
-use super::again::tell_to_end;
+use super::told::tell_to_end;
 
 /// The state of a process among those of its job. Without `[cluster]` it is the default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

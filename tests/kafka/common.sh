@@ -16,6 +16,8 @@
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 readonly here
 readonly deadline_s=90
+# The address at which clients reach the nodes.
+readonly host=${KEYTIDE_KAFKA_HOST:-127.0.0.1}
 
 fail() { printf 'kafka: %s\n' "$1" >&2; exit 1; }
 
@@ -82,7 +84,7 @@ nodes() {
     done
 }
 
-address() { printf '127.0.0.1:%s\n' "$(cat "$folder/node-$1/port")"; }
+address() { printf '%s:%s\n' "$host" "$(cat "$folder/node-$1/port")"; }
 
 addresses() { local node; for node in $(nodes); do address "$node"; done | paste -sd, -; }
 
@@ -124,7 +126,7 @@ launched() { alive "$1" || ! kill -0 "$2" 2>/dev/null; }
 
 accepts() {
     alive "$1" || { log_of "$1"; fail "node $1 ended while it started"; }
-    (exec 3<>"/dev/tcp/127.0.0.1/$(cat "$folder/node-$1/port")") 2>/dev/null
+    (exec 3<>"/dev/tcp/$host/$(cat "$folder/node-$1/port")") 2>/dev/null
 }
 
 # Known to the cluster as alive: the node heads a block of the answer to a metadata request. From then on its

@@ -4,8 +4,10 @@
 //! its number, its arguments and its environment.
 //!
 //! **Back-off.** A generation that is lost before it published a tick may be lost for the same reason again. From the third
-//! one in a row on, a process waits before it looks for the others: 1 s, 2 s, 4 s, and so on up to 30 s. A defect of this
-//! process, which is a panic, costs such a wait from the first one on. The [`DEFECTS`]th in a row ends the process.
+//! one in a row on, a process waits before it looks for the others: 1 s, 2 s, 4 s, and so on up to 30 s. The process that
+//! led it waits [`LET_OTHERS_LEAD`] longer. Two others may not reach each other: with one of them as the leader the next
+//! generation runs, without the other. A defect of this process, which is a panic, costs a wait from the first one on. The
+//! [`DEFECTS`]th in a row ends the process.
 
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
@@ -22,6 +24,8 @@ use crate::exit::Exit;
 const LOST: &str = "KEYTIDE_LOST_GENERATION";
 /// Says how many generations in a row were lost before they published a tick.
 const VAIN: &str = "KEYTIDE_VAIN_GENERATIONS";
+/// Says that this process led the last of those.
+const LED: &str = "KEYTIDE_LED_IN_VAIN";
 /// Says how many generations in a row this process lost by a defect, before they published a tick.
 const DEFECTIVE: &str = "KEYTIDE_DEFECTIVE_GENERATIONS";
 /// So many generations in vain cost no wait.
@@ -29,10 +33,14 @@ const QUICK: u32 = 2;
 /// So many defects in a row end the process.
 const DEFECTS: u32 = 5;
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// How much longer a process waits that led a generation in vain.
+const LET_OTHERS_LEAD: Duration = Duration::from_secs(1);
 
 /// The generation that runs in this process.
 struct RunningGeneration {
     generation: u64,
+    /// True if this process leads it.
+    leads: bool,
     /// True once links may end without a loss.
     is_ending: bool,
     /// The job's input, once there is one.
@@ -52,7 +60,8 @@ fn number<T: std::str::FromStr + Default>(name: &str) -> T {
 
 /// Returns how long to wait before this process looks for the others.
 pub(super) fn wait() -> Duration {
-    wait_after(number(VAIN), number(DEFECTIVE))
+    let longer = if number::<u32>(LED) > 0 { LET_OTHERS_LEAD } else { Duration::ZERO };
+    wait_after(number(VAIN), number(DEFECTIVE)) + longer
 }
 
 fn wait_after(vain: u32, defects: u32) -> Duration {
@@ -62,9 +71,9 @@ fn wait_after(vain: u32, defects: u32) -> Duration {
     }
 }
 
-/// Notes the generation that runs from now on.
-pub(super) fn runs(generation: u64) {
-    *running() = Some(RunningGeneration { generation, is_ending: false, live: None });
+/// Notes the generation that runs from now on, and whether this process leads it.
+pub(super) fn runs(generation: u64, leads: bool) {
+    *running() = Some(RunningGeneration { generation, leads, is_ending: false, live: None });
 }
 
 /// Notes that links may end from now on.
@@ -136,7 +145,9 @@ fn run_again(lost: u64, vain: u32, defects: u32, reason: &str) -> ! {
     if let Some(name) = arguments.next() {
         command.arg0(name);
     }
-    let counts = [(VAIN, vain), (DEFECTIVE, defects)].map(|(name, count)| (name, count.to_string()));
+    let led = vain > 0 && running().as_ref().is_some_and(|running| running.leads);
+    let counts = [(VAIN, vain), (DEFECTIVE, defects), (LED, u32::from(led))];
+    let counts = counts.map(|(name, count)| (name, count.to_string()));
     let error = command.args(arguments).env(LOST, lost.to_string()).envs(counts).exec();
     tracing::error!("the process can't begin anew: {error}");
     std::process::exit(Exit::Transient as i32)

@@ -71,6 +71,11 @@ impl Hub {
         Arc::new(Self { dead_after, knock, state: Mutex::default(), changed: Condvar::new() })
     }
 
+    /// Returns how long another process may be silent before it counts as lost.
+    pub(super) fn dead_after(&self) -> Duration {
+        self.dead_after
+    }
+
     fn state(&self) -> MutexGuard<'_, HubState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

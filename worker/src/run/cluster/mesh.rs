@@ -122,7 +122,8 @@ impl Mesh {
 }
 
 /// Opens a link to a process of this generation. It is tried again while the generation isn't lost, as the process may
-/// have to hear of it first.
+/// have to hear of it first. One whose machine doesn't answer for `dead_after` is cut off from this one, although the leader
+/// reaches both: then no generation with all three can run.
 ///
 /// # Errors
 /// With the reason of the last attempt, or why the generation is lost.
@@ -134,6 +135,7 @@ pub(super) fn reach(
 ) -> Result<Wire, String> {
     let until = Instant::now() + START_FOR;
     let mut say_at = Instant::now() + UNUSUAL;
+    let mut silent_since = None;
     let hello = Hello { kind, ..hello };
     loop {
         match connect(address, (key, tls), hello, u16::try_from(process).ok()) {
@@ -154,7 +156,10 @@ pub(super) fn reach(
                 if let Some(reason) = hub.loss() {
                     return Err(reason);
                 }
-                if !may_come || hub.is_done() || Instant::now() >= until {
+                let is_silent = matches!(&error, ConnectError::NoAnswer { .. });
+                silent_since = is_silent.then(|| silent_since.unwrap_or_else(Instant::now));
+                let is_cut_off = silent_since.is_some_and(|since| since.elapsed() >= hub.dead_after());
+                if !may_come || is_cut_off || hub.is_done() || Instant::now() >= until {
                     return Err(format!("no link for {} to process {process}: {error}", kind.name()));
                 }
                 if Instant::now() >= say_at {

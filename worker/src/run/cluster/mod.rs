@@ -105,7 +105,7 @@ pub(super) fn join(
     let membership = |generation, place: ProcessPlace, addresses: Vec<String>, mut assembly: Assembly| {
         view.starts(generation, place.process, addresses.clone());
         assembly.runs(generation, place.process, place.processes.get());
-        again::runs(generation);
+        again::runs(generation, place.process == 0);
         Arc::new(Membership {
             generation,
             place,

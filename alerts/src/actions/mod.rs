@@ -31,7 +31,7 @@
 //!
 //! **The loop is closed** by the calls that gateways report. From a minute after a key was suspended or revoked its minutes are
 //! looked at. If a call was answered, the action failed: somebody put the key back, a cache has it, or another gateway lets it in.
-//! If all calls were refused, it is confirmed. Without calls it stays done.
+//! If all calls were refused, it is confirmed. Without calls for a day it stays done.
 //!
 //! A key is denied from the moment at which its suspension is requested, until that is lifted. A failed suspension is
 //! still denied: the row says what gateways are to refuse. A revoked key is denied for ever.
@@ -68,6 +68,8 @@ const MAX_DENIED: usize = 1 << 20;
 const HELD_MS: u64 = DAY_MS;
 /// How long after it was done a key may still be let in, in ms: gateways read lists and spread changes.
 const CONFIRM_AFTER_MS: u64 = MINUTE_MS;
+/// How long calls are awaited that confirm it, in ms.
+const CONFIRM_WITHIN_MS: u64 = DAY_MS;
 /// Who confirms an action, or finds that it has failed.
 const CALLS: &str = "calls";
 /// The most mutes that are remembered.
@@ -151,6 +153,14 @@ pub struct ActionRecord {
     seq: u64,
     /// True if it lifts a suspension because its incident was withdrawn.
     is_of_withdrawal: bool,
+    /// The tick since which it is held, if it is.
+    held_tick: Tick,
+}
+
+impl ActionRecord {
+    fn is_held_since(&self, tick: Tick) -> bool {
+        self.row.state == ActionState::Held && self.held_tick == tick
+    }
 }
 
 /// A key of which no incident is told for a time.
@@ -308,6 +318,8 @@ impl ActionEngine {
 
     /// Decides by the calls that were heard of whether a key is really refused.
     fn confirm(&mut self, changes: &mut Changes) {
+        let before_ms = changes.tick.saturating_sub(CONFIRM_WITHIN_MS);
+        self.memory.unconfirmed.retain(|_, (_, from_ms)| *from_ms >= before_ms);
         for (id, row) in std::mem::take(&mut self.heard) {
             let Usage { calls, errors_4xx, errors_5xx, .. } = row.value.usage;
             let answered = calls.saturating_sub(errors_4xx + errors_5xx);
@@ -352,9 +364,10 @@ impl ActionEngine {
         let Some(action) = self.policy.action(transition, state) else { return };
         let id = ActionId::new(incident.id, action, self.memory.round(incident.id));
         // An incident asks once for the same. What the tables withdrew before it was requested may be asked for again.
-        // What a person dismissed may be asked for again: then other signals opened the incident.
+        // So may what a person dismissed or accepted: then other signals opened the incident.
         let is_asked = |record: &ActionRecord| {
-            let decided = record.decided.as_ref().filter(|decided| decided.verb != Verb::Dismiss);
+            let is_other = |decided: &&Decided| !matches!(decided.verb, Verb::Dismiss | Verb::Accept);
+            let decided = record.decided.as_ref().filter(is_other);
             record.row.state != ActionState::Withdrawn || decided.is_some() || record.gateway.is_some()
         };
         if self.memory.actions.get(&id).is_some_and(is_asked) {
@@ -409,8 +422,9 @@ impl ActionEngine {
             && since <= before
         {
             self.memory.held.pop_first();
-            let record = self.memory.actions.get(&id);
-            if self.gateway.is_some() && record.is_some_and(|record| record.row.state == ActionState::Held) {
+            // It may have been decided since, and have been asked for again.
+            let is_due = |record: &ActionRecord| record.is_held_since(since);
+            if self.gateway.is_some() && self.memory.actions.get(&id).is_some_and(is_due) {
                 self.withdraw(id, cause, changes);
             }
         }
@@ -700,8 +714,15 @@ impl ActionEngine {
         }
         let from = before.as_ref().map(|before| before.row.state);
         let seq = before.map_or(0, |before| before.seq);
-        let mut record =
-            ActionRecord { row, decided: None, gateway: None, opened_ms, seq, is_of_withdrawal: false };
+        let mut record = ActionRecord {
+            row,
+            decided: None,
+            gateway: None,
+            opened_ms,
+            seq,
+            is_of_withdrawal: false,
+            held_tick: changes.tick,
+        };
         if !is_requested {
             changes.note(&mut record, from, cause);
             if self.gateway.is_some() {
@@ -862,9 +883,10 @@ impl ActionMemory {
                 ActionState::Held | ActionState::Done | ActionState::Withdrawn | ActionState::Confirmed => {}
             }
         }
-        let is_held =
-            |id: &ActionId| self.actions.get(id).is_some_and(|record| record.row.state == ActionState::Held);
-        counts.held = self.held.iter().filter(|(_, id)| is_held(id)).count() as u64;
+        let is_held = |(since, id): &&(Tick, ActionId)| {
+            self.actions.get(id).is_some_and(|record| record.is_held_since(*since))
+        };
+        counts.held = self.held.iter().filter(is_held).count() as u64;
         counts
     }
 

@@ -598,6 +598,12 @@ fn what_nobody_decided_about_in_a_day_is_void_and_may_be_asked_for_again() {
     let again = changed(transition, |it| (it.seq, it.change) = (1, Change::Raised));
     let (rows, _) = engine.fold(tick + 2 * HELD_MS, &[], &[again], &key_id);
     assert_eq!((rows.revocations[0].id, rows.revocations[0].state), (id, ActionState::Held));
+    // What is asked for again has a day again.
+    engine.say(Verb::Dismiss, id);
+    let reopened = changed(opened(7, START_MS), |it| (it.seq, it.change) = (2, Change::Reopened));
+    engine.fold(tick + 2 * HELD_MS + HOUR_MS, &[], &[reopened], &key_id);
+    assert_eq!(engine.fold(tick + 3 * HELD_MS, &[], &[], &key_id).0, ActionRows::default());
+    assert_eq!((engine.memory().counts().held, engine.state(id)), (1, ActionState::Held));
     // What was decided isn't, nor what is only shown.
     engine.say(Verb::Approve, id);
     assert_eq!(engine.fold(tick + 9 * HELD_MS, &[], &[], &key_id).0, ActionRows::default());

@@ -100,6 +100,7 @@ fn transition() -> Transition {
         active_keys: 1_000,
         contact: NameId::new(CONTACT),
         contacts: NameId::NONE,
+        place: Default::default(),
     }
 }
 

@@ -12,7 +12,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::detect::{Bits, Severity, Signal};
 use crate::model::{
-    Country, EventTime, KeyId, KeyState, NameId, Owner, Policy, Position, RouteId, impl_name,
+    Country, EventTime, KeyId, KeyPlace, KeyState, NameId, Owner, Policy, Position, RouteId, impl_name,
 };
 
 /// The version of the detector's arithmetic. It is part of an incident's identity: another version makes another
@@ -299,6 +299,8 @@ pub struct Transition {
     pub contact: NameId,
     /// The addresses of the subscription's contacts, separated by `;`.
     pub contacts: NameId,
+    /// Where a gateway has the key, as its row said at its newest observation.
+    pub place: KeyPlace,
 }
 
 impl Transition {

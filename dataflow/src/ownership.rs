@@ -89,7 +89,7 @@ impl Ownership {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{KeyId, KeyKind, KeyState};
+    use crate::model::{KeyId, KeyKind, KeyPlace, KeyState};
 
     fn row(name: u64, valid_from: Option<EventTime>) -> KeyRow {
         KeyRow {
@@ -101,8 +101,7 @@ mod tests {
             created_at: None,
             revoked_at: None,
             last_used_at: None,
-            consumer: NameId::NONE,
-            credential: NameId::NONE,
+            place: KeyPlace::default(),
             allowed: Box::default(),
             contact: NameId::NONE,
         }

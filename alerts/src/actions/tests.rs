@@ -132,6 +132,7 @@ fn opened(key: u128, opened_ms: u64) -> Transition {
         active_keys: 1_000,
         contact: Default::default(),
         contacts: Default::default(),
+        place: Default::default(),
     }
 }
 

@@ -215,6 +215,7 @@ fn transition(incident: Incident) -> Transition {
         active_keys: 10,
         contact: NameId::new("ops@acme.example"),
         contacts: NameId::new("boss@acme.example; ops@acme.example"),
+        place: Default::default(),
     }
 }
 

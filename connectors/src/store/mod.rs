@@ -71,7 +71,7 @@ use crate::fail_point::fail_point;
 /// The number of checkpoints that are kept.
 pub const KEPT: usize = 3;
 /// The format of checkpoints that this version writes and reads.
-const FORMAT: u32 = 4;
+const FORMAT: u32 = 5;
 const FOLDER: &str = "checkpoints";
 const INPUTS: &str = "inputs";
 const START: &str = "start";

@@ -190,10 +190,10 @@ fn a_manifest_of_another_format_is_refused_with_what_to_do() {
     let store = Store::open(folder.path()).unwrap();
     write(&store, small(1_000), 1).unwrap();
     let manifest = files(folder.path()).into_iter().find(|file| file.ends_with(MANIFEST)).unwrap();
-    let text = read_text(&manifest).replace("\"format\": 4", "\"format\": 9");
+    let text = read_text(&manifest).replace("\"format\": 5", "\"format\": 9");
     fs::write(&manifest, text).unwrap();
     let error = newest(&store).unwrap_err().to_string();
-    assert!(error.contains("has format 9, and this version reads format 4"), "{error}");
+    assert!(error.contains("has format 9, and this version reads format 5"), "{error}");
 }
 
 #[test]

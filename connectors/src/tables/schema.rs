@@ -6,8 +6,8 @@ use hashbrown::HashSet;
 use ipnet::IpNet;
 use keytide_config::KeyHash;
 use keytide_dataflow::model::{
-    Allowance, Country, Definition, KeyId, KeyKind, KeyRow, KeyState, LeakRow, NameId, PlanRow, Policy,
-    SubscriptionRow, TableChange, TableRow,
+    Allowance, Country, Definition, KeyId, KeyKind, KeyPlace, KeyRow, KeyState, LeakRow, NameId, PlanRow,
+    Policy, SubscriptionRow, TableChange, TableRow,
 };
 use smallvec::SmallVec;
 
@@ -37,7 +37,7 @@ const POLICIES: [(&str, Policy); 4] = [
     ("revoke", Policy::Revoke),
 ];
 
-const KEY_COLUMNS: [&str; 10] = [
+const KEY_COLUMNS: [&str; 11] = [
     "subscription",
     "state",
     "kind",
@@ -47,6 +47,7 @@ const KEY_COLUMNS: [&str; 10] = [
     "valid_from",
     "consumer",
     "credential",
+    "gateway",
     "allow_list",
 ];
 const SUBSCRIPTION_COLUMNS: [&str; 7] =
@@ -236,6 +237,7 @@ fn accept_key(forms: &KeyForms, row: &RawRow<'_>, output: &mut AcceptedRows) -> 
     let valid_from = row.time("valid_from");
     let consumer = row.optional("consumer").unwrap_or_default();
     let credential = row.optional("credential").unwrap_or_default();
+    let gateway = row.optional("gateway").unwrap_or_default();
     let mut allowed =
         row.list("allow_list", allowance, "networks (CIDR), country codes and AS numbers such as AS64500");
     allowed.sort_unstable();
@@ -244,7 +246,11 @@ fn accept_key(forms: &KeyForms, row: &RawRow<'_>, output: &mut AcceptedRows) -> 
 
     output.key_name(named);
     let subscription = output.name(subscription);
-    let (consumer, credential) = (output.name(consumer), output.name(credential));
+    let place = KeyPlace {
+        gateway: output.name(gateway),
+        consumer: output.name(consumer),
+        credential: output.name(credential),
+    };
     let contact = output.name(&contact);
     for key in hash.into_iter().chain(named.map(|(key, _)| key)) {
         output.push(TableRow::Key(KeyRow {
@@ -256,8 +262,7 @@ fn accept_key(forms: &KeyForms, row: &RawRow<'_>, output: &mut AcceptedRows) -> 
             created_at,
             revoked_at,
             last_used_at,
-            consumer,
-            credential,
+            place,
             allowed: allowed.as_slice().into(),
             contact,
         }));
@@ -391,9 +396,9 @@ fn allowance(text: &str) -> Option<Allowance> {
 /// Copies the value of a column from `held` to `row`, unless they are rows of different tables.
 pub(super) fn keep(column: &str, row: &mut TableRow, held: &TableRow) {
     macro_rules! copy {
-        ($row:ident, $held:ident, $($name:literal $field:ident),+) => {
+        ($row:ident, $held:ident, $($name:literal $($field:ident).+),+) => {
             match column {
-                $($name => $row.$field.clone_from(&$held.$field),)+
+                $($name => $row.$($field).+.clone_from(&$held.$($field).+),)+
                 _ => {}
             }
         };
@@ -401,8 +406,8 @@ pub(super) fn keep(column: &str, row: &mut TableRow, held: &TableRow) {
     match (row, held) {
         (TableRow::Key(row), TableRow::Key(held)) => copy!(
             row, held, "subscription" subscription, "state" state, "kind" kind, "created_at" created_at,
-            "revoked_at" revoked_at, "last_used_at" last_used_at, "valid_from" valid_from, "consumer" consumer,
-            "credential" credential, "allow_list" allowed, "contact" contact
+            "revoked_at" revoked_at, "last_used_at" last_used_at, "valid_from" valid_from, "consumer" place.consumer,
+            "credential" place.credential, "gateway" place.gateway, "allow_list" allowed, "contact" contact
         ),
         (TableRow::Subscription(row), TableRow::Subscription(held)) => copy!(
             row, held, "customer" customer, "plan" plan, "contacts" contacts, "time_zone" time_zone,

@@ -2,8 +2,8 @@ use std::io::Write as _;
 
 use keytide_config::{Secret, TableFormat};
 use keytide_dataflow::model::{
-    Allowance, Country, EventTime, KeyId, KeyKind, KeyRow, KeyState, LeakRow, NameId, PlanRow, Policy,
-    SubscriptionRow, TableRow,
+    Allowance, Country, EventTime, KeyId, KeyKind, KeyPlace, KeyRow, KeyState, LeakRow, NameId, PlanRow,
+    Policy, SubscriptionRow, TableRow,
 };
 use proptest::prelude::*;
 use tempfile::NamedTempFile;
@@ -72,8 +72,7 @@ pub(super) fn plain_key(key: KeyId, subscription: &str) -> KeyRow {
         created_at: None,
         revoked_at: None,
         last_used_at: None,
-        consumer: NameId::NONE,
-        credential: NameId::NONE,
+        place: KeyPlace::default(),
         allowed: Box::default(),
         contact: NameId::NONE,
     }
@@ -82,14 +81,14 @@ pub(super) fn plain_key(key: KeyId, subscription: &str) -> KeyRow {
 #[test]
 fn every_column_of_keys() {
     let csv = format!(
-        "\u{feff}key_hash,subscription,state,kind,created_at,revoked_at,last_used_at,valid_from,consumer,credential,allow_list,contact\r\n\
-         {HASH},sub-1,suspended,publishable,2025-01-02T03:04:05Z,2025-02-01T00:00:00+01:00,2025-01-31T12:00:00.1239Z,2025-01-03T00:00:00Z,acme,cred-1,198.18.0.0/15;DE;AS64500;2001:db8::1;de,ops@example.com; a@b.example;ops@example.com\r\n"
+        "\u{feff}key_hash,subscription,state,kind,created_at,revoked_at,last_used_at,valid_from,consumer,credential,gateway,allow_list,contact\r\n\
+         {HASH},sub-1,suspended,publishable,2025-01-02T03:04:05Z,2025-02-01T00:00:00+01:00,2025-01-31T12:00:00.1239Z,2025-01-03T00:00:00Z,acme,cred-1,edge,198.18.0.0/15;DE;AS64500;2001:db8::1;de,ops@example.com; a@b.example;ops@example.com\r\n"
     );
     let json = format!(
         "\u{feff}{{\"key_hash\":\"{HASH}\",\"subscription\":\"sub-1\",\"state\":\"suspended\",\"kind\":\"publishable\",\
           \"created_at\":\"2025-01-02T03:04:05Z\",\"revoked_at\":\"2025-02-01T00:00:00+01:00\",\
           \"last_used_at\":\"2025-01-31T12:00:00.1239Z\",\"valid_from\":\"2025-01-03T00:00:00Z\",\"consumer\":\"acme\",\
-          \"credential\":\"cred-1\",\"allow_list\":[\"198.18.0.0/15\",\"DE\",\"AS64500\",\"2001:db8::1\",\"198.18.7.7/15\"],\
+          \"credential\":\"cred-1\",\"gateway\":\"edge\",\"allow_list\":[\"198.18.0.0/15\",\"DE\",\"AS64500\",\"2001:db8::1\",\"198.18.7.7/15\"],\
           \"contact\":[\"ops@example.com\",\"a@b.example\"]}}\n"
     );
     let expected = KeyRow {
@@ -101,8 +100,11 @@ fn every_column_of_keys() {
         created_at: time("2025-01-02T03:04:05Z"),
         revoked_at: time("2025-01-31T23:00:00Z"),
         last_used_at: time("2025-01-31T12:00:00.123Z"),
-        consumer: NameId::new("acme"),
-        credential: NameId::new("cred-1"),
+        place: KeyPlace {
+            gateway: NameId::new("edge"),
+            consumer: NameId::new("acme"),
+            credential: NameId::new("cred-1"),
+        },
         allowed: [
             Allowance::Network(0x2001_0db8 << 96 | 1, 128),
             Allowance::Network(0xffff_c612_0000, 111),
@@ -118,7 +120,7 @@ fn every_column_of_keys() {
     for (format, text) in [(Csv, csv), (Jsonl, json)] {
         let read = read_text("keys", format, &text);
         assert_eq!(rows(&read), [TableRow::Key(expected.clone())]);
-        let names = ["sub-1", "acme", "cred-1", "ops@example.com;a@b.example"];
+        let names = ["sub-1", "edge", "acme", "cred-1", "ops@example.com;a@b.example"];
         assert_eq!(
             read.definitions,
             names.map(|text| Definition::Name { id: NameId::new(text), text: text.into() })
@@ -748,7 +750,7 @@ proptest! {
     #[test]
     fn both_formats_agree(
         table in prop_oneof![Just("keys"), Just("subscriptions"), Just("plans"), Just("leaks")],
-        cells in proptest::collection::vec(proptest::collection::vec(cell(), 13), 1..20),
+        cells in proptest::collection::vec(proptest::collection::vec(cell(), 14), 1..20),
     ) {
         let columns = match table {
             "keys" => TableSchema::keys(&[KeyHash::Sha256, KeyHash::None]),

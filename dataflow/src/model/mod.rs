@@ -29,6 +29,7 @@ pub use hex::{hex, id_digits, push_hex};
 pub use id::{Definition, Forgotten, KeyId, NameId, RequestId, RouteId};
 pub use owner::Owner;
 pub use table::{
-    Allowance, KeyKind, KeyRow, KeyState, LeakRow, PlanRow, Policy, SubscriptionRow, TableChange, TableRow,
+    Allowance, KeyKind, KeyPlace, KeyRow, KeyState, LeakRow, PlanRow, Policy, SubscriptionRow, TableChange,
+    TableRow,
 };
 pub use tick::{EventTime, Tick, TickInfo};

@@ -52,14 +52,22 @@ pub struct KeyRow {
     pub revoked_at: Option<EventTime>,
     /// The last use before the job saw the key.
     pub last_used_at: Option<EventTime>,
-    /// The name that the gateway has for its user.
-    pub consumer: NameId,
-    /// The name that the gateway's interface has for the key.
-    pub credential: NameId,
+    pub place: KeyPlace,
     /// The callers that it is meant to be used by.
     pub allowed: Box<[Allowance]>,
     /// E-mail addresses, separated by `;`.
     pub contact: NameId,
+}
+
+/// Where a gateway has a key, as the table of keys says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct KeyPlace {
+    /// The name that the configuration has for the gateway.
+    pub gateway: NameId,
+    /// The name that the gateway has for the key's user.
+    pub consumer: NameId,
+    /// The name that the gateway's interface has for the key.
+    pub credential: NameId,
 }
 
 /// Callers that a key is meant to be used by.

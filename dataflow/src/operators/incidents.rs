@@ -63,7 +63,7 @@ use crate::incident::{
     OtherKeys, Reason, Taken, Transition,
 };
 use crate::model::time::{DAY_MS, HOUR_MS};
-use crate::model::{EventTime, KeyId, NameId, Policy, TableChange, TableRow, TickInfo};
+use crate::model::{EventTime, KeyId, KeyPlace, NameId, Policy, TableChange, TableRow, TickInfo};
 use crate::row::Rows;
 use crate::state::{Durable, Footprint, RowsOut, Shard, StateId};
 
@@ -173,6 +173,7 @@ pub(crate) struct TrackedIncident {
     told: LastTold,
     key_state: Option<crate::model::KeyState>,
     contact: NameId,
+    place: KeyPlace,
     /// The signals with new values that were observed, for a dismissal.
     values: Vec<(Signal, u64)>,
 }
@@ -631,6 +632,7 @@ impl Incidents {
             key_state: tracked.key_state,
             active_keys: u64::try_from(*active).unwrap_or(0),
             contact: tracked.contact,
+            place: tracked.place,
             contacts: contacts.get(&owner.subscription).copied().unwrap_or_default(),
             incident: tracked.incident.clone(),
         }
@@ -689,6 +691,7 @@ impl TrackedIncident {
             told: LastTold::default(),
             key_state: None,
             contact: NameId::NONE,
+            place: KeyPlace::default(),
             values: Vec::new(),
         }
     }
@@ -795,6 +798,7 @@ impl TrackedIncident {
         tuning: &Tuning,
     ) -> bool {
         (self.key_state, self.contact) = (observation.key_state, observation.contact);
+        self.place = observation.place;
         let incident = &mut self.incident;
         let before = (incident.severity, incident.score, incident.last_signal_ms);
         (incident.state, incident.ended_ms) = (IncidentState::Open, None);

@@ -53,8 +53,8 @@ use crate::detect::{
 use crate::incident::{Point, Reason, Sample, Taken, UsualValue};
 use crate::model::time::DAY_MS;
 use crate::model::{
-    AccessEvent, EventTime, KeyId, KeyKind, KeyRow, KeyState, NameId, RouteId, TableChange, TableRow,
-    TickInfo,
+    AccessEvent, EventTime, KeyId, KeyKind, KeyPlace, KeyRow, KeyState, NameId, RouteId, TableChange,
+    TableRow, TickInfo,
 };
 use crate::row::{Counts, Rows, Score};
 use crate::state::{Durable, Footprint, KeyChain, NeededKeys, PartId, RowsOut, Shard, StateId};
@@ -101,6 +101,7 @@ impl KeyChange {
 pub(crate) struct KeyFacts {
     state: KeyState,
     contact: NameId,
+    place: KeyPlace,
     facts: Facts,
     /// The source and the URL of the report of a leak.
     report: (NameId, NameId),
@@ -710,6 +711,7 @@ impl Profiles {
             owner: self.owners.at(key, window_ms),
             key_state: self.owners.has_row(key).then(|| facts.map_or(KeyState::Active, |facts| facts.state)),
             contact: facts.map_or(NameId::NONE, |facts| facts.contact),
+            place: facts.map_or_else(KeyPlace::default, |facts| facts.place),
             report: facts.map_or((NameId::NONE, NameId::NONE), |facts| facts.report),
             traffic: profile.traffic().into_iter().map(point).collect(),
             samples: samples.collect(),
@@ -762,6 +764,7 @@ impl KeyFacts {
         *self = Self {
             state: row.state,
             contact: row.contact,
+            place: row.place,
             facts: Facts {
                 revoked_ms: is_revoked.then(|| row.revoked_at.or(revoked_before).unwrap_or(now_ms)),
                 last_used_ms: row.last_used_at,

@@ -53,8 +53,7 @@ fn owner(key: u128) -> TableChange {
         created_at: None,
         revoked_at: None,
         last_used_at: None,
-        consumer: NameId::NONE,
-        credential: NameId::NONE,
+        place: KeyPlace::default(),
         allowed: Box::default(),
         contact: NameId::NONE,
     };

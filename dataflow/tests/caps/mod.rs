@@ -130,8 +130,7 @@ fn row_of(key: KeyId, deleted: bool) -> TableChange {
         created_at: None,
         revoked_at: None,
         last_used_at: None,
-        consumer: NameId::NONE,
-        credential: NameId::NONE,
+        place: KeyPlace::default(),
         allowed: Box::default(),
         contact: NameId::NONE,
     });

@@ -261,8 +261,7 @@ pub fn key_row(index: u64, subscription_index: u64, valid_from: Option<u64>) -> 
         created_at: None,
         revoked_at: None,
         last_used_at: None,
-        consumer: NameId::NONE,
-        credential: NameId::NONE,
+        place: KeyPlace::default(),
         allowed: Box::default(),
         contact: NameId::NONE,
     })

@@ -336,7 +336,7 @@ fn what_the_database_leaves_out_is_kept() {
                 (row.allowed.len(), row.state, row.created_at),
                 (2, KeyState::Suspended, Some(1_735_689_600_000))
             );
-            assert_eq!((row.contact, row.consumer), (NameId::new("a@b;c@d"), NameId::new("acme")));
+            assert_eq!((row.contact, row.place.consumer), (NameId::new("a@b;c@d"), NameId::new("acme")));
             assert_eq!((keys.out.unread, keys.reasons(), &keys.out.warnings[..]), (0, vec![], &[][..]));
         }
     }

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use hashbrown::{HashMap, HashSet};
 use keytide_config::{KeyHash, TableFormat, TableSource, Tables};
-use keytide_dataflow::model::{Definition, KeyId, NameId, TableChange, TableRow};
+use keytide_dataflow::model::{Definition, KeyId, KeyPlace, NameId, TableChange, TableRow};
 
 use super::rows::{self, FileRead};
 use super::schema::{AcceptedRows, TableSchema};
@@ -231,7 +231,8 @@ fn used(changes: &[TableChange], definitions: Vec<Definition>) -> impl Iterator<
         match &change.row {
             TableRow::Key(row) => {
                 keys.insert(row.key);
-                names.extend([row.subscription, row.consumer, row.credential, row.contact]);
+                let KeyPlace { gateway, consumer, credential } = row.place;
+                names.extend([row.subscription, gateway, consumer, credential, row.contact]);
             }
             TableRow::Subscription(row) => {
                 names.extend([row.id, row.customer, row.plan, row.time_zone, row.contacts])

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::network_keys::NetworkCall;
 use crate::detect::{Judged, ObservedSignal, Signal, WINDOW_MS, first_address};
 use crate::incident::{EvidenceValue, Point, Reason, Sample, Taken, UsualValue};
-use crate::model::{CallerLocation, Country, EventTime, KeyId, KeyState, NameId, Owner, RouteId};
+use crate::model::{CallerLocation, Country, EventTime, KeyId, KeyPlace, KeyState, NameId, Owner, RouteId};
 
 /// The occasion on which a key is observed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -37,6 +37,7 @@ pub(crate) struct Observation {
     pub(crate) owner: Owner,
     pub(crate) key_state: Option<KeyState>,
     pub(crate) contact: NameId,
+    pub(crate) place: KeyPlace,
     pub(crate) report: (NameId, NameId),
     pub(crate) traffic: Vec<Point>,
     pub(crate) samples: Vec<Sample>,

@@ -36,7 +36,8 @@
 //! A key is denied from the moment at which its suspension is requested, until that is lifted. A failed suspension is
 //! still denied: the row says what gateways are to refuse. A revoked key is denied for ever.
 //!
-//! Without a gateway in the mode `live` every action is held, and says what would have been done.
+//! Of several gateways the one acts that the key's row names. What follows a suspension is asked of the gateway that
+//! suspended the key. Without a gateway in the mode `live` every action is held, and says what would have been done.
 //!
 //! Limits: 1,048,576 denied keys, beyond which everything is held; beside those in force, 65,536 actions of the last 32
 //! days, of which the oldest are forgotten first; 10,000 incidents of the same time, and 10,000 mutes.
@@ -49,7 +50,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use keytide_config::{Gateway, GatewayKind, PolicyMode, PolicyRules};
 use keytide_dataflow::model::time::{DAY_MS, MINUTE_MS};
-use keytide_dataflow::model::{EventTime, KeyId, KeyState, Tick};
+use keytide_dataflow::model::{EventTime, KeyId, KeyPlace, KeyState, NameId, Tick};
 use keytide_dataflow::{
     Action, ActionId, ActionInput, ActionRows, ActionState, AnswerTarget, AuditEntry, Change, DenialState,
     DeniedKey, GatewayReport, IncidentId, PersonAnswer, Reason, Revocation, SuspectedLeak, Transition, Verb,
@@ -78,6 +79,8 @@ const MAX_MUTED: usize = 10_000;
 const WOULD_HAVE: &str = "would have";
 /// Separates the action in a reason from the cause of its being held.
 const HELD: &str = "; held: ";
+/// Says why nothing is done without a gateway in the mode `live`.
+const OFF: &str = "acting is off";
 /// The target of audit entries that are about no action.
 const POLICY: &str = "policy";
 /// Who withdraws when a change of the tables explains an incident.
@@ -95,10 +98,11 @@ pub fn is_only_shown(reason: &str) -> bool {
     reason.starts_with(WOULD_HAVE)
 }
 
-/// The gateway that acts, in the mode `live`.
+/// A gateway of the job.
 #[derive(Clone, Debug)]
-struct ActingGateway {
+struct KnownGateway {
     name: String,
+    is_live: bool,
     /// True if the row of `denied` is all that it needs. Then an action is done with the tick that requests it.
     acts_at_once: bool,
 }
@@ -107,8 +111,7 @@ struct ActingGateway {
 #[derive(Clone, Debug)]
 pub struct ActionEngine {
     policy: PolicyEngine,
-    /// `None` if acting is off.
-    gateway: Option<ActingGateway>,
+    gateways: Vec<KnownGateway>,
     memory: ActionMemory,
     /// Minutes of keys whose action isn't confirmed, until the tick is folded.
     heard: Vec<(ActionId, Row<KeyId, OwnedUsage>)>,
@@ -147,8 +150,7 @@ pub struct ActionRecord {
     pub decided: Option<Decided>,
     /// The gateway that is to act, once it is requested.
     pub gateway: Option<String>,
-    /// When the incident opened, in event time.
-    opened_ms: EventTime,
+    pub origin: ActionOrigin,
     /// The number of the next entry of its audit.
     seq: u64,
     /// True if it lifts a suspension because its incident was withdrawn.
@@ -169,6 +171,17 @@ pub struct KeyMute {
     /// The event time at which it ends.
     pub until_ms: EventTime,
     pub decided: Decided,
+}
+
+/// What an action comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActionOrigin {
+    /// When the incident opened, in event time.
+    opened_ms: EventTime,
+    /// Where the key was, as the tables said when the key was to be suspended.
+    pub place: KeyPlace,
+    /// The suspension that it lifts, or makes final.
+    pub follows: Option<ActionId>,
 }
 
 /// The decision of a person.
@@ -244,21 +257,66 @@ struct Cause<'a> {
 }
 
 impl ActionEngine {
-    /// Creates an engine with an empty memory. Without a `gateway` in the mode `live` it only says what would be done.
+    /// Creates an engine with an empty memory. Without one of `gateways` in the mode `live` it only says what would be
+    /// done.
     #[must_use]
-    pub fn new(rules: PolicyRules, gateway: Option<&Gateway>) -> Self {
-        Self::restore(rules, gateway, ActionMemory::default())
+    pub fn new<'a>(rules: PolicyRules, gateways: impl IntoIterator<Item = &'a Gateway>) -> Self {
+        Self::restore(rules, gateways, ActionMemory::default())
     }
 
     /// Creates an engine that continues from a saved memory.
     #[must_use]
-    pub fn restore(rules: PolicyRules, gateway: Option<&Gateway>, memory: ActionMemory) -> Self {
-        let gateway = gateway.filter(|gateway| gateway.mode == PolicyMode::Live);
-        let gateway = gateway.map(|gateway| ActingGateway {
+    pub fn restore<'a>(
+        rules: PolicyRules,
+        gateways: impl IntoIterator<Item = &'a Gateway>,
+        memory: ActionMemory,
+    ) -> Self {
+        let gateways = gateways.into_iter().map(|gateway| KnownGateway {
             name: gateway.name.clone(),
+            is_live: gateway.mode == PolicyMode::Live,
             acts_at_once: matches!(gateway.kind, GatewayKind::Topic),
         });
-        Self { policy: PolicyEngine::new(rules), gateway, memory, heard: Vec::new() }
+        Self { policy: PolicyEngine::new(rules), gateways: gateways.collect(), memory, heard: Vec::new() }
+    }
+
+    /// Returns the actions that a gateway is to do.
+    pub fn requested_of(&self, gateway: &str) -> impl Iterator<Item = &ActionRecord> {
+        let requested = self.memory.actions.values();
+        requested.filter(move |record| {
+            record.row.state == ActionState::Requested
+                && self.acting(record).is_some_and(|acting| acting.name == gateway)
+        })
+    }
+
+    /// Returns the gateway that acts on keys at a place: the one that their row names, or the only one. `None` if it
+    /// isn't `live`.
+    fn acting_at(&self, place: KeyPlace) -> Option<&KnownGateway> {
+        let of_key = match &self.gateways[..] {
+            [only] if !place.gateway.is_some() => Some(only),
+            all => all.iter().find(|gateway| NameId::new(&gateway.name) == place.gateway),
+        };
+        of_key.filter(|gateway| gateway.is_live)
+    }
+
+    /// Returns the gateway that is to do an action: the one of which it was requested, as long as the job has it.
+    fn acting(&self, record: &ActionRecord) -> Option<&KnownGateway> {
+        let of_before = self.gateways.iter().find(|gateway| Some(&gateway.name) == record.gateway.as_ref());
+        match of_before {
+            Some(gateway) => Some(gateway).filter(|gateway| gateway.is_live),
+            None => self.acting_at(record.origin.place),
+        }
+    }
+
+    /// Returns why no gateway acts on keys at a place.
+    fn idle(&self, place: KeyPlace) -> &'static str {
+        let is_known = self.gateways.iter().any(|gateway| NameId::new(&gateway.name) == place.gateway);
+        match (self.gateways.iter().any(|gateway| gateway.is_live), place.gateway.is_some()) {
+            (true, true) if !is_known => "the table of keys names a gateway that the job doesn't have",
+            (true, false) if self.gateways.len() > 1 => {
+                "there are several gateways, and the table of keys names none"
+            }
+            _ => OFF,
+        }
     }
 
     /// Returns the memory, for a checkpoint.
@@ -387,13 +445,15 @@ impl ActionEngine {
             Action::Revoke => ("revoked", "revoking"),
             Action::Reinstate => ("reinstated", "reinstating"),
         };
-        let reason = match (&held, &self.gateway) {
-            (None, None) => format!("{WOULD_HAVE} {done} the key{HELD}acting is off"),
-            (None, Some(_)) => format!("{doing} the key, as its policy says"),
-            (Some(why), None) => {
-                format!("{WOULD_HAVE} asked a person before {doing} the key{HELD}{why}; acting is off, too")
+        let acts = self.acting_at(transition.place).is_some();
+        let idle = self.idle(transition.place);
+        let reason = match (&held, acts) {
+            (None, false) => format!("{WOULD_HAVE} {done} the key{HELD}{idle}"),
+            (None, true) => format!("{doing} the key, as its policy says"),
+            (Some(why), false) => {
+                format!("{WOULD_HAVE} asked a person before {doing} the key{HELD}{why}; {idle}, too")
             }
-            (Some(why), Some(_)) => format!("asks a person before {doing} the key{HELD}{why}"),
+            (Some(why), true) => format!("asks a person before {doing} the key{HELD}{why}"),
         };
         if held.is_none() {
             self.memory.policy.acts(incident.key, incident.opened_ms, *at_ms);
@@ -409,8 +469,10 @@ impl ActionEngine {
             at_ms: *at_ms,
         };
         let cause = Cause { who: POLICY, what: "decide", why: &reason, at_ms: *at_ms };
-        let is_requested = held.is_none() && self.gateway.is_some();
-        self.create(row, incident.opened_ms, is_requested, cause, changes);
+        let denial = self.memory.denied.get(&incident.key).map(|denial| denial.action);
+        let follows = denial.filter(|_| action == Action::Revoke);
+        let origin = ActionOrigin { opened_ms: incident.opened_ms, place: transition.place, follows };
+        self.create(row, origin, held.is_none() && acts, cause, changes);
     }
 
     /// Withdraws the actions about which nobody decided in time. Without a gateway that acts nobody can.
@@ -423,8 +485,8 @@ impl ActionEngine {
         {
             self.memory.held.pop_first();
             // It may have been decided since, and have been asked for again.
-            let is_due = |record: &ActionRecord| record.is_held_since(since);
-            if self.gateway.is_some() && self.memory.actions.get(&id).is_some_and(is_due) {
+            let is_due = |record: &ActionRecord| record.is_held_since(since) && self.acting(record).is_some();
+            if self.memory.actions.get(&id).is_some_and(is_due) {
                 self.withdraw(id, cause, changes);
             }
         }
@@ -565,9 +627,7 @@ impl ActionEngine {
         let is_suspended = self.memory.is_suspended_by(id);
         match verb {
             Verb::Approve => match (row.state, row.action) {
-                (ActionState::Held, _) if self.gateway.is_none() => {
-                    Reply::Refused("acting is off: no [[gateway]] has mode = \"live\"")
-                }
+                (ActionState::Held, _) if self.acting(record).is_none() => self.refused(record),
                 (ActionState::Held, _) if self.memory.denied.len() >= MAX_DENIED => {
                     Reply::Refused("so many keys are denied that no more can be")
                 }
@@ -584,9 +644,7 @@ impl ActionEngine {
                 let lifted = self.lift(id, Some(decided), cause, changes);
                 self.memory.accepted(lifted)
             }
-            Verb::Revoke if is_suspended && self.gateway.is_none() => {
-                Reply::Refused("acting is off: no [[gateway]] has mode = \"live\"")
-            }
+            Verb::Revoke if is_suspended && self.acting(record).is_none() => self.refused(record),
             Verb::Revoke if is_suspended && is_done(row.state) => {
                 let revoked = self.revoke(id, decided, cause, changes);
                 self.memory.accepted(revoked)
@@ -602,12 +660,23 @@ impl ActionEngine {
         }
     }
 
-    /// Takes a gateway's report. One that comes too late changes nothing: the action was withdrawn meanwhile, and what
-    /// it did is undone by an action of its own.
+    /// Refuses what no gateway would do.
+    fn refused(&self, record: &ActionRecord) -> Reply {
+        Reply::Refused(match self.idle(record.origin.place) {
+            OFF => "acting is off: no [[gateway]] of the key has mode = \"live\"",
+            idle => idle,
+        })
+    }
+
+    /// Takes the report of the gateway that is to act. One that comes too late changes nothing: the action was withdrawn
+    /// meanwhile, and what it did is undone by an action of its own.
     fn report(&mut self, report: &GatewayReport, changes: &mut Changes) {
         let GatewayReport { action, gateway, failure, at_ms } = report;
+        let Some(record) = self.memory.actions.get(action) else { return };
+        let is_of = record.gateway.as_ref() == Some(gateway)
+            || self.acting(record).is_some_and(|acting| acting.name == *gateway);
         let Some(record) = self.memory.actions.get_mut(action) else { return };
-        if record.row.state != ActionState::Requested {
+        if record.row.state != ActionState::Requested || !is_of {
             return;
         }
         let (state, what) = match failure {
@@ -627,7 +696,7 @@ impl ActionEngine {
         let Some(record) = self.memory.actions.get_mut(&id) else { return };
         record.row.reason = reason_of(cause);
         record.decided = Some(decided);
-        let (key, opened_ms, from) = (record.row.key, record.opened_ms, record.row.state);
+        let (key, opened_ms, from) = (record.row.key, record.origin.opened_ms, record.row.state);
         // What a person approves takes room of the breaker as well.
         self.memory.policy.acts(key, opened_ms, self.memory.latest_ms);
         self.request(id, Some(from), cause, changes);
@@ -641,10 +710,11 @@ impl ActionEngine {
         cause: Cause<'_>,
         changes: &mut Changes,
     ) -> ActionId {
-        let (incident, opened_ms) = match self.memory.actions.get_mut(&suspension) {
+        let Some(origin) = self.origin_after(suspension) else { return suspension };
+        let incident = match self.memory.actions.get_mut(&suspension) {
             Some(record) => {
                 record.decided = Some(decided.clone());
-                (record.row.incident, record.opened_ms)
+                record.row.incident
             }
             None => return suspension,
         };
@@ -655,8 +725,8 @@ impl ActionEngine {
         }
         let row = self.memory.follow_up(suspension, id, Action::Revoke, cause);
         let Some(row) = row else { return suspension };
-        self.memory.policy.acts(row.key, opened_ms, self.memory.latest_ms);
-        self.create(row, opened_ms, true, cause, changes);
+        self.memory.policy.acts(row.key, origin.opened_ms, self.memory.latest_ms);
+        self.create(row, origin, true, cause, changes);
         self.memory.decide(id, decided);
         id
     }
@@ -670,7 +740,8 @@ impl ActionEngine {
         changes: &mut Changes,
     ) -> ActionId {
         let Some(record) = self.memory.actions.get(&suspension) else { return suspension };
-        let (incident, opened_ms, key) = (record.row.incident, record.opened_ms, record.row.key);
+        let (incident, key) = (record.row.incident, record.row.key);
+        let Some(origin) = self.origin_after(suspension) else { return suspension };
         let id = ActionId::new(incident, Action::Reinstate, self.memory.round(incident));
         let row = self.memory.follow_up(suspension, id, Action::Reinstate, cause);
         // 1. What isn't done yet must not be done any more, nor what was asked for since the key is suspended.
@@ -691,18 +762,29 @@ impl ActionEngine {
         }
         // 2. The lifting is an action of its own.
         let Some(row) = row else { return suspension };
-        self.create(row, opened_ms, true, cause, changes);
+        self.create(row, origin, true, cause, changes);
         if let Some(decided) = decided {
             self.memory.decide(id, decided);
         }
         id
     }
 
+    /// Returns the origin of an action that follows a suspension. It is for the gateway that suspended the key, as long
+    /// as the job has it, wherever the tables say by now that the key is.
+    fn origin_after(&self, suspension: ActionId) -> Option<ActionOrigin> {
+        let record = self.memory.actions.get(&suspension)?;
+        let mut place = record.origin.place;
+        if let Some(gateway) = self.gateways.iter().find(|of| Some(&of.name) == record.gateway.as_ref()) {
+            place.gateway = NameId::new(&gateway.name);
+        }
+        Some(ActionOrigin { place, follows: Some(suspension), ..record.origin })
+    }
+
     /// Adds an action, held or requested.
     fn create(
         &mut self,
         row: Revocation,
-        opened_ms: EventTime,
+        origin: ActionOrigin,
         is_requested: bool,
         cause: Cause<'_>,
         changes: &mut Changes,
@@ -718,14 +800,14 @@ impl ActionEngine {
             row,
             decided: None,
             gateway: None,
-            opened_ms,
+            origin,
             seq,
             is_of_withdrawal: false,
             held_tick: changes.tick,
         };
         if !is_requested {
             changes.note(&mut record, from, cause);
-            if self.gateway.is_some() {
+            if self.acting(&record).is_some() {
                 self.memory.held.insert((changes.tick, id));
             }
         }
@@ -738,9 +820,11 @@ impl ActionEngine {
 
     /// Requests an action of the gateway. The key is denied, or let in, from now on.
     fn request(&mut self, id: ActionId, from: Option<ActionState>, cause: Cause<'_>, changes: &mut Changes) {
+        let Some(record) = self.memory.actions.get(&id) else { return };
+        let acting = self.acting(record).map(|gateway| (gateway.name.clone(), gateway.acts_at_once));
         let Some(record) = self.memory.actions.get_mut(&id) else { return };
-        record.gateway = self.gateway.as_ref().map(|gateway| gateway.name.clone());
-        let at_once = self.gateway.as_ref().is_some_and(|gateway| gateway.acts_at_once);
+        let at_once = acting.as_ref().is_some_and(|(_, acts_at_once)| *acts_at_once);
+        record.gateway = acting.map(|(name, _)| name);
         record.row.state = if at_once { ActionState::Done } else { ActionState::Requested };
         changes.note(record, from, cause);
         let row = &record.row;

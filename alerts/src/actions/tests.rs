@@ -410,6 +410,54 @@ fn a_gateway_that_acts_gets_what_the_policy_lets_pass_and_denies_the_key_from_th
     assert_eq!(engine.decide_all(&[later]), [], "a denied key is never suspended again");
 }
 
+/// A transition about a key whose row names a gateway.
+fn at_gateway(key: u128, gateway: &str) -> Transition {
+    changed(opened(key, START_MS), |it| it.place.gateway = NameId::new(gateway))
+}
+
+#[test]
+fn of_several_gateways_the_one_acts_that_the_row_names() {
+    let of = |name: &str, mode| Gateway {
+        name: name.to_owned(),
+        mode,
+        ..gateway(GatewayKind::File { path: "denied.txt".into() })
+    };
+    let gateways =
+        [of("edge", PolicyMode::Live), of("inner", PolicyMode::Live), of("dry", PolicyMode::DryRun)];
+    let mut engine = ActionEngine::new(PolicyRules::default(), &gateways);
+    let suspension = engine.decide_all(&[at_gateway(7, "inner")]).remove(0);
+    assert_eq!(suspension.state, ActionState::Requested);
+    let of_gateway = |engine: &ActionEngine, name: &str| -> Vec<ActionId> {
+        engine.requested_of(name).map(|record| record.row.id).collect()
+    };
+    assert_eq!(of_gateway(&engine, "inner"), [suspension.id]);
+    assert_eq!(of_gateway(&engine, "edge"), []);
+    assert_eq!(engine.report_all(suspension.id, None), ActionRows::default(), "edge can't report for inner");
+    for (key, named, why) in [
+        (8, "", "there are several gateways, and the table of keys names none"),
+        (9, "outer", "the table of keys names a gateway that the job doesn't have"),
+        (10, "dry", "acting is off"),
+    ] {
+        let row = engine.decide_all(&[at_gateway(key, named)]).remove(0);
+        assert_eq!((row.state, held(&row.reason)), (ActionState::Held, why));
+        let (reply, _) = engine.say(Verb::Approve, row.id);
+        assert!(matches!(reply, Reply::Refused(refused) if refused.starts_with(why)), "{reply:?}");
+    }
+    // It is lifted by the gateway that suspended the key, also if that is the only one now and the row names none.
+    for left in [&gateways[..], &gateways[1..2]] {
+        let mut engine = ActionEngine::restore(PolicyRules::default(), left, engine.memory().clone());
+        let (reply, _) = engine.say(Verb::Reinstate, suspension.id);
+        assert!(matches!(&reply, Reply::Accepted(Some(_))), "{reply:?}");
+        let [lifted] = engine.requested_of("inner").collect::<Vec<_>>()[..] else { panic!() };
+        assert_eq!((lifted.row.action, lifted.origin.follows), (Action::Reinstate, Some(suspension.id)));
+    }
+    // A gateway that was renamed goes on with what was asked of it, if the row names none.
+    let mut engine = ActionEngine::new(PolicyRules::default(), &gateways[..1]);
+    let asked = engine.decide_all(&[opened(7, START_MS)]).remove(0).id;
+    let renamed = ActionEngine::restore(PolicyRules::default(), &gateways[1..2], engine.memory().clone());
+    assert_eq!(of_gateway(&renamed, "inner"), [asked]);
+}
+
 #[test]
 fn a_gateway_that_follows_the_topic_has_acted_with_the_tick() {
     let mut engine = ActionEngine::new(PolicyRules::default(), Some(&gateway(GatewayKind::Topic)));
@@ -917,7 +965,7 @@ proptest! {
                     *times += 1;
                     prop_assert_eq!(*times, 1, "an action is requested once");
                     if entry.who == "policy" {
-                        by_policy.push((entry.at_ms, record.opened_ms));
+                        by_policy.push((entry.at_ms, record.origin.opened_ms));
                     }
                     if record.row.action == Action::Revoke {
                         let was_suspended = states.get(&record.row.key) == Some(&DenialState::Suspended);

@@ -12,12 +12,12 @@ use crate::restart::Restarted;
 const TOKEN: &str = "the-token-of-alice-0123456789";
 
 /// Returns a key's hash in hexadecimal digits.
-fn hash(key: &str) -> String {
+pub(crate) fn hash(key: &str) -> String {
     Sha256::digest(key).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Writes a job whose keys are hashed, with a plan that suspends, reports of leaks, and a gateway that reads a file.
-fn configure(this: &mut Restarted, kind: &str) {
+pub(crate) fn configure(this: &mut Restarted, kind: &str) {
     let more = format!(
         "checkpoint_every = \"1s\"\n\
          [tables.plans]\nkind = \"file\"\npath = \"plans.csv\"\nformat = \"csv\"\n\
@@ -45,7 +45,7 @@ fn configure(this: &mut Restarted, kind: &str) {
 }
 
 /// Runs `keytide actions` against a job as alice.
-fn actions(this: &Restarted, live: &LiveProcess, arguments: &[&str]) -> Keytide {
+pub(crate) fn actions(this: &Restarted, live: &LiveProcess, arguments: &[&str]) -> Keytide {
     let address = live.find("it serves", || live.address()).unwrap();
     let url = format!("http://{address}");
     let token = format!("file:{}", path(&this.job.path("alice-token")));
@@ -56,7 +56,7 @@ fn actions(this: &Restarted, live: &LiveProcess, arguments: &[&str]) -> Keytide 
 }
 
 /// Returns the actions; `None` of a job that starts.
-fn listed(this: &Restarted, live: &LiveProcess) -> Option<Value> {
+pub(crate) fn listed(this: &Restarted, live: &LiveProcess) -> Option<Value> {
     let ended = actions(this, live, &["list", "--json"]).run();
     (ended.code == Some(0)).then(|| serde_json::from_str(&ended.stdout).unwrap())
 }

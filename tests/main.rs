@@ -14,6 +14,7 @@ mod cluster;
 mod demo;
 mod dependencies;
 mod docs;
+mod gateways;
 mod harness;
 mod hostile;
 mod incidents;
@@ -24,6 +25,8 @@ mod replay;
 mod restart;
 mod samples;
 mod signals;
+#[path = "../alerts/tests/standins/mod.rs"]
+mod standins;
 #[cfg(feature = "top")]
 mod top;
 mod writers;

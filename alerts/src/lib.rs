@@ -5,9 +5,11 @@
 
 pub mod actions;
 pub mod email;
+mod exchange;
 pub mod gateways;
 pub mod outbox;
 mod policy;
 pub mod webhook;
 
+pub use exchange::ClientError;
 pub use outbox::{Outbox, OutboxError};

@@ -1,12 +1,15 @@
 //! The look-ups of `check --connect`: brokers, the bucket of the state, the mail server, the addresses of webhooks. They
 //! create and send nothing, but for an object in the bucket, which is deleted again.
 
+use std::net::IpAddr;
+
 use keytide_alerts::email::Guide;
+use keytide_alerts::gateways;
 use keytide_alerts::outbox::Mailer;
 use keytide_alerts::webhook::Client;
 use keytide_config::{
-    Alerts, Delivery, EmailAlerts, End, JobConfig, KafkaClient, KafkaSink, KafkaSource, Source, SourceKind,
-    State, StatePlace, TableSource, Webhook,
+    AdminApi, Alerts, Delivery, EmailAlerts, End, Gateway, GatewayKind, JobConfig, KafkaClient, KafkaSink,
+    KafkaSource, Source, SourceKind, State, StatePlace, TableSource, Webhook,
 };
 use keytide_connectors::kafka::{KafkaError, Right, Topic};
 use keytide_connectors::ledger;
@@ -44,6 +47,9 @@ pub(super) fn steps(config: &JobConfig) -> Vec<CheckStep<'_>> {
     }
     for webhook in &alerts.webhooks {
         steps.push(CheckStep::lookup(move |report| report.lookup_webhook(webhook, alerts)));
+    }
+    for gateway in &config.gateways {
+        steps.push(CheckStep::lookup(move |report| report.lookup_gateway(gateway)));
     }
     steps
 }
@@ -156,15 +162,32 @@ impl CheckReport {
     fn lookup_webhook(&mut self, webhook: &Webhook, alerts: &Alerts) {
         let name = &webhook.name;
         let client = Client::new(webhook, alerts.link.as_ref()).map_err(|error| error.to_string());
-        match client.and_then(|client| client.resolve()) {
+        let found = client.and_then(|client| client.resolve());
+        self.resolved(&format!("alerts.webhook \"{name}\""), &webhook.url.host, found);
+    }
+
+    /// Resolves the host of a gateway that is called.
+    fn lookup_gateway(&mut self, gateway: &Gateway) {
+        let endpoint = match &gateway.kind {
+            GatewayKind::File { .. } | GatewayKind::Topic => return,
+            GatewayKind::Webhook { endpoint, .. }
+            | GatewayKind::Kong(AdminApi { endpoint, .. })
+            | GatewayKind::Apisix(AdminApi { endpoint, .. }) => endpoint,
+        };
+        let found = gateways::addresses(endpoint);
+        self.resolved(&format!("gateway \"{}\"", gateway.name), &endpoint.url.host, found);
+    }
+
+    /// Says where a host is.
+    fn resolved(&mut self, section: &str, host: &str, found: Result<Vec<IpAddr>, String>) {
+        match found {
             Ok(addresses) => {
                 let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-                let (host, addresses) = (&webhook.url.host, addresses.join(", "));
-                self.line("connect", format!("alerts.webhook \"{name}\": {host} is at {addresses}"));
+                self.line("connect", format!("{section}: {host} is at {}", addresses.join(", ")));
             }
             Err(reason) => {
                 let advice = advice(&reason, "url");
-                self.problems.push(format!("alerts.webhook \"{name}\": {reason}{advice}"));
+                self.problems.push(format!("{section}: {reason}{advice}"));
             }
         }
     }

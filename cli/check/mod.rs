@@ -24,10 +24,11 @@ use keytide_alerts::email::Guide;
 use keytide_alerts::outbox::Mailer;
 use keytide_alerts::webhook::{Client, WebhookOutcome};
 use keytide_config::{
-    Alerts, Cluster, ConfigError, Dedupe, Delivery, EmailAlerts, FileSink, Format, Gateway, GatewayKind, Geo,
-    Http, JobConfig, KafkaClient, KafkaSink, KeyFrom, LineField, Log, MailServer, MissingKey, OnGap,
-    PolicyMode, PolicyRules, Sinks, Source, SourceKind, State, StatePlace, Steps, TableSource, Tables,
-    ValidSections, Variable, View, Webhook, duration_text, environment, size_text,
+    AdminApi, Alerts, Cluster, ConfigError, Dedupe, Delivery, EmailAlerts, FileSink, Format, Gateway,
+    GatewayKind, Geo, Http, JobConfig, KafkaClient, KafkaSink, KeyFrom, LineField, Log, MailServer,
+    MissingKey, OnGap, PolicyMode, PolicyRules, Sinks, Source, SourceKind, State, StatePlace, Steps,
+    TableSource, Tables, ValidSections, Variable, View, Webhook, WebhookUrl, duration_text, environment,
+    size_text,
 };
 use keytide_connectors::decode::{Context, NoGeo};
 use keytide_connectors::file::{FileError, Partition, resolve};
@@ -119,7 +120,7 @@ fn steps_of(config: &JobConfig) -> Vec<CheckStep<'_>> {
         sinks,
         detection,
         alerts,
-        gateway,
+        gateways,
         http,
         state,
         cluster,
@@ -161,7 +162,7 @@ fn steps_of(config: &JobConfig) -> Vec<CheckStep<'_>> {
         report.detection(detection);
         report.sinks(sinks);
         report.alerts(alerts);
-        report.gateway(gateway.as_ref());
+        report.gateways(gateways);
         report.http(http.as_ref());
         report.state(state.as_ref());
         report.cluster(cluster.as_ref());
@@ -520,17 +521,11 @@ impl CheckReport {
             }
         }
         for Webhook { name, url, secret, format, allow_private: _, timeout_ms } in webhooks {
-            let scheme = if url.tls { "https" } else { "http" };
             let signed = if secret.is_some() { "signed" } else { "not signed" };
-            let timeout = duration_text(*timeout_ms);
+            let (server, timeout) = (server(url), duration_text(*timeout_ms));
             self.line(
                 "webhook",
-                format!(
-                    "{name}: {} to {scheme} at {} port {}, {signed}, within {timeout}",
-                    format.name(),
-                    url.host,
-                    url.port
-                ),
+                format!("{name}: {} to {server}, {signed}, within {timeout}", format.name()),
             );
         }
         if email.is_none() && webhooks.is_empty() {
@@ -559,11 +554,14 @@ impl CheckReport {
         );
     }
 
-    fn gateway(&mut self, gateway: Option<&Gateway>) {
-        let Some(Gateway { name, kind, mode }) = gateway else {
+    fn gateways(&mut self, gateways: &[Gateway]) {
+        if gateways.is_empty() {
             self.line("gateway", "none: actions are only shown".to_owned());
-            return;
-        };
+        }
+        gateways.iter().for_each(|gateway| self.gateway(gateway));
+    }
+
+    fn gateway(&mut self, Gateway { name, kind, mode }: &Gateway) {
         let place = match kind {
             GatewayKind::File { path } => {
                 let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -574,6 +572,11 @@ impl CheckReport {
                 format!("file {}", path.display())
             }
             GatewayKind::Topic => format!("topic {} of [sink.kafka]", View::Denied.name()),
+            GatewayKind::Webhook { endpoint, secret: _ } => {
+                format!("signed requests to {}", server(&endpoint.url))
+            }
+            GatewayKind::Kong(api) => admin_api("Kong", api),
+            GatewayKind::Apisix(api) => admin_api("APISIX", api),
         };
         let mode = match mode {
             PolicyMode::DryRun => "dry run: actions are only shown",
@@ -618,15 +621,19 @@ impl CheckReport {
 
     fn http(&mut self, http: Option<&Http>) {
         let text = match http {
-            Some(Http { listen, token, public_url, people }) => {
+            Some(Http { listen, token, public_url, people, gateways }) => {
                 let token = if token.is_some() { "with a token" } else { "without a token" };
                 let people = match people.len() {
                     0 => String::new(),
                     count => format!("; answers of {count} {}", if count == 1 { "person" } else { "people" }),
                 };
+                let gateways = match gateways.len() {
+                    0 => String::new(),
+                    count => format!("; outcomes of {}", counted(count, "gateway")),
+                };
                 let url =
                     public_url.as_ref().map_or_else(String::new, |url| format!("; as {}", url.as_str()));
-                format!("{listen}, {token}{people}{url}")
+                format!("{listen}, {token}{people}{gateways}{url}")
             }
             None => "nothing is served".to_owned(),
         };
@@ -740,6 +747,19 @@ fn plain(text: &str) -> String {
 
 fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// Describes where credentials are changed, and what is proven before.
+fn admin_api(of: &str, AdminApi { endpoint, token, unproven }: &AdminApi) -> String {
+    let token = if token.is_some() { "with a token" } else { "without a token" };
+    let proof = if *unproven { "keys are believed where nothing proves them" } else { "keys are proven" };
+    format!("credentials of {of} by {}, {token}; {proof}", server(&endpoint.url))
+}
+
+/// Returns a server without the part of its URL that may be a secret.
+fn server(url: &WebhookUrl) -> String {
+    let scheme = if url.tls { "https" } else { "http" };
+    format!("{scheme} at {} port {}", url.host, url.port)
 }
 
 #[cfg(test)]
@@ -940,6 +960,18 @@ secret = \"env:CANARY\"
 name = \"edge\"
 kind = \"file\"
 path = \"denied.txt\"
+[[gateway]]
+name = \"receiver\"
+kind = \"webhook\"
+url = \"https://hooks.example.com/canary-4f1c9e-long-enough\"
+secret = \"env:CANARY\"
+token = \"env:RECEIVER\"
+[[gateway]]
+name = \"kong\"
+kind = \"kong\"
+url = \"https://kong.example.com:8444\"
+admin_token = \"env:CANARY\"
+unproven = true
 [http]
 listen = \"0.0.0.0:80\"
 token = \"env:CANARY\"
@@ -950,7 +982,8 @@ alice = \"env:ALICE\"
         let file = folder.path().join("keytide.toml");
         fs::write(&file, config).unwrap();
         let mut out = Vec::new();
-        let env = [("CANARY", CANARY), ("ALICE", "the-canary-of-alice")];
+        let env =
+            [("CANARY", CANARY), ("ALICE", "the-canary-of-alice"), ("RECEIVER", "the-canary-of-a-gateway")];
         let env = env.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let exit = check_quietly(&file, Ask::default(), env.into_iter(), &mut out);
         let report = String::from_utf8(out).unwrap().replace(&format!("{}/", folder.path().display()), "");
@@ -968,12 +1001,14 @@ alice = \"env:ALICE\"
             "webhook  webhook: keytide to https at hooks.example.com port 443, signed, within 10s",
             "policy   alert unless the plan says otherwise; at most 10 keys and 1 % an hour, once in 1d",
             "gateway  edge: file denied.txt, dry run: actions are only shown",
-            "http     0.0.0.0:80, with a token; answers of 1 person",
+            "gateway  receiver: signed requests to https at hooks.example.com port 443, dry run: actions are only shown",
+            "gateway  kong: credentials of Kong by https at kong.example.com port 8444, with a token; keys are believed where nothing proves them, dry run: actions are only shown",
+            "http     0.0.0.0:80, with a token; answers of 1 person; outcomes of 1 gateway",
             "log      pretty, info",
         ] {
             assert!(report.lines().any(|found| found == line), "{line}\n{report}");
         }
-        assert!(!report.contains(CANARY) && !report.contains("canary-of-alice"), "{report}");
+        assert!(!report.contains(CANARY) && !report.contains("the-canary-of"), "{report}");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "check makes no folder");
     }
 

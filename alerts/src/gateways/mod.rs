@@ -8,25 +8,44 @@
 //!
 //! What can't be done now is tried again after 1 s, and then after twice as long each time, up to 1 min.
 
+mod action_webhook;
+mod admin;
+mod apisix;
+mod called;
 mod deny_list;
+mod file;
+mod json;
+mod kong;
+mod mask;
+mod procedure;
+#[cfg(test)]
+#[path = "../../tests/standins/mod.rs"]
+mod standins;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::net::IpAddr;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use keytide_dataflow::{ActionId, ActionInput, DenialState, GatewayReport};
+use keytide_config::{AdminApi, Endpoint, Gateway, GatewayKind, KeyHash};
+use keytide_dataflow::model::KeyId;
+use keytide_dataflow::{Action, ActionId, ActionInput, DenialState, GatewayReport, IncidentId};
 
-use self::deny_list::DenyList;
+use self::action_webhook::ActionWebhook;
+use self::admin::{AdminGateway, Dialect};
+use self::apisix::Apisix;
+use self::called::{CalledGateway, Caller};
+use self::file::Writer;
+use self::kong::Kong;
+use self::mask::Proof;
+use crate::exchange::{ClientError, HttpClient};
 use crate::outbox::{Claims, WallClock};
 
-/// How often a deny list is compared with what it should be.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// How long to wait after the first failure, and at most.
 const RETRY_AFTER: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 
@@ -36,12 +55,44 @@ pub struct Orders {
     /// The keys that it is to refuse, by name.
     pub denied: BTreeMap<String, DenialState>,
     /// The actions that are requested of it.
-    pub requested: Vec<ActionId>,
+    pub requested: Vec<RequestedAction>,
 }
 
-/// A gateway that reads the keys to refuse from a file, and the thread that writes it.
+/// An action that a gateway is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestedAction {
+    pub id: ActionId,
+    pub action: Action,
+    pub key: KeyId,
+    /// The key as views name it.
+    pub key_id: String,
+    pub incident: IncidentId,
+    /// Why it is to be done, in words.
+    pub why: String,
+    /// The name that the gateway has for the key's user, empty if the tables don't say.
+    pub consumer: String,
+    /// The name that the gateway's interface has for the key, empty if the tables don't say.
+    pub credential: String,
+    /// The suspension that it lifts.
+    pub undo: Option<ActionId>,
+}
+
+/// What all gateways of a job share.
+#[derive(Clone)]
+pub struct GatewayContext {
+    /// The claims of this life of the job, if it has a store. A gateway acts only while they hold.
+    pub claims: Option<Arc<Claims>>,
+    /// Takes the report of each action.
+    pub reports: Sender<ActionInput>,
+    pub clock: WallClock,
+    /// How the sources of the job make ids of keys.
+    pub hashes: Vec<KeyHash>,
+}
+
+/// A gateway that is at work, and its thread.
 #[derive(Debug)]
-pub struct FileGateway {
+pub struct RunningGateway {
+    name: String,
     shared: Arc<OrdersSlot>,
     thread: Option<JoinHandle<()>>,
 }
@@ -59,25 +110,67 @@ struct SlotState {
     ends: bool,
 }
 
-impl FileGateway {
-    /// Starts the thread of the gateway `name`. It sends a report of each action to `reports`, and writes only while
-    /// `claims` are those of the job's newest life.
+/// Looks up the addresses of a server that is called.
+///
+/// # Errors
+/// If it has none, or one that isn't allowed.
+pub fn addresses(endpoint: &Endpoint) -> Result<Vec<IpAddr>, String> {
+    HttpClient::new(endpoint).map_err(|error| error.to_string())?.resolve()
+}
+
+impl GatewayContext {
+    /// Returns an error if another life of the job took over, or if that isn't known: it must not undo what that one did.
+    fn may_act(&self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        match &self.claims {
+            Some(claims) if !claims.hold()? => Err("another process of the job took over".into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn report(&self, action: ActionId, gateway: &str, failure: Option<String>) {
+        let report = GatewayReport { action, gateway: gateway.to_owned(), failure, at_ms: (self.clock)() };
+        // A job that ends reads no more reports; its next life has them made again.
+        let _ = self.reports.send(ActionInput::Report(report));
+    }
+}
+
+impl RunningGateway {
+    /// Starts the thread of a gateway. `None` if the gateway needs no orders, as it follows a topic.
     ///
     /// # Errors
-    /// If the thread can't be started.
-    pub fn start(
-        name: String,
-        path: PathBuf,
-        claims: Option<Arc<Claims>>,
-        reports: Sender<ActionInput>,
-        clock: WallClock,
-    ) -> io::Result<Self> {
+    /// If the thread can't be started, or the gateway can't be called from this system.
+    pub fn start(gateway: &Gateway, context: GatewayContext) -> Result<Option<Self>, ClientError> {
+        let name = gateway.name.clone();
+        let work: Box<dyn FnOnce(&OrdersSlot) + Send> = match &gateway.kind {
+            GatewayKind::Topic => return Ok(None),
+            GatewayKind::File { path } => {
+                let writer = Writer::new(name, path.clone(), context);
+                Box::new(move |orders| writer.run(orders))
+            }
+            GatewayKind::Webhook { endpoint, secret } => {
+                let target = endpoint.url.target.clone();
+                let client = HttpClient::new(endpoint)?;
+                let clock = context.clock.clone();
+                calls(name, ActionWebhook::new(client, target, secret.clone(), clock), context)
+            }
+            GatewayKind::Kong(api) => calls(name, admin(Kong, api, &context)?, context),
+            GatewayKind::Apisix(api) => calls(name, admin(Apisix, api, &context)?, context),
+        };
+        Ok(Some(Self::spawn(gateway.name.clone(), work)?))
+    }
+
+    fn spawn(name: String, work: Box<dyn FnOnce(&OrdersSlot) + Send>) -> io::Result<Self> {
         let shared = Arc::<OrdersSlot>::default();
-        let writer = Writer { name, list: DenyList::new(path), claims, reports, clock };
         let of_thread = Arc::clone(&shared);
         let thread = thread::Builder::new().name("alerts-gateway".to_owned());
-        let thread = thread.spawn(move || writer.run(&of_thread))?;
-        Ok(Self { shared, thread: Some(thread) })
+        let thread = thread.spawn(move || work(&of_thread))?;
+        Ok(Self { name, shared, thread: Some(thread) })
+    }
+
+    /// Returns its name in the configuration.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Hands over what is to be done after a committed tick. It never waits.
@@ -87,8 +180,8 @@ impl FileGateway {
     }
 }
 
-impl Drop for FileGateway {
-    /// Carries out the last orders, if that works at once.
+impl Drop for RunningGateway {
+    /// Writes the last deny list, if that works at once. A call that is under way is awaited, and none is begun.
     fn drop(&mut self) {
         self.shared.state().ends = true;
         self.shared.changed.notify_all();
@@ -98,9 +191,34 @@ impl Drop for FileGateway {
     }
 }
 
+/// Returns the work of a thread that calls a gateway.
+fn calls(
+    name: String,
+    gateway: impl CalledGateway + 'static,
+    context: GatewayContext,
+) -> Box<dyn FnOnce(&OrdersSlot) + Send> {
+    let caller = Caller::new(name, Box::new(gateway), context);
+    Box::new(move |orders| caller.run(orders))
+}
+
+fn admin<D: Dialect>(
+    dialect: D,
+    api: &AdminApi,
+    context: &GatewayContext,
+) -> Result<AdminGateway<D>, ClientError> {
+    let client = HttpClient::new(&api.endpoint)?;
+    let proof = Proof::new(context.hashes.clone(), api.unproven);
+    Ok(AdminGateway::new(dialect, client, api, proof, context.clock.clone()))
+}
+
 impl OrdersSlot {
     fn state(&self) -> MutexGuard<'_, SlotState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns whether the gateway is to end.
+    fn ends(&self) -> bool {
+        self.state().ends
     }
 
     /// Waits for orders until that time, or for the end. Returns them, and whether it is the end.
@@ -122,79 +240,8 @@ impl OrdersSlot {
     }
 }
 
-/// The thread of a gateway.
-struct Writer {
-    name: String,
-    list: DenyList,
-    claims: Option<Arc<Claims>>,
-    reports: Sender<ActionInput>,
-    clock: WallClock,
-}
-
-impl Writer {
-    fn run(self, shared: &OrdersSlot) {
-        let mut orders: Option<Orders> = None;
-        let mut until = None;
-        let mut failures = 0_u32;
-        loop {
-            let (newer, ends) = shared.wait(until);
-            let is_new = newer.is_some();
-            orders = newer.or(orders);
-            let Some(of) = &mut orders else {
-                if ends {
-                    return;
-                }
-                continue;
-            };
-            match self.carry_out(of) {
-                Ok(has_changed) => {
-                    if has_changed && !is_new && failures == 0 {
-                        tracing::warn!(
-                            gateway = self.name,
-                            path = %self.list.path().display(),
-                            "somebody changed the deny list, which is written again: only the job may write it"
-                        );
-                    }
-                    failures = 0;
-                    until = Some(Instant::now() + LOOK_EVERY);
-                }
-                Err(error) => {
-                    if failures == 0 {
-                        tracing::error!(
-                            gateway = self.name,
-                            path = %self.list.path().display(),
-                            "the deny list can't be written, keys stay as they were; it is tried again: {error}"
-                        );
-                    }
-                    let [first, most] = RETRY_AFTER;
-                    until = Some(Instant::now() + (first * 2_u32.pow(failures.min(6))).min(most));
-                    failures += 1;
-                }
-            }
-            if ends {
-                return;
-            }
-        }
-    }
-
-    /// Makes the file what it should be, and reports the actions that this does. Returns whether it was otherwise.
-    fn carry_out(&self, orders: &mut Orders) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
-        let is_right = self.list.holds(&orders.denied)?;
-        if !is_right {
-            // A life of the job that was superseded must not undo what the newer one wrote.
-            if let Some(claims) = &self.claims
-                && !claims.hold()?
-            {
-                return Err("another process of the job took over".into());
-            }
-            self.list.write(&orders.denied)?;
-        }
-        let at_ms = (self.clock)();
-        for action in orders.requested.drain(..) {
-            let report = GatewayReport { action, gateway: self.name.clone(), failure: None, at_ms };
-            // A job that ends reads no more reports; its next life has them made again.
-            let _ = self.reports.send(ActionInput::Report(report));
-        }
-        Ok(!is_right)
-    }
+/// Returns how long to wait after a number of failures in a row.
+fn retry_after(failures: u32) -> Duration {
+    let [first, most] = RETRY_AFTER;
+    (first * 2_u32.pow(failures.saturating_sub(1).min(6))).min(most)
 }

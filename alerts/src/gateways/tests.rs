@@ -1,20 +1,57 @@
-//! What the file of a deny list holds after orders, faults and a change by somebody else.
+//! What the file of a deny list holds after orders and faults, and what a receiver of actions is sent.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, channel};
 
+use keytide_config::{PolicyMode, Secret, WebhookUrl};
+use serde_json::{Value, json};
+
+use super::deny_list::DenyList;
 use super::*;
+use crate::webhook::signature;
 
 /// How long a test waits for what the thread does.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-fn orders(keys: &[&str], requested: &[u128]) -> Orders {
-    let denied = keys.iter().map(|key| ((*key).to_owned(), DenialState::Suspended)).collect();
-    Orders { denied, requested: requested.iter().map(|action| ActionId(*action)).collect() }
+fn requested(id: u128) -> RequestedAction {
+    RequestedAction {
+        id: ActionId(id),
+        action: Action::Suspend,
+        key: KeyId(7),
+        key_id: KeyId(7).to_string(),
+        incident: IncidentId(9),
+        why: "suspending the key, as its policy says".to_owned(),
+        consumer: "acme".to_owned(),
+        credential: String::new(),
+        undo: None,
+    }
 }
 
-fn start(path: PathBuf) -> (FileGateway, Receiver<ActionInput>) {
+fn orders(keys: &[&str], actions: &[u128]) -> Orders {
+    let denied = keys.iter().map(|key| ((*key).to_owned(), DenialState::Suspended)).collect();
+    Orders { denied, requested: actions.iter().map(|id| requested(*id)).collect() }
+}
+
+fn start(path: PathBuf) -> (RunningGateway, Receiver<ActionInput>) {
+    start_kind(GatewayKind::File { path })
+}
+
+fn start_kind(kind: GatewayKind) -> (RunningGateway, Receiver<ActionInput>) {
     let (reports, received) = channel();
-    (FileGateway::start("edge".to_owned(), path, None, reports, Arc::new(|| 17)).unwrap(), received)
+    let context = GatewayContext { claims: None, reports, clock: Arc::new(|| 17), hashes: Vec::new() };
+    let gateway = Gateway { name: "edge".to_owned(), kind, mode: PolicyMode::Live };
+    (RunningGateway::start(&gateway, context).unwrap().unwrap(), received)
+}
+
+fn report(action: u128, failure: Option<&str>) -> ActionInput {
+    ActionInput::Report(GatewayReport {
+        action: ActionId(action),
+        gateway: "edge".to_owned(),
+        failure: failure.map(str::to_owned),
+        at_ms: 17,
+    })
 }
 
 #[expect(clippy::disallowed_methods, reason = "the file is small")]
@@ -28,14 +65,7 @@ fn a_file_has_the_keys_of_the_newest_orders_before_they_are_reported() {
     let path = folder.path().join("denied.txt");
     let (gateway, reports) = start(path.clone());
     gateway.order(orders(&["b", "a\nc revoked"], &[1, 2]));
-    let report = |action| {
-        ActionInput::Report(GatewayReport {
-            action: ActionId(action),
-            gateway: "edge".to_owned(),
-            failure: None,
-            at_ms: 17,
-        })
-    };
+    let report = |action| report(action, None);
     assert_eq!([1, 2].map(report), [0, 1].map(|_| reports.recv_timeout(DEADLINE).unwrap()));
     assert_eq!(read(&path), "a\\u000ac revoked suspended\nb suspended\n");
     gateway.order(orders(&[], &[3]));
@@ -74,4 +104,89 @@ fn a_list_is_told_from_a_longer_and_a_shorter_one() {
     for other in [&[][..], &["a"], &["b"], &["a", "b", "c"]] {
         assert!(!list.holds(&of(other)).unwrap(), "{other:?}");
     }
+}
+
+/// Answers one request for each answer; sends on the requests.
+fn receiver(answers: &[&'static str]) -> (GatewayKind, Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let answers = answers.to_vec();
+    let (sender, requests) = channel();
+    thread::spawn(move || {
+        for answer in answers {
+            let (mut stream, _) = listener.accept().unwrap();
+            let (mut seen, mut buffer) = (Vec::new(), [0; 4_096]);
+            while !seen.ends_with(b"}") {
+                let read = stream.read(&mut buffer).unwrap();
+                assert!(read > 0, "{seen:?}");
+                seen.extend_from_slice(&buffer[..read]);
+            }
+            sender.send(String::from_utf8(seen).unwrap()).unwrap();
+            stream.write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    let url = WebhookUrl { tls: false, host: "127.0.0.1".to_owned(), port, target: Secret::new("/actions") };
+    let endpoint = Endpoint { url, allow_private: vec!["127.0.0.1".to_owned()], timeout_ms: 60_000 };
+    (GatewayKind::Webhook { endpoint, secret: Secret::new("0123456789abcdef") }, requests)
+}
+
+#[test]
+fn a_receiver_gets_each_action_signed_and_its_status_is_its_answer() {
+    let (kind, requests) = receiver(&[
+        "HTTP/1.1 503 Later\r\n\r\n",
+        "HTTP/1.1 204 No Content\r\n\r\n",
+        "HTTP/1.1 409 Conflict\r\n\r\n",
+        "HTTP/1.1 404 Not Found\r\n\r\n",
+        "HTTP/1.1 202 Accepted\r\n\r\n",
+        "HTTP/1.1 200 OK\r\n\r\n",
+    ]);
+    let (gateway, reports) = start_kind(kind);
+    gateway.order(orders(&[], &[1]));
+    let first = requests.recv_timeout(DEADLINE).unwrap();
+    let again = requests.recv_timeout(DEADLINE).unwrap();
+    assert_eq!(first, again, "what failed is sent again as it was");
+    assert_eq!(reports.recv_timeout(DEADLINE).unwrap(), report(1, None));
+    let (head, body) = first.split_once("\r\n\r\n").unwrap();
+    let header = |name: &str| {
+        head.lines()
+            .find_map(|line| line.split_once(": ").filter(|(found, _)| found.eq_ignore_ascii_case(name)))
+    };
+    assert!(head.starts_with("POST /actions HTTP/1.1\r\n"), "{head}");
+    assert_eq!(header("keytide-id").unwrap().1, ActionId(1).to_string());
+    let expected = signature(&Secret::new("0123456789abcdef"), 0, body.as_bytes());
+    assert_eq!(header("keytide-signature").unwrap().1, expected);
+    let expected = json!({
+        "action": "suspend",
+        "key_id": KeyId(7).to_string(),
+        "consumer": "acme",
+        "credential": null,
+        "incident": IncidentId(9).to_string(),
+        "why": "suspending the key, as its policy says",
+        "undo": null,
+    });
+    assert_eq!(serde_json::from_str::<Value>(body).unwrap(), expected);
+    for (action, expected) in [
+        (2, Some(report(2, None))),
+        (3, Some(report(3, Some("the receiver answered 404 Not Found: it doesn't know the key")))),
+        (4, None),
+    ] {
+        gateway.order(orders(&[], &[action]));
+        requests.recv_timeout(DEADLINE).unwrap();
+        if let Some(expected) = expected {
+            assert_eq!(reports.recv_timeout(DEADLINE).unwrap(), expected);
+        }
+    }
+    // It took the suspension, and that is lifted before it reports.
+    let lifting = RequestedAction { action: Action::Reinstate, undo: Some(ActionId(4)), ..requested(5) };
+    gateway.order(Orders { denied: BTreeMap::new(), requested: vec![lifting] });
+    let (_, body) = requests
+        .recv_timeout(DEADLINE)
+        .unwrap()
+        .split_once("\r\n\r\n")
+        .map(|(_, body)| ((), body.to_owned()))
+        .unwrap();
+    assert!(body.contains(&format!(r#""undo":"{}""#, ActionId(4))), "{body}");
+    assert_eq!(reports.recv_timeout(DEADLINE).unwrap(), report(5, None));
+    drop(gateway);
+    assert!(reports.recv().is_err());
 }

@@ -47,7 +47,8 @@ pub use self::mailer::{MailError, Mailer};
 use self::mails::{MailMemory, MailQueue, QueuedMail};
 use crate::actions;
 use crate::email::{Guide, MailOutcome, PlannedAction};
-use crate::webhook::{Client, ClientError, WebhookOutcome};
+use crate::exchange::ClientError;
+use crate::webhook::{Client, WebhookOutcome};
 
 /// The waits between attempts to write a claim double from the first to the second.
 const WRITTEN_AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
@@ -72,6 +73,8 @@ pub enum OutboxError {
     Mail(#[from] MailError),
     #[error("alerts.webhook \"{name}\": {error}")]
     Webhook { name: String, error: ClientError },
+    #[error("gateway \"{name}\": {error}")]
+    Gateway { name: String, error: ClientError },
     #[error("alerts: {0}")]
     Thread(#[from] io::Error),
     #[error("state.url: {0}")]

@@ -7,7 +7,7 @@ use glob::Pattern;
 use super::alerts::{Alerts, RawAlerts};
 use super::cluster::{Cluster, RawCluster};
 use super::detection::{Detection, RawDetection};
-use super::gateway::{Gateway, Needed, RawGateway, gateway};
+use super::gateway::{Gateway, Needed, RawGateway, gateways};
 use super::geo::{Geo, RawGeo};
 use super::http::{Http, RawHttp};
 use super::job::{Job, RawJob};
@@ -48,7 +48,7 @@ section! {
         results detection: Detection = detection(RawDetection) or Detection::default();
         results alerts: Alerts = alerts(RawAlerts) or Alerts::default();
         /// Without a `[[gateway]]` actions are only shown.
-        results gateway: Option<Gateway> = _ or None;
+        results gateways: Vec<Gateway> = _ or Vec::new();
         key gateway(Sections<RawGateway>);
         /// Without `[http]` neither metrics nor health are served.
         other http: Option<Http> = http(RawHttp) or None;
@@ -98,8 +98,11 @@ pub(crate) fn validate(
         mode: config.alerts.policy.mode,
         has_state: raw.state.given().is_some(),
         has_topics: config.sinks.kafka.is_some(),
+        has_proof: config.sources.is_empty()
+            || config.sources.iter().any(|source| source.keys.hash.is_of_raw_keys()),
+        http: config.http.as_mut(),
     };
-    config.gateway = gateway(&raw.gateway, &needed, &mut check);
+    config.gateways = gateways(&raw.gateway, needed, &mut check);
     let public_url = config.http.as_ref().filter(|http| !http.people.is_empty());
     if let Some(url) = public_url.and_then(|http| http.public_url.as_ref()) {
         // Commands ask a job at http:// alone.

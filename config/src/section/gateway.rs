@@ -1,10 +1,16 @@
-//! The section `[[gateway]]` of the gateway that refuses keys.
+//! The sections `[[gateway]]` of the gateways that refuse keys.
 //!
-//! This version has one gateway at most.
+//! Limits: 16 gateways, each with the limits of a webhook.
 
+use std::collections::HashSet;
+
+use super::http::{Http, refuse_no_token};
 use super::policy::PolicyMode;
 use super::prelude::*;
+use super::webhook::{URL, UrlText, WebhookUrl, allowed_url};
 
+/// The most gateways of a job.
+const MAX_GATEWAYS: usize = 16;
 /// The name of a gateway that has none.
 const GATEWAY: &str = "gateway";
 
@@ -14,6 +20,13 @@ keys! {
         name: Name,
         kind: GatewayKindName,
         path: PathText,
+        url: UrlText,
+        secret: SecretRef,
+        token: SecretRef,
+        admin_token: SecretRef,
+        unproven: Flag,
+        allow_private: List<HostName>,
+        timeout: Millis,
         mode: PolicyMode,
     }
 }
@@ -21,7 +34,7 @@ keys! {
 /// A gateway, which refuses the keys that are suspended or revoked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gateway {
-    /// The name, which the views `audit` and `revocations` show.
+    /// The name, which is unique in the job and which the views `audit` and `revocations` show.
     pub name: String,
     pub kind: GatewayKind,
     pub mode: PolicyMode,
@@ -34,6 +47,36 @@ pub enum GatewayKind {
     File { path: PathBuf },
     /// The topic `denied` of the Kafka sink.
     Topic,
+    /// A request about each action.
+    Webhook {
+        endpoint: Endpoint,
+        /// The secret that signs requests.
+        secret: Secret,
+    },
+    /// The Admin API of Kong.
+    Kong(AdminApi),
+    /// The Admin API of APISIX.
+    Apisix(AdminApi),
+}
+
+/// A server that is called about actions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    pub url: WebhookUrl,
+    /// Hosts in lower case that may have private addresses, and may be reached without TLS.
+    pub allow_private: Vec<String>,
+    /// How long a request may take, in milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// The interface by which a gateway's credentials are changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminApi {
+    pub endpoint: Endpoint,
+    /// The token that opens it.
+    pub token: Option<Secret>,
+    /// True if a credential may be changed without proof that it holds the incident's key, where no proof is possible.
+    pub unproven: bool,
 }
 
 choice! {
@@ -41,6 +84,9 @@ choice! {
     pub(crate) enum GatewayKindName {
         File = "file",
         Topic = "topic",
+        Webhook = "webhook",
+        Kong = "kong",
+        Apisix = "apisix",
     }
 }
 
@@ -48,41 +94,74 @@ impl Fingerprint for Gateway {
     fn add_to(&self, encoder: &mut Encoder) {
         let Self { name, kind, mode } = self;
         encoder.add(name);
-        // Where the file is changes no row.
-        encoder.text(match kind {
-            GatewayKind::File { .. } => GatewayKindName::File.name(),
-            GatewayKind::Topic => GatewayKindName::Topic.name(),
-        });
+        // Where a gateway is reached changes no row.
+        let kind = match kind {
+            GatewayKind::File { .. } => GatewayKindName::File,
+            GatewayKind::Topic => GatewayKindName::Topic,
+            GatewayKind::Webhook { .. } => GatewayKindName::Webhook,
+            GatewayKind::Kong(_) => GatewayKindName::Kong,
+            GatewayKind::Apisix(_) => GatewayKindName::Apisix,
+        };
+        encoder.text(kind.name());
         encoder.add(mode);
     }
 }
 
-/// What a gateway needs of other sections.
-pub(crate) struct Needed {
+/// What gateways need of other sections.
+pub(crate) struct Needed<'a> {
     /// The mode of a gateway that has none.
     pub(crate) mode: PolicyMode,
     pub(crate) has_state: bool,
     pub(crate) has_topics: bool,
+    /// True if a source hashes raw keys, so that a raw key proves whose it is.
+    pub(crate) has_proof: bool,
+    /// The section `[http]`, which gets the tokens for outcomes.
+    pub(crate) http: Option<&'a mut Http>,
 }
 
-/// Validates the gateways, of which there is one at most.
-pub(crate) fn gateway(
+/// Validates the gateways.
+pub(crate) fn gateways(
     entry: &Entry<Sections<RawGateway>>,
-    needed: &Needed,
+    mut needed: Needed<'_>,
+    check: &mut Check<'_>,
+) -> Vec<Gateway> {
+    let Some(spot) = entry.given() else { return Vec::new() };
+    let items = &spot.value.0.items;
+    if items.len() > MAX_GATEWAYS {
+        check.refuse(spot, format!("found {} gateways, allowed: at most {MAX_GATEWAYS}", items.len()));
+    }
+    let mut names = HashSet::new();
+    let mut gateways = Vec::new();
+    for item in items {
+        let name = item.value.name.value().map_or(GATEWAY, |name| name.0.as_str());
+        let location = item.value.name.given().map_or(&item.location, |name| &name.location);
+        let is_given = !matches!(item.value.name, Entry::Refused);
+        if is_given && !names.insert(name) {
+            let message = format!("{} names another gateway too, allowed: names that differ", quoted(name));
+            check.refuse(location, message);
+        }
+        // The audit has these names for what others did.
+        let is_person = needed.http.as_ref().is_some_and(|http| http.people.contains_key(name));
+        if is_person || ["policy", "tables"].contains(&name) {
+            let message = format!(
+                "{} can't name a gateway, allowed: neither policy, nor tables, nor a name of [http.people]",
+                quoted(name)
+            );
+            check.refuse(location, message);
+        }
+        gateways.extend(one(item, name, &mut needed, check));
+    }
+    gateways
+}
+
+fn one(
+    spot: &Spot<RawGateway>,
+    name: &str,
+    needed: &mut Needed<'_>,
     check: &mut Check<'_>,
 ) -> Option<Gateway> {
-    let spot = entry.given()?;
-    let items = &spot.value.0.items;
-    if items.len() > 1 {
-        check.refuse(spot, format!("found {} gateways, allowed: one in this version", items.len()));
-    }
-    items.iter().map(|item| one(item, needed, check)).last()?
-}
-
-fn one(spot: &Spot<RawGateway>, needed: &Needed, check: &mut Check<'_>) -> Option<Gateway> {
-    let RawGateway { name, kind, path, mode } = &spot.value;
-    let name = name.value().map_or(GATEWAY, |name| &name.0).to_owned();
-    let given = mode.given();
+    let raw = &spot.value;
+    let given = raw.mode.given();
     let mode = given.map_or(needed.mode, |mode| mode.value);
     if mode == PolicyMode::Live && !needed.has_state {
         let message = "acts on keys, which needs [state]: a job that forgets which keys are suspended can't let them in again";
@@ -91,20 +170,115 @@ fn one(spot: &Spot<RawGateway>, needed: &Needed, check: &mut Check<'_>) -> Optio
             None => check.refuse(spot, message),
         }
     }
-    let kind = match check.required(kind, spot, "kind")? {
+    let kind = *check.required(&raw.kind, spot, "kind")?;
+    raw.refuse_foreign(kind, check);
+    let kind = match kind {
         GatewayKindName::File => {
-            let path = check.required(path, spot, "path")?;
+            let path = check.required(&raw.path, spot, "path")?;
             GatewayKind::File { path: check.base.join(&path.0) }
         }
         GatewayKindName::Topic => {
-            check.foreign(path, "file");
             if !needed.has_topics {
                 check.refuse(spot, "needs [sink.kafka], whose topic `denied` it follows");
             }
             GatewayKind::Topic
         }
+        GatewayKindName::Webhook => {
+            let endpoint = endpoint(spot, check);
+            check.required(&raw.secret, spot, "secret");
+            let secret = raw.secret.given().and_then(|secret| check.secret(secret));
+            token_for_outcomes(raw, name, needed, check);
+            GatewayKind::Webhook { endpoint: endpoint?, secret: secret? }
+        }
+        GatewayKindName::Kong => GatewayKind::Kong(admin_api(spot, needed, check)?),
+        GatewayKindName::Apisix => {
+            check.required(&raw.admin_token, spot, "admin_token");
+            GatewayKind::Apisix(admin_api(spot, needed, check)?)
+        }
     };
-    Some(Gateway { name, kind, mode })
+    Some(Gateway { name: name.to_owned(), kind, mode })
+}
+
+impl RawGateway {
+    /// Refuses the keys that belong to other kinds.
+    fn refuse_foreign(&self, kind: GatewayKindName, check: &mut Check<'_>) {
+        use GatewayKindName::{Apisix, File, Kong, Topic, Webhook};
+        let Self {
+            name: _,
+            kind: _,
+            path,
+            url,
+            secret,
+            token,
+            admin_token,
+            unproven,
+            allow_private,
+            timeout,
+            mode: _,
+        } = self;
+        if kind != File {
+            check.foreign(path, "file");
+        }
+        if kind != Webhook {
+            check.foreign(secret, "webhook");
+            check.foreign(token, "webhook");
+        }
+        if !matches!(kind, Kong | Apisix) {
+            check.foreign(admin_token, "kong\" or \"apisix");
+            check.foreign(unproven, "kong\" or \"apisix");
+        }
+        if matches!(kind, File | Topic) {
+            let called = "webhook\", \"kong\" or \"apisix";
+            check.foreign(url, called);
+            check.foreign(allow_private, called);
+            check.foreign(timeout, called);
+        }
+    }
+}
+
+/// Hands the token by which a gateway reports outcomes to `[http]`.
+fn token_for_outcomes(raw: &RawGateway, name: &str, needed: &mut Needed<'_>, check: &mut Check<'_>) {
+    let Some(spot) = raw.token.given() else { return };
+    let Some(secret) = check.secret(spot) else { return };
+    match &mut needed.http {
+        Some(http) => {
+            http.add_gateway(name, secret, spot, check);
+        }
+        None => check.refuse(spot, "needs [http], where the gateway reports outcomes"),
+    }
+}
+
+/// Reads where a server is and how it is called.
+fn endpoint(spot: &Spot<RawGateway>, check: &mut Check<'_>) -> Option<Endpoint> {
+    let RawGateway { url, allow_private, timeout, .. } = &spot.value;
+    check.required(url, spot, "url");
+    let url = url.given().and_then(|url| allowed_url(url, allow_private, check));
+    let (mut hosts, mut timeout_ms) = (Vec::new(), 10_000);
+    check.fill(&mut hosts, allow_private, AtMost(64, "hosts"));
+    check.fill(&mut timeout_ms, timeout, 1_000..=MINUTE_MS);
+    Some(Endpoint { url: url?, allow_private: hosts, timeout_ms })
+}
+
+fn admin_api(spot: &Spot<RawGateway>, needed: &Needed<'_>, check: &mut Check<'_>) -> Option<AdminApi> {
+    let RawGateway { url, admin_token, unproven, .. } = &spot.value;
+    let endpoint = endpoint(spot, check);
+    if let Some((url, endpoint)) = url.given().zip(endpoint.as_ref())
+        && endpoint.url.target.reveal().contains('?')
+    {
+        check.refuse(url, format!("has a query, which an Admin API hasn't, allowed: {URL}, without a query"));
+    }
+    let mut token = None;
+    check.fill(&mut token, admin_token, ());
+    if let Some((spot, token)) = admin_token.given().zip(token.as_ref()) {
+        refuse_no_token(spot, token, check);
+    }
+    let unproven = unproven.value().is_some_and(|flag| flag.0);
+    if !unproven && !needed.has_proof {
+        let message = "can't prove that a credential holds the key of an incident, as no source has hash = \"sha256\" or \
+                       \"hmac-sha256\"; add unproven = true if the table of keys is to be trusted";
+        check.refuse(spot, message);
+    }
+    Some(AdminApi { endpoint: endpoint?, token, unproven })
 }
 
 #[cfg(test)]
@@ -115,8 +289,21 @@ mod tests {
     const STATE: &str = "[state]\nurl = \"file:///var/lib/keytide\"\n";
     const FILE: &str = "[[gateway]]\nkind = \"file\"\npath = \"denied.txt\"\n";
 
+    const WEBHOOK: &str =
+        "[[gateway]]\nkind = \"webhook\"\nurl = \"https://hooks.example.com/x\"\nsecret = \"env:SECRET\"\n";
+    const KONG: &str =
+        "[[gateway]]\nkind = \"kong\"\nurl = \"https://kong.example.com:8444\"\nname = \"kong\"\n";
+    const SECRETS: [(&str, &str); 3] =
+        [("SECRET", "0123456789abcdef"), ("TOKEN", "a-token-of-a-gateway"), ("ALICE", "a-token-of-alice")];
+
+    fn with_secrets(lines: &str) -> crate::JobConfig {
+        parse_with(&format!("{SMALL}{lines}"), &SECRETS).unwrap_or_else(|error| panic!("{error}")).job
+    }
+
     fn of(lines: &str) -> Option<Gateway> {
-        job(&format!("{SMALL}{lines}")).gateway
+        let mut gateways = with_secrets(lines).gateways;
+        assert!(gateways.len() < 2, "{gateways:?}");
+        gateways.pop()
     }
 
     #[test]
@@ -142,7 +329,7 @@ mod tests {
         for (lines, expected) in [
             (
                 "[[gateway]]".to_owned(),
-                "line 6: gateway[0].kind: missing, allowed: file, topic".to_owned(),
+                "line 6: gateway[0].kind: missing, allowed: file, topic, webhook, kong, apisix".to_owned(),
             ),
             (
                 "[[gateway]]\nkind = \"file\"".to_owned(),
@@ -159,9 +346,76 @@ mod tests {
                 format!("{FILE}[alerts.policy]\nmode = \"live\""),
                 format!("line 6: gateway[0]: {live}"),
             ),
-            (FILE.repeat(2), "line 6: gateway: found 2 gateways, allowed: one in this version".to_owned()),
+            (
+                FILE.repeat(2),
+                "line 9: gateway[1]: \"gateway\" names another gateway too, allowed: names that differ".to_owned(),
+            ),
+            (
+                format!("{FILE}name = \"policy\""),
+                "line 9: gateway.\"policy\".name: \"policy\" can't name a gateway, allowed: neither policy, nor tables, nor a name of [http.people]".to_owned(),
+            ),
+            (
+                format!("{FILE}url = \"https://x.example/\"\nsecret = \"env:SECRET\"\nunproven = true"),
+                "line 9: gateway[0].url: has no meaning here, allowed: only beside kind = \"webhook\", \"kong\" or \"apisix\"\n\
+                 line 10: gateway[0].secret: has no meaning here, allowed: only beside kind = \"webhook\"\n\
+                 line 11: gateway[0].unproven: has no meaning here, allowed: only beside kind = \"kong\" or \"apisix\""
+                    .to_owned(),
+            ),
+            (
+                format!("{WEBHOOK}token = \"env:TOKEN\""),
+                "line 10: gateway[0].token: needs [http], where the gateway reports outcomes".to_owned(),
+            ),
+            (
+                format!("{WEBHOOK}token = \"env:ALICE\"\n[http.people]\nalice = \"env:ALICE\""),
+                "line 10: gateway[0].token: is the token of somebody else, too, allowed: a token of its own".to_owned(),
+            ),
+            (
+                KONG.replace("8444", "8444/?x"),
+                "line 8: gateway.\"kong\".url: has a query, which an Admin API hasn't, allowed: https://host/path (http only where allow_private names the host), without user, password and fragment, without a query".to_owned(),
+            ),
+            (
+                KONG.replace("\"kong\"\nurl", "\"apisix\"\nurl"),
+                "line 6: gateway.\"kong\".admin_token: missing, allowed: \"env:NAME\" or \"file:PATH\", never the secret itself".to_owned(),
+            ),
+            (
+                format!("{KONG}[keys]\nhash = \"prehashed\""),
+                "line 6: gateway.\"kong\": can't prove that a credential holds the key of an incident, as no source has hash = \"sha256\" or \"hmac-sha256\"; add unproven = true if the table of keys is to be trusted".to_owned(),
+            ),
         ] {
-            assert_eq!(problems(&format!("{SMALL}{lines}")), expected, "{lines}");
+            let found = parse_with(&format!("{SMALL}{lines}"), &SECRETS);
+            assert_eq!(found.unwrap_err().to_string(), expected, "{lines}");
         }
+    }
+
+    #[test]
+    fn gateways_that_are_called_have_an_address_and_their_secrets() {
+        let endpoint = |host: &str, port, target: &str| Endpoint {
+            url: WebhookUrl { tls: true, host: host.to_owned(), port, target: Secret::new(target) },
+            allow_private: Vec::new(),
+            timeout_ms: 10_000,
+        };
+        let secret = || Secret::new("0123456789abcdef");
+        let hooks = endpoint("hooks.example.com", 443, "/x");
+        assert_eq!(
+            of(WEBHOOK).map(|of| of.kind),
+            Some(GatewayKind::Webhook { endpoint: hooks, secret: secret() })
+        );
+        let kong =
+            AdminApi { endpoint: endpoint("kong.example.com", 8444, "/"), token: None, unproven: false };
+        assert_eq!(of(KONG).map(|of| of.kind), Some(GatewayKind::Kong(kong.clone())));
+        let apisix = KONG.replace("\"kong\"\nurl", "\"apisix\"\nurl");
+        let apisix = format!("{apisix}admin_token = \"env:SECRET\"\nunproven = true\ntimeout = \"5s\"");
+        let expected = AdminApi {
+            endpoint: Endpoint { timeout_ms: 5_000, ..kong.endpoint },
+            token: Some(secret()),
+            unproven: true,
+        };
+        assert_eq!(of(&apisix).map(|of| of.kind), Some(GatewayKind::Apisix(expected)));
+        let http = with_secrets(&format!("{WEBHOOK}token = \"env:TOKEN\"\n[http]")).http.unwrap();
+        let token = Secret::new("a-token-of-a-gateway");
+        assert_eq!(http.gateways, [("gateway".to_owned(), token)].into());
+        let several = with_secrets(&format!("{FILE}{WEBHOOK}name = \"hook\"\n{KONG}"));
+        let names: Vec<String> = several.gateways.into_iter().map(|of| of.name).collect();
+        assert_eq!(names, ["gateway", "hook", "kong"]);
     }
 }

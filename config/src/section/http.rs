@@ -25,6 +25,8 @@ section! {
         other public_url: Option<PublicUrl> = public_url(PublicUrl) or None;
         /// The people who may answer, by name, each with a token of their own.
         other people: BTreeMap<String, Secret> = people(PeopleTokens) or BTreeMap::new();
+        /// The gateways that may report outcomes, by name, each with a token of its own.
+        other gateways: BTreeMap<String, Secret> = _ or BTreeMap::new();
     }
 }
 
@@ -57,8 +59,26 @@ impl RawHttp {
     }
 }
 
+impl Http {
+    /// Adds the token of a gateway, which nobody else may have.
+    pub(super) fn add_gateway(
+        &mut self,
+        name: &str,
+        token: Secret,
+        spot: &Spot<SecretRef>,
+        check: &mut Check<'_>,
+    ) {
+        refuse_no_token(spot, &token, check);
+        let mut known = self.token.iter().chain(self.people.values()).chain(self.gateways.values());
+        if known.any(|other| *other == token) {
+            check.refuse(spot, "is the token of somebody else, too, allowed: a token of its own");
+        }
+        self.gateways.insert(name.to_owned(), token);
+    }
+}
+
 /// Refuses a token that a client can't show, since a header can't hold it.
-fn refuse_no_token(spot: &Spot<SecretRef>, secret: &Secret, check: &mut Check<'_>) {
+pub(super) fn refuse_no_token(spot: &Spot<SecretRef>, secret: &Secret, check: &mut Check<'_>) {
     if !secret.reveal().bytes().all(|b| b.is_ascii_graphic()) {
         let message = "what it refers to is no token, allowed: visible ASCII characters without blanks";
         check.refuse(spot, message);

@@ -46,7 +46,7 @@ pub enum KeyFrom {
 }
 
 /// The function that turns a raw key into a key id.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeyHash {
     /// SHA-256 of the raw key.
     Sha256,
@@ -59,6 +59,12 @@ pub enum KeyHash {
 }
 
 impl KeyHash {
+    /// Returns whether ids are hashes of raw keys, so that a raw key proves which id is its own.
+    #[must_use]
+    pub fn is_of_raw_keys(&self) -> bool {
+        matches!(self, Self::Sha256 | Self::HmacSha256 { .. })
+    }
+
     /// Returns its name in the configuration file.
     #[must_use]
     pub fn name(&self) -> &'static str {

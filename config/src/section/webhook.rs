@@ -12,7 +12,7 @@ const MAX_URL_BYTES: usize = 2_048;
 /// The name of a webhook that has none.
 const WEBHOOK: &str = "webhook";
 /// The form of a URL, as messages name it.
-const URL: &str =
+pub(super) const URL: &str =
     "https://host/path (http only where allow_private names the host), without user, password and fragment";
 
 section! {
@@ -81,7 +81,7 @@ impl Validate<Vec<Webhook>> for Sections<RawWebhook> {
 fn webhook(spot: &Spot<RawWebhook>, name: &str, check: &mut Check<'_>) -> Option<Webhook> {
     let raw = &spot.value;
     check.required(&raw.url, spot, "url");
-    let url = raw.url.given().and_then(|url| public(url, &raw.allow_private, check));
+    let url = raw.url.given().and_then(|url| allowed_url(url, &raw.allow_private, check));
     let format = raw.format.value().copied().unwrap_or_default();
     if raw.secret.is_absent() && format == WebhookFormat::Keytide && !matches!(raw.format, Entry::Refused) {
         check.required(&raw.secret, spot, "secret");
@@ -95,7 +95,7 @@ fn webhook(spot: &Spot<RawWebhook>, name: &str, check: &mut Check<'_>) -> Option
 }
 
 /// Reads the URL, and refuses it if its host may be this machine or TLS is missing.
-fn public(
+pub(super) fn allowed_url(
     spot: &Spot<UrlText>,
     allow_private: &Entry<List<HostName>>,
     check: &mut Check<'_>,

@@ -24,7 +24,8 @@ use keytide_connectors::sink::encode::time;
 use keytide_connectors::tables::{TablesMemory, TablesRead};
 use keytide_dataflow::model::EventTime;
 use keytide_dataflow::{
-    ActionId, ActionInput, AnswerTarget, IncidentId, PersonAnswer, Revocation, SuspectedLeak, Verb,
+    ActionId, ActionInput, AnswerTarget, GatewayReport, IncidentId, PersonAnswer, Revocation, SuspectedLeak,
+    Verb,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
@@ -168,6 +169,8 @@ pub(super) struct BoardContent {
     pub(super) incidents: KnownIncidents,
     /// What each action is about.
     pub(super) leaks: HashMap<ActionId, SuspectedLeak>,
+    /// The actions that are requested, each with its gateway.
+    pub(super) requested: HashMap<ActionId, String>,
 }
 
 impl DecidedPage {
@@ -222,7 +225,7 @@ impl BoardContent {
             muted: muted.collect(),
             actions: newest.into_iter().map(ActionPage::of).collect(),
         };
-        Self { actions, incidents: memory.incidents().clone(), leaks }
+        Self { actions, incidents: memory.incidents().clone(), leaks, requested: HashMap::new() }
     }
 
     /// Returns the newest incidents.
@@ -335,6 +338,14 @@ impl ActionBoard {
         self.0.inputs.send(ActionInput::Answer(answer)).ok()?;
         state.waiting.insert(request, sender);
         Some(receiver)
+    }
+
+    /// Takes a gateway's report of an action. Returns false, and changes nothing, if none of that id is requested of it.
+    pub(super) fn report(&self, gateway: &str, action: ActionId, failure: Option<String>) -> bool {
+        let is_requested = self.content().requested.get(&action).is_some_and(|of| of == gateway);
+        let at_ms = (self.0.clock)();
+        let report = GatewayReport { action, gateway: gateway.to_owned(), failure, at_ms };
+        is_requested && self.0.inputs.send(ActionInput::Report(report)).is_ok()
     }
 
     /// Shows what a committed tick changed, and replies to the answers in it.

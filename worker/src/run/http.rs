@@ -11,6 +11,7 @@
 //! | POST `/v1/actions/VERB`, `/v1/actions/ID/VERB` | the action after the answer, as JSON | a person's |
 //! | POST `/v1/incidents/ID/dismiss` | the incident after the answer, as JSON | a person's |
 //! | POST `/v1/keys/KEY_ID/VERB` | the key after the answer, as JSON | a person's |
+//! | POST `/v1/actions/ID/outcome` | 202: the report is taken | a gateway's |
 //! | `/healthz` | 200 or 503, and why, as JSON | no: a supervisor needs no secret to see that a process lives |
 //! | `/` | a page that shows `/status` to people | no: it holds nothing of the job, and asks for the token |
 //! | `/incident#ID` | a page that shows an incident to people, and can't act | no: likewise |
@@ -23,12 +24,16 @@
 //! committed: 200 with what it is about, 404 for what doesn't exist, 409 for one that is decided, with who decided when. An answer that isn't committed in
 //! [`PATIENCE`] gets 202, and holds all the same.
 //!
+//! A gateway that took an action reports its outcome with the body `{"state":"done"}`, or
+//! `{"state":"failed","why":"..."}`. Its token opens that path alone, which opens to no other token.
+//!
 //! **Limits.** A connection has one request. At most [`READ_BYTES`] of it are read, of which [`BODY_BYTES`] are a body. A
 //! head of more than [`HEAD_BYTES`] is refused. A connection ends after [`ServerLimits::lifetime`], whatever its state.
 //! At most [`ServerLimits::connections`] are served at once; further ones wait. A person has [`ANSWERS`] answers a
 //! minute. Paths are compared with those above and never name a file. No answer and no log contains anything that a
 //! client sent, but the reason of an answer, which its action shows.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -76,6 +81,8 @@ const PATIENCE: Duration = Duration::from_secs(8);
 const MUTE_MS: u64 = 31 * DAY_MS;
 /// The most answers of a person in a minute.
 const ANSWERS: u32 = 120;
+/// The most reports of a gateway in a minute.
+const REPORTS: u32 = 1_200;
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// The page at `/`, which is the same for all jobs.
@@ -101,15 +108,18 @@ pub struct HttpServer {
     listener: TcpListener,
     token: Option<Token>,
     people: Vec<Person>,
+    gateways: Vec<Person>,
     limits: ServerLimits,
 }
 
-/// A person who may answer.
+/// A person who may answer, or a gateway that may report.
 #[derive(Clone, Debug)]
 struct Person {
     name: String,
     token: Token,
-    /// The beginning of the minute in which the person answered last, and the answers in it.
+    /// The most answers in a minute.
+    most: u32,
+    /// The beginning of the minute in which the last answer came, and the answers in it.
     answers: Arc<Mutex<(Option<Instant>, u32)>>,
 }
 
@@ -136,13 +146,22 @@ impl HttpServer {
             failure(Exit::Usage, anyhow::anyhow!(message))
         })?;
         listener.set_nonblocking(true).context("preparing the port of [http] failed")?;
-        let person = |(name, token): (&String, &Secret)| Person {
-            name: name.clone(),
-            token: Token::new(token),
-            answers: Arc::default(),
+        let list = |names: &BTreeMap<String, Secret>, most: u32| {
+            let of = |(name, token): (&String, &Secret)| Person {
+                name: name.clone(),
+                token: Token::new(token),
+                most,
+                answers: Arc::default(),
+            };
+            names.iter().map(of).collect()
         };
-        let people = http.people.iter().map(person).collect();
-        Ok(Self { listener, token: http.token.as_ref().map(Token::new), people, limits: LIMITS })
+        Ok(Self {
+            listener,
+            token: http.token.as_ref().map(Token::new),
+            people: list(&http.people, ANSWERS),
+            gateways: list(&http.gateways, REPORTS),
+            limits: LIMITS,
+        })
     }
 
     /// Returns the address at which it listens.
@@ -158,13 +177,13 @@ impl HttpServer {
     /// # Errors
     /// If the port can't be served.
     pub async fn serve(self, sampler: Sampler, top: TopSource, actions: ActionSource) -> io::Result<()> {
-        let Self { listener, token, people, limits } = self;
+        let Self { listener, token, people, gateways, limits } = self;
         let listener = BoundedListener {
             listener: tokio::net::TcpListener::from_std(listener)?,
             connections: Arc::new(Semaphore::new(limits.connections)),
             lifetime: limits.lifetime,
         };
-        let people = Arc::new(People { list: people, actions });
+        let people = Arc::new(People { list: people, gateways, actions });
         axum::serve(listener, router(sampler, top, (token, people))).await
     }
 }
@@ -194,9 +213,10 @@ impl Token {
     }
 }
 
-/// Those who may answer, and about what.
+/// Those who may answer or report, and about what.
 struct People {
     list: Vec<Person>,
+    gateways: Vec<Person>,
     actions: ActionSource,
 }
 
@@ -208,7 +228,7 @@ impl People {
 }
 
 impl Person {
-    /// Returns whether the person may answer once more in this minute.
+    /// Returns whether one more answer may come in this minute.
     fn may_answer(&self, now: Instant) -> bool {
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         let (begun, count) = &mut *answers;
@@ -216,7 +236,7 @@ impl Person {
             (*begun, *count) = (Some(now), 0);
         }
         *count += 1;
-        *count <= ANSWERS
+        *count <= self.most
     }
 }
 
@@ -243,6 +263,13 @@ fn router(sampler: Sampler, top: TopSource, (token, people): (Option<Token>, Arc
             .with_state(Arc::clone(&people));
         router = router.merge(of_people);
     }
+    if !people.gateways.is_empty() {
+        let of_gateways = Router::new()
+            .route("/v1/actions/{target}/outcome", post(answer_outcome))
+            .layer(DefaultBodyLimit::max(BODY_BYTES))
+            .with_state(Arc::clone(&people));
+        router = router.merge(of_gateways);
+    }
     router
         .fallback(|| async {
             let paths = "there are /metrics, /healthz, /readyz, /status, /top.json, a page at / and, with [http.people], \
@@ -260,10 +287,13 @@ async fn guard(
 ) -> Response {
     let path = request.uri().path();
     let is_open = matches!(path, "/healthz" | "/") || (path == "/incident" && !people.list.is_empty());
-    let is_of_people = (path == "/v1" || path.starts_with("/v1/")) && !people.list.is_empty();
+    let is_of_people = (path == "/v1" || path.starts_with("/v1/"))
+        && !(people.list.is_empty() && people.gateways.is_empty());
+    let is_outcome = is_of_people && path.starts_with("/v1/actions/") && path.ends_with("/outcome");
+    let callers = if is_outcome { &people.gateways } else { &people.list };
     let headers = request.headers();
     // All are compared, so the time says nothing about which it is.
-    let caller = people.list.iter().fold(None, |found, person| match person.token.is_shown(headers) {
+    let caller = callers.iter().fold(None, |found, person| match person.token.is_shown(headers) {
         true => Some(person),
         false => found,
     });
@@ -279,6 +309,7 @@ async fn guard(
     } else if !is_known {
         let challenge = [(header::WWW_AUTHENTICATE, "Bearer realm=\"keytide\"")];
         let text = match is_of_people {
+            true if is_outcome => "show the token of the [[gateway]] as Authorization: Bearer\n",
             true => "show your token of [http.people] as Authorization: Bearer\n",
             false => "show the token of [http] as Authorization: Bearer\n",
         };
@@ -417,6 +448,57 @@ async fn answer_about(
     answered(&people, &person, asked, &body).await
 }
 
+/// The body of a gateway's report.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OutcomeBody {
+    state: OutcomeState,
+    why: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum OutcomeState {
+    Done,
+    Failed,
+}
+
+/// Takes the report of a gateway about an action that is requested of it.
+async fn answer_outcome(
+    State(people): State<Arc<People>>,
+    Extension(gateway): Extension<Person>,
+    Path(target): Path<String>,
+    body: Bytes,
+) -> Response {
+    let body: Result<OutcomeBody, _> = serde_json::from_slice(&body);
+    let failure = match &body {
+        Ok(OutcomeBody { state: OutcomeState::Done, why: _ }) => None,
+        Ok(OutcomeBody { state: OutcomeState::Failed, why: Some(why) }) if is_reason(why.trim()) => {
+            Some(why.trim().to_owned())
+        }
+        _ => {
+            let form = "the body must be JSON: {\"state\":\"done\"}, or {\"state\":\"failed\",\"why\":\"1 to 500 bytes \
+                        of text in one line\"}";
+            return refuse(StatusCode::BAD_REQUEST, form);
+        }
+    };
+    if !gateway.may_answer(Instant::now()) {
+        return refuse(StatusCode::TOO_MANY_REQUESTS, "a gateway has 1200 reports a minute");
+    }
+    let Some(board) = (people.actions)() else { return refuse(StatusCode::SERVICE_UNAVAILABLE, ELSEWHERE) };
+    match ActionId::parse(&target) {
+        Some(id) if board.report(&gateway.name, id, failure) => {
+            with_status(StatusCode::ACCEPTED, &serde_json::json!({ "taken": true }))
+        }
+        _ => refuse(StatusCode::NOT_FOUND, "no such action is requested of this gateway"),
+    }
+}
+
+/// Returns whether a text may be the reason of an answer or a report.
+fn is_reason(why: &str) -> bool {
+    !why.is_empty() && why.len() <= WHY_BYTES && !why.chars().any(char::is_control)
+}
+
 async fn answer_dismiss(
     State(people): State<Arc<People>>,
     Extension(person): Extension<Person>,
@@ -457,7 +539,7 @@ async fn answered(
         );
     };
     let why = why.trim();
-    if why.is_empty() || why.len() > WHY_BYTES || why.chars().any(char::is_control) {
+    if !is_reason(why) {
         return refuse(StatusCode::BAD_REQUEST, "why must be 1 to 500 bytes of text in one line");
     }
     if !person.may_answer(Instant::now()) {
@@ -610,7 +692,7 @@ mod tests {
 
     use keytide_alerts::actions::Decided;
     use keytide_dataflow::model::KeyId;
-    use keytide_dataflow::{Action, ActionInput, ActionState, PersonAnswer, SuspectedLeak};
+    use keytide_dataflow::{Action, ActionInput, ActionState, GatewayReport, PersonAnswer, SuspectedLeak};
 
     use super::super::health::tests::well;
     use super::*;
@@ -949,6 +1031,56 @@ mod tests {
                     "{taken}"
                 );
             }
+        });
+    }
+
+    #[test]
+    fn a_gateway_reports_what_is_requested_of_it_and_its_token_opens_nothing_else() {
+        let (inputs, received) = std::sync::mpsc::channel();
+        let board = ActionBoard::new(|| 17, inputs, 0);
+        let requested = [(ActionId(7), "edge".to_owned()), (ActionId(8), "inner".to_owned())].into();
+        board.publish(Some(Arc::new(BoardContent { requested, ..BoardContent::default() })), Vec::new());
+        let (people, _) = with_people(|answer| panic!("{answer:?}"));
+        let gateways = [("edge".to_owned(), Secret::new("the-token-of-edge"))].into();
+        let http = Http { gateways, ..people };
+        served_with(well(), &http, LIMITS, Some(board), move |address| {
+            let path = |id: u128| format!("/v1/actions/{id:032x}/outcome");
+            let done = r#"{"state":"done"}"#;
+            let edge = "the-token-of-edge";
+            for token in [TOKEN, "the-token-of-alice", "another", ""] {
+                assert_eq!(status(&post_answer(address, &path(7), token, done)), "401", "{token}");
+            }
+            let headers = format!("Authorization: Bearer {edge}\r\n");
+            for (method, page) in
+                [("GET", "/metrics"), ("GET", "/v1/actions"), ("GET", "/v1"), ("POST", "/v1/actions/pause")]
+            {
+                assert_eq!(status(&request(address, method, page, &headers)), "401", "{page}");
+            }
+            assert_eq!(status(&request(address, "GET", &path(7), &headers)), "405");
+            let approve = format!("/v1/actions/{:032x}/approve", 7);
+            assert_eq!(status(&post_answer(address, &approve, edge, r#"{"why":"x"}"#)), "401");
+            for body in [
+                "",
+                "{}",
+                r#"{"state":"failed"}"#,
+                r#"{"state":"gone"}"#,
+                r#"{"state":"failed","why":"a\nb"}"#,
+            ] {
+                assert_eq!(status(&post_answer(address, &path(7), edge, body)), "400", "{body}");
+            }
+            for other in [path(8), path(9), "/v1/actions/x/outcome".to_owned()] {
+                assert_eq!(status(&post_answer(address, &other, edge, done)), "404", "{other}");
+            }
+            let failed = r#"{"state":"failed","why":" it is gone "}"#;
+            for body in [done, failed] {
+                let taken = post_answer(address, &path(7), edge, body);
+                assert!(status(&taken) == "202" && taken.ends_with("{\"taken\":true}\n"), "{taken}");
+            }
+            let report = |failure: Option<&str>| {
+                let (gateway, failure) = ("edge".to_owned(), failure.map(str::to_owned));
+                ActionInput::Report(GatewayReport { action: ActionId(7), gateway, failure, at_ms: 17 })
+            };
+            assert_eq!(received.try_iter().collect::<Vec<_>>(), [report(None), report(Some("it is gone"))]);
         });
     }
 

@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use keytide_alerts::outbox::{ClaimsError, OutboxError, OutboxMonitor};
-use keytide_config::{Delivery, JobConfig, Limits, Source, SourceKind, Start, State};
+use keytide_config::{Delivery, Http, JobConfig, Limits, Source, SourceKind, Start, State};
 use keytide_connectors::geo::{GeoCopies, Unreadable};
 use keytide_connectors::input::PartitionInfo;
 use keytide_connectors::kafka::{Consumer, ErrorClass, Topic};
@@ -305,8 +305,9 @@ impl LiveJob {
         .map_err(|error| failure(error.class().into(), error))?;
         let store = durable.as_ref().map(|durable| (Arc::clone(&durable.store), durable.nonce));
         let (said, inputs_of_actions) = mpsc::channel();
-        let has_people = config.http.as_ref().is_some_and(|http| !http.people.is_empty());
-        let board = has_people.then(|| ActionBoard::new(clock, said.clone(), random_nonce()));
+        let may_say = |http: &Http| !http.people.is_empty() || !http.gateways.is_empty();
+        let is_open = config.http.as_ref().is_some_and(may_say);
+        let board = is_open.then(|| ActionBoard::new(clock, said.clone(), random_nonce()));
         let notifier = Notifier::open(config, clock, memory, store, (said, board.clone()))
             .map_err(|error| failure(exit_of_alerts(&error), error))?;
         let copies = durable.as_ref().map(|durable| GeoCopies::new(Arc::clone(&durable.store)));
@@ -671,7 +672,10 @@ impl Handle {
 fn exit_of_alerts(error: &OutboxError) -> Exit {
     match error {
         OutboxError::Thread(_) | OutboxError::Claims(ClaimsError::Store(_)) => Exit::Transient,
-        OutboxError::Mail(_) | OutboxError::Webhook { .. } | OutboxError::Claims(_) => Exit::Usage,
+        OutboxError::Mail(_)
+        | OutboxError::Webhook { .. }
+        | OutboxError::Gateway { .. }
+        | OutboxError::Claims(_) => Exit::Usage,
     }
 }
 

@@ -8,22 +8,23 @@
 //! next life of the job sends the rest, and nothing again. Without a state, notices that wait when a job fails are never
 //! sent; a job that is started next makes the same incidents again.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use keytide_alerts::actions::{ActionCounts, ActionEngine, ActionMemory, Reply};
-use keytide_alerts::gateways::{FileGateway, Orders};
+use keytide_alerts::actions::{ActionCounts, ActionEngine, ActionMemory, ActionOrigin, ActionRecord, Reply};
+use keytide_alerts::gateways::{GatewayContext, Orders, RequestedAction, RunningGateway};
 use keytide_alerts::outbox::{
     ClaimStore, Claims, EntryKind, Outbox, OutboxError, OutboxMemory, OutboxMonitor, StoreFault,
 };
-use keytide_config::{Gateway, GatewayKind, JobConfig, PolicyMode};
+use keytide_config::{JobConfig, KeyHash, PolicyMode, Source};
 use keytide_connectors::fail_point::fail_point;
 use keytide_connectors::sink::TickFacts;
+use keytide_connectors::sink::names::Names;
 use keytide_connectors::store::{NumberedObject, Store, StoreError};
 use keytide_dataflow::model::Tick;
-use keytide_dataflow::{ActionInput, ActionRows, Notice};
+use keytide_dataflow::{Action, ActionId, ActionInput, ActionRows, Notice};
 
 use super::Clock;
 use super::actions::{ActionBoard, BoardContent};
@@ -82,8 +83,8 @@ pub(super) type ActionMonitor = Arc<Mutex<Option<ActionCounts>>>;
 /// What a tick changed about actions.
 struct News {
     counts: ActionCounts,
-    /// What the gateway is to do since.
-    orders: Option<Orders>,
+    /// What each gateway is to do since, in their order.
+    orders: Vec<Orders>,
     content: Option<Arc<BoardContent>>,
     replies: Vec<(u64, Reply)>,
 }
@@ -91,15 +92,15 @@ struct News {
 /// Decides about incidents, notifies of them, and gives gateways their orders.
 pub(super) struct Notifier {
     actions: ActionEngine,
-    /// `None` if no gateway needs orders.
-    gateway: Option<FileGateway>,
+    /// Those that need orders.
+    gateways: Vec<RunningGateway>,
     counts: ActionMonitor,
     /// What people see, if they may answer.
     board: Option<ActionBoard>,
     /// The news of ticks that aren't published, in the order of these.
     news: VecDeque<(Tick, News)>,
-    /// The newest orders of published ticks that the gateway hasn't got.
-    due: Option<Orders>,
+    /// The newest orders of published ticks that the gateways haven't got, in their order.
+    due: Vec<Orders>,
     /// True once a tick was decided, after which only changes are ordered.
     has_decided: bool,
     alerts: Outbox,
@@ -129,20 +130,20 @@ impl Notifier {
                 Outbox::resume(alerts, sources, clock.clone(), outbox, (store, life))?
             }
         };
-        let gateway = match &config.gateway {
-            Some(Gateway { name, kind: GatewayKind::File { path }, mode: PolicyMode::Live }) => {
-                let (name, path, claims) = (name.clone(), path.clone(), alerts.claims());
-                Some(FileGateway::start(name, path, claims, reports, clock)?)
-            }
-            _ => None,
-        };
+        let context = GatewayContext { claims: alerts.claims(), reports, clock, hashes: hashes(sources) };
+        let mut gateways = Vec::new();
+        for gateway in config.gateways.iter().filter(|gateway| gateway.mode == PolicyMode::Live) {
+            let running = RunningGateway::start(gateway, context.clone());
+            let name = || gateway.name.clone();
+            gateways.extend(running.map_err(|error| OutboxError::Gateway { name: name(), error })?);
+        }
         Ok(Self {
-            actions: ActionEngine::restore(config.alerts.policy, config.gateway.as_ref(), actions),
-            gateway,
+            actions: ActionEngine::restore(config.alerts.policy, &config.gateways, actions),
+            gateways,
             counts: ActionMonitor::default(),
             board,
             news: VecDeque::new(),
-            due: None,
+            due: Vec::new(),
             has_decided: false,
             alerts,
             waiting: VecDeque::new(),
@@ -179,16 +180,35 @@ impl Notifier {
         let is_first = !std::mem::replace(&mut self.has_decided, true);
         if is_first || !rows.audit.is_empty() || !replies.is_empty() || !transitions.is_empty() {
             let memory = self.actions.memory();
-            let orders = || Orders { denied: memory.deny_list(), requested: memory.requested() };
+            let orders = |gateway: &RunningGateway| {
+                let requested = self.actions.requested_of(gateway.name());
+                let requested = requested.map(|record| requested_action(record, names)).collect();
+                Orders { denied: memory.deny_list(), requested }
+            };
             let news = News {
                 counts: memory.counts(),
-                orders: self.gateway.as_ref().map(|_| orders()),
-                content: self.board.as_ref().map(|_| Arc::new(BoardContent::of(memory))),
+                orders: self.gateways.iter().map(orders).collect(),
+                content: self.board.as_ref().map(|_| {
+                    let requested = self.requested();
+                    Arc::new(BoardContent { requested, ..BoardContent::of(memory) })
+                }),
                 replies,
             };
             self.news.push_back((tick, news));
         }
         rows
+    }
+
+    /// Returns the actions that are requested, each with the gateway that is to do it.
+    fn requested(&self) -> HashMap<ActionId, String> {
+        let of = |gateway: &RunningGateway| {
+            let name = gateway.name().to_owned();
+            self.actions
+                .requested_of(gateway.name())
+                .map(move |record| (record.row.id, name.clone()))
+                .collect()
+        };
+        self.gateways.iter().flat_map(|gateway| -> Vec<_> { of(gateway) }).collect()
     }
 
     /// Keeps a tick's notices until it is published.
@@ -198,21 +218,20 @@ impl Notifier {
         }
     }
 
-    /// Notifies of all ticks up to this one, replies to people, and gives the gateway its orders. A gateway gets none
+    /// Notifies of all ticks up to this one, replies to people, and gives gateways their orders. A gateway gets none
     /// for a tick that is made again: it would go back to what was right then.
     pub(super) fn published(&mut self, tick: Tick, is_replay: bool) {
         while let Some((_, news)) = self.news.pop_front_if(|(of, _)| *of <= tick) {
             let News { counts, orders, content, replies } = news;
             *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = Some(counts);
-            self.due = orders.or(self.due.take());
+            self.due = orders;
             if let Some(board) = &self.board {
                 board.publish(content, replies);
             }
         }
-        if let Some(gateway) = self.gateway.as_ref().filter(|_| !is_replay)
-            && let Some(orders) = self.due.take()
-        {
-            gateway.order(orders);
+        if !is_replay {
+            let due = self.gateways.iter().zip(std::mem::take(&mut self.due));
+            due.for_each(|(gateway, orders)| gateway.order(orders));
         }
         while let Some((of, notices)) = self.waiting.pop_front_if(|(waiting, _)| *waiting <= tick) {
             self.alerts.notify(of, notices);
@@ -221,7 +240,7 @@ impl Notifier {
 
     /// Sends waiting mails for at most [`LAST_MAILS`], and logs how many are left.
     pub(super) fn stop(self) {
-        drop(self.gateway);
+        drop(self.gateways);
         let is_kept = self.alerts.claims().is_some();
         let left = self.alerts.stop(LAST_MAILS);
         if left > 0 && is_kept {
@@ -235,6 +254,34 @@ impl Notifier {
                 "the job ends before all mails and webhooks went out: the view incident_log has what they would tell"
             );
         }
+    }
+}
+
+/// Returns how sources make ids of keys, each way once.
+fn hashes(sources: &[Source]) -> Vec<KeyHash> {
+    let mut hashes: Vec<KeyHash> = Vec::new();
+    for source in sources {
+        if !hashes.contains(&source.keys.hash) {
+            hashes.push(source.keys.hash.clone());
+        }
+    }
+    hashes
+}
+
+/// Returns an action as its gateway needs it.
+fn requested_action(record: &ActionRecord, names: &Names) -> RequestedAction {
+    let ActionRecord { row, origin, .. } = record;
+    let ActionOrigin { place, follows, .. } = origin;
+    RequestedAction {
+        id: row.id,
+        action: row.action,
+        key: row.key,
+        key_id: row.key_id.clone(),
+        incident: row.incident,
+        why: row.reason.clone(),
+        consumer: names.text(place.consumer).to_owned(),
+        credential: names.text(place.credential).to_owned(),
+        undo: follows.filter(|_| row.action == Action::Reinstate),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The guard allows only public addresses, which everybody can reach, for webhooks.
+//! The guard allows only public addresses, which everybody can reach, for what is called.
 //!
 //! Otherwise the author of a webhook's URL, or the owner of its domain, could reach private services through this job.
 //! Examples are services of this machine and its network, or a cloud's metadata. The ranges follow IANA's registries of special-purpose

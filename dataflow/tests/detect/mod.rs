@@ -634,15 +634,19 @@ fn long_leak() -> (Vec<AccessEvent>, IncidentId) {
     (events, log[0].incident.id)
 }
 
+/// Ticks of a minute from an hour before the leak on. Nothing happens before, and narrow ticks take long.
+fn ticks_of_leak(events: &[AccessEvent], tables: &[(u64, TableChange)]) -> Vec<TickInput> {
+    let width = |time: u64| if time < LEAK.start - HOUR_MS { 2 * MINUTE_MS } else { MINUTE_MS };
+    ticks_by(events, width, tables)
+}
+
 /// The log of a run with decisions, and with rows of tables at their times.
 fn told_with(
     events: &[AccessEvent],
     decisions: &[(u64, Decision)],
     tables: &[(u64, TableChange)],
 ) -> Vec<Transition> {
-    // Nothing happens before the leak, and narrow ticks take long.
-    let width = |time: u64| if time < LEAK.start - HOUR_MS { 2 * MINUTE_MS } else { MINUTE_MS };
-    log(&run_with(&decided(ticks_by(events, width, tables), decisions), options(), ONE, None).ticks)
+    log(&run_with(&decided(ticks_of_leak(events, tables), decisions), options(), ONE, None).ticks)
 }
 
 #[test]
@@ -718,15 +722,15 @@ fn what_a_person_accepts_is_withdrawn_and_never_an_incident_again() {
 }
 
 proptest! {
-    #![proptest_config(cases(4))]
+    #![proptest_config(cases(3))]
 
     #[test]
     fn decisions_are_the_same_for_any_workers_and_outlive_a_restore(
-        seed in any::<u64>(), cut in 1_830_usize..1_960,
+        seed in any::<u64>(), left in 10_usize..200,
         decisions in prop::collection::vec((0_u64..180, 0_u8..3), 1..5),
     ) {
-        let events = traffic(seed, 4, (34, 5), &[Burst { calls: 30, minutes: 150, ..LEAK }]);
-        let ticks = ticks(&events, MINUTE_MS, &[]);
+        let events = traffic(seed, 2, (33, 5), &[Burst { calls: 30, minutes: 150, ..LEAK }]);
+        let ticks = ticks_of_leak(&events, &[]);
         let id = log(&run_with(&ticks, options(), ONE, None).ticks)[0].incident.id;
         let mut decisions: Vec<(u64, Decision)> = decisions
             .into_iter()
@@ -745,7 +749,7 @@ proptest! {
         let expected = run_with(&ticks, options(), ONE, None).ticks;
         let how = How { workers: 3, batch: 7, shuffle: seed };
         prop_assert!(run_with(&ticks, options(), how, None).ticks == expected);
-        let (first, rest) = ticks.split_at(cut.min(ticks.len() - 1));
+        let (first, rest) = ticks.split_at(ticks.len() - left);
         let begun = run_with(first, options(), How { workers: 2, batch: 50, shuffle: 1 }, None);
         let ended = run_with(rest, options(), ONE, Some(begun.snapshot));
         let mut got = begun.ticks;

@@ -29,6 +29,9 @@
 //! An incident that a person dismisses takes its held actions with it, and its suspension is lifted. If other signals open it
 //! again, each of its actions is held. Mutes are remembered to be shown: it is the detector that heeds them.
 //!
+//! A gateway whose last three actions failed gets no more of them but what a person approves, until one is done: a wrong
+//! table or wrong rights would fail for every key.
+//!
 //! **The loop is closed** by the calls that gateways report. From a minute after a key was suspended or revoked its minutes are
 //! looked at. If a call was answered, the action failed: somebody put the key back, a cache has it, or another gateway lets it in.
 //! If all calls were refused, it is confirmed. Without calls for a day it stays done.
@@ -65,6 +68,8 @@ use crate::policy::{MEMORY_MS, PolicyEngine, PolicyMemory};
 const MAX_ACTIONS: usize = 1 << 16;
 /// The most keys that are denied.
 const MAX_DENIED: usize = 1 << 20;
+/// The failures of a gateway in a row after which its actions are held.
+const FAILURES: u32 = 3;
 /// How long an action is held, in ms of ticks. What nobody wanted in a day isn't done by mistake a week later.
 const HELD_MS: u64 = DAY_MS;
 /// How long after it was done a key may still be let in, in ms: gateways read lists and spread changes.
@@ -130,6 +135,8 @@ pub struct ActionMemory {
     /// Suspensions and revocations that are done and neither confirmed nor found to have failed, by key. Each has the time
     /// from which calls are to be refused.
     unconfirmed: BTreeMap<KeyId, (ActionId, EventTime)>,
+    /// The failures of each gateway in a row, if its last action failed.
+    failures: BTreeMap<String, u32>,
     paused: Option<Decided>,
     incidents: KnownIncidents,
     /// The keys that are muted, as views name them.
@@ -400,6 +407,10 @@ impl ActionEngine {
                 let cause = Cause { who: CALLS, what: "confirmed", why: &why, at_ms };
                 changes.turn(record, ActionState::Confirmed, cause);
             }
+            if let Some(gateway) = record.gateway.clone() {
+                let state = record.row.state;
+                self.memory.note_outcome(&gateway, state);
+            }
         }
     }
 
@@ -440,12 +451,18 @@ impl ActionEngine {
             }
             (None, None) => self.policy.held(&self.memory.policy, transition),
         };
+        let acting = self.acting_at(transition.place);
+        let failing = acting.filter(|acting| self.memory.failures.get(&acting.name) >= Some(&FAILURES));
+        let held = held.or_else(|| {
+            let name = &failing?.name;
+            Some(format!("the last {FAILURES} actions of the gateway {name} failed"))
+        });
         let (done, doing) = match action {
             Action::Suspend => ("suspended", "suspending"),
             Action::Revoke => ("revoked", "revoking"),
             Action::Reinstate => ("reinstated", "reinstating"),
         };
-        let acts = self.acting_at(transition.place).is_some();
+        let acts = acting.is_some();
         let idle = self.idle(transition.place);
         let reason = match (&held, acts) {
             (None, false) => format!("{WOULD_HAVE} {done} the key{HELD}{idle}"),
@@ -688,6 +705,7 @@ impl ActionEngine {
         };
         let why = failure.as_deref().unwrap_or_default();
         changes.turn(record, state, Cause { who: gateway, what, why, at_ms: *at_ms });
+        self.memory.note_outcome(gateway, state);
         self.memory.watch(*action, *at_ms);
     }
 
@@ -1007,6 +1025,14 @@ impl ActionMemory {
     pub fn requested(&self) -> Vec<ActionId> {
         let requested = self.actions.values().filter(|record| record.row.state == ActionState::Requested);
         requested.map(|record| record.row.id).collect()
+    }
+
+    /// Counts the failures of a gateway in a row.
+    fn note_outcome(&mut self, gateway: &str, state: ActionState) {
+        match state {
+            ActionState::Failed => *self.failures.entry(gateway.to_owned()).or_default() += 1,
+            _ => drop(self.failures.remove(gateway)),
+        }
     }
 
     /// Watches the calls with a key from a minute on, if the action that denies it is done.

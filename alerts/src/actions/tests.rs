@@ -733,6 +733,29 @@ fn calls_confirm_that_a_key_is_refused_or_show_that_it_is_not() {
 }
 
 #[test]
+fn three_failures_in_a_row_hold_the_rest_until_one_is_done() {
+    let mut engine = live(PolicyRules::default());
+    let ask = |engine: &mut ActionEngine, key: u128| engine.decide_all(&[opened(key, START_MS)]).remove(0);
+    let id = ask(&mut engine, 6).id;
+    engine.report_all(id, Some("no rights"));
+    let id = ask(&mut engine, 7).id;
+    engine.report_all(id, None);
+    for key in [8, 9, 10] {
+        let row = ask(&mut engine, key);
+        assert_eq!(row.state, ActionState::Requested, "{key}");
+        engine.report_all(row.id, Some("no rights"));
+    }
+    let row = ask(&mut engine, 11);
+    assert_eq!(
+        (row.state, held(&row.reason)),
+        (ActionState::Held, "the last 3 actions of the gateway edge failed")
+    );
+    assert!(matches!(engine.say(Verb::Approve, row.id).0, Reply::Accepted(Some(_))));
+    engine.report_all(row.id, None);
+    assert_eq!(ask(&mut engine, 12).state, ActionState::Requested);
+}
+
+#[test]
 fn mutes_are_shown_until_they_end() {
     let mut engine = live(PolicyRules::default());
     let mute = |until_ms| {

@@ -14,7 +14,7 @@ use keytide_connectors::sink::encode::{EncodeRow as _, Labels};
 use keytide_connectors::sink::names::Names;
 use keytide_connectors::sink::{IncidentRow, JobInfo};
 use keytide_dataflow::incident_row::{SignalJson, TransitionJson};
-use keytide_dataflow::{Change, Incident, Notice};
+use keytide_dataflow::{ActionState, Change, Incident, Notice};
 
 use serde_json::Value;
 
@@ -74,7 +74,7 @@ pub(super) struct IncidentList {
     /// In the order in which they opened.
     pub(super) all: Vec<ShownIncident>,
     pub(super) count: u64,
-    /// Actions that would have been taken.
+    /// Actions that are held.
     pub(super) held_actions: u64,
     /// Their paths below the demo's folder.
     pub(super) mails: Vec<PathBuf>,
@@ -137,13 +137,18 @@ impl IncidentList {
             Change::Reopened => "suspected again",
             // A job that stops closes its open incidents, which is no event of the traffic.
             Change::Ended => return,
-            Change::Withdrawn => "withdrawn, the tables changed",
+            Change::Withdrawn => "withdrawn",
         };
         let (severity, headline) = (incident.severity(), incident.headline());
         self.lines.push(format!("INCIDENT  key {key} of {customer}: {what}; {severity}; {headline}"));
         for action in &notice.actions {
-            self.held_actions += 1;
-            let text = format!("would {} the key; held: {}", action.action.name(), held(&action.reason));
+            let (name, reason) = (action.action.name(), &action.reason);
+            let text = if action.state == ActionState::Held {
+                self.held_actions += 1;
+                format!("would {name} the key; held: {}", held(reason))
+            } else {
+                format!("{name}, {}: {reason}", action.state.name())
+            };
             self.lines.push(format!("ACTION    key {key} of {customer}: {text}"));
             incident.actions.push(text);
         }

@@ -1,6 +1,6 @@
 //! A gateway whose credentials are changed by its Admin API.
 //!
-//! [`AdminApi`](keytide_config::AdminApi) says where that is, [`Dialect`] what a gateway calls things, and
+//! [`AdminApi`] says where that is, [`Dialect`] what a gateway calls things, and
 //! [`Procedure`] what is done in which order.
 //!
 //! A write that isn't answered may still come into force, after a look that didn't see it. So a reinstatement that finds

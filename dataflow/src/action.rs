@@ -4,13 +4,11 @@
 //! What people answer and gateways report is an input of a tick, as changes of tables are. So a replay has it, too.
 //! `alerts` folds it into actions, in the order of ticks.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::incident::IncidentId;
-use crate::model::{EventTime, KeyId, impl_name};
+use crate::model::{EventTime, KeyId, impl_hash_id, impl_name};
 
 /// The most bytes of a text that people give with an answer.
 pub const WHY_BYTES: usize = 500;
@@ -32,27 +30,9 @@ impl ActionId {
         }
         Self(hasher.digest128())
     }
-
-    /// Returns the identity that is written so: 32 hexadecimal digits in lower case, and nothing else.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        let is_digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-        let is_id = text.len() == 32 && text.bytes().all(is_digit);
-        is_id.then(|| u128::from_str_radix(text, 16).ok().map(Self))?
-    }
 }
 
-impl fmt::Display for ActionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
-    }
-}
-
-impl fmt::Debug for ActionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
+impl_hash_id!(ActionId);
 
 /// An action about a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -256,12 +236,12 @@ pub struct SuspectedLeak {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DecisionRow {
     pub key: KeyId,
-    pub decision: Decision,
+    pub decision: KeyDecision,
 }
 
 /// A decision about a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Decision {
+pub enum KeyDecision {
     /// The incident is withdrawn. Its signals don't open it again.
     Dismiss(IncidentId),
     /// No incident of the key is opened or raised before that event time.
@@ -295,12 +275,12 @@ impl PersonAnswer {
         let row = |key, decision| DecisionRow { key, decision };
         let rows = match (self.verb, &self.target) {
             (Verb::Dismiss, AnswerTarget::Action(_, leak) | AnswerTarget::Incident(leak)) => {
-                [Some(row(leak.key, Decision::Dismiss(leak.incident))), None]
+                [Some(row(leak.key, KeyDecision::Dismiss(leak.incident))), None]
             }
             (verb @ (Verb::Mute | Verb::Accept), AnswerTarget::Key(name)) => {
                 let decision = match verb {
-                    Verb::Mute => Decision::Mute { until_ms: self.until_ms },
-                    _ => Decision::Accept,
+                    Verb::Mute => KeyDecision::Mute { until_ms: self.until_ms },
+                    _ => KeyDecision::Accept,
                 };
                 KeyId::of_text(name).map(|key| key.map(|key| row(key, decision)))
             }

@@ -4,15 +4,14 @@
 //! An incident is identified by its key, the version of the detector, and the window in which it opened. So it is the
 //! same in every replay. Times are event times. Expected numbers are in thousandths of a call.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::detect::{Bits, Severity, Signal};
 use crate::model::{
-    Country, EventTime, KeyId, KeyPlace, KeyState, NameId, Owner, Policy, Position, RouteId, impl_name,
+    Country, EventTime, KeyId, KeyPlace, KeyState, NameId, Owner, Policy, Position, RouteId, impl_hash_id,
+    impl_name,
 };
 
 /// The version of the detector's arithmetic. It is part of an incident's identity: another version makes another
@@ -35,17 +34,7 @@ impl IncidentId {
     }
 }
 
-impl fmt::Display for IncidentId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
-    }
-}
-
-impl fmt::Debug for IncidentId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
+impl_hash_id!(IncidentId);
 
 /// The state in which an incident is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -25,6 +25,13 @@ pub fn id_digits(id: u128) -> [u8; 32] {
     out
 }
 
+/// Returns the id that is written so: 32 digits in lower case, and nothing else.
+#[must_use]
+pub fn id_of_digits(text: &str) -> Option<u128> {
+    let is_id = text.len() == 32 && text.bytes().all(|byte| DIGITS.contains(&byte));
+    is_id.then(|| u128::from_str_radix(text, 16).ok())?
+}
+
 fn digits(byte: u8) -> [u8; 2] {
     [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_128};
 
-use super::EventTime;
+use super::{EventTime, id_of_digits};
 
 /// The identity of a key: the first 16 bytes of its hash, or a hash of an identifier that is no secret.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -49,10 +49,7 @@ impl KeyId {
     /// Returns the keys that views may name so: that of an identifier and, of 32 hexadecimal digits, that of a hash.
     #[must_use]
     pub fn of_text(text: &str) -> [Option<Self>; 2] {
-        let is_digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-        let is_hash = text.len() == 32 && text.bytes().all(is_digit);
-        let of_hash = is_hash.then(|| u128::from_str_radix(text, 16).ok().map(Self));
-        [Some(Self::from_name(text)), of_hash.flatten()]
+        [Some(Self::from_name(text)), id_of_digits(text).map(Self)]
     }
 
     /// Returns true for a bucket of calls instead of one key. Buckets are metered, never profiled and never acted on.

@@ -53,7 +53,7 @@ use super::parts::report::{
     Crowd, Figures, Fired, Observation, Occasion, ProfileReport, RISE_STEP, Z_STEP, evidence_value,
 };
 use super::profiles::DetectorSettings;
-use crate::action::{Decision, DecisionRow};
+use crate::action::{DecisionRow, KeyDecision};
 use crate::detect::{
     Bits, Family, ObservedSignal, Severity, Shown, Signal, TAIL_BITS, Tuning, Verdict, WINDOW_MS,
     is_incident, shared_network, verdict,
@@ -314,10 +314,10 @@ impl Incidents {
         out: &mut IncidentsOutput,
     ) {
         match decision {
-            Decision::Mute { until_ms } => self.dismissals.mute(key, until_ms),
+            KeyDecision::Mute { until_ms } => self.dismissals.mute(key, until_ms),
             // Nobody waits for others of its networks any more. The profile says what becomes of its incident.
-            Decision::Accept => drop(self.waiting.remove(&key)),
-            Decision::Dismiss(id) => {
+            KeyDecision::Accept => drop(self.waiting.remove(&key)),
+            KeyDecision::Dismiss(id) => {
                 let at_ms = info.watermark_before;
                 let Some(tracked) = self.incidents.get(&key).filter(|tracked| tracked.incident.id == id)
                 else {

@@ -45,7 +45,7 @@ use super::parts::open_minutes::{MARK_MS, OpenCalls, OpenMinute, merged};
 use super::parts::owners::{OwnerChange, Owners};
 use super::parts::report::{Crowd, Figures, Fired, Observation, Occasion, ProfileReport, evidence_value};
 use super::parts::top_keys::{Rank, TopKeys};
-use crate::action::{Decision, DecisionRow};
+use crate::action::{DecisionRow, KeyDecision};
 use crate::detect::{
     Bits, Facts, LEAST_CALLS, ObservedSignal, Profile, SHARED_MOST, Severity, Signal, Stretch, Tuning,
     WINDOW_MS, Window, is_incident,
@@ -220,7 +220,7 @@ pub(crate) struct Profiles {
     swept_ms: EventTime,
     /// Set after rows were restored, until `active` is derived from them.
     restored: bool,
-    /// The histories that changed.
+    /// The keys whose histories changed since they were stored.
     chain: KeyChain<KeyId>,
 }
 
@@ -317,7 +317,7 @@ impl Profiles {
             match changes {
                 KeyChange::Owner(change) => owners.push(change),
                 KeyChange::Row(change) => rows.push(change),
-                KeyChange::Decision(DecisionRow { key, decision: Decision::Accept }) => accepted.push(key),
+                KeyChange::Decision(DecisionRow { key, decision: KeyDecision::Accept }) => accepted.push(key),
                 KeyChange::Decision(_) => {}
             }
         }

@@ -619,7 +619,7 @@ fn what_the_tables_take_back_is_withdrawn_and_stays_so() {
 }
 
 /// Adds decisions to the ticks after which the watermark has passed their times.
-fn decided(mut ticks: Vec<TickInput>, decisions: &[(u64, Decision)]) -> Vec<TickInput> {
+fn decided(mut ticks: Vec<TickInput>, decisions: &[(u64, KeyDecision)]) -> Vec<TickInput> {
     for (time, decision) in decisions {
         let tick = ticks.iter_mut().find(|tick| tick.info.watermark_before >= *time).unwrap();
         tick.decisions.push(DecisionRow { key: scenario::key(1), decision: *decision });
@@ -643,7 +643,7 @@ fn ticks_of_leak(events: &[AccessEvent], tables: &[(u64, TableChange)]) -> Vec<T
 /// The log of a run with decisions, and with rows of tables at their times.
 fn told_with(
     events: &[AccessEvent],
-    decisions: &[(u64, Decision)],
+    decisions: &[(u64, KeyDecision)],
     tables: &[(u64, TableChange)],
 ) -> Vec<Transition> {
     log(&run_with(&decided(ticks_of_leak(events, tables), decisions), options(), ONE, None).ticks)
@@ -653,7 +653,7 @@ fn told_with(
 fn an_incident_that_is_dismissed_is_withdrawn_and_only_other_signals_open_it_again() {
     let (mut events, id) = long_leak();
     let at = LEAK.start + HOUR_MS;
-    let dismissed = [(at, Decision::Dismiss(id))];
+    let dismissed = [(at, KeyDecision::Dismiss(id))];
     let told = told_with(&events, &dismissed, &[]);
     assert!(told.iter().all(|one| one.incident.id == id));
     let last = told.last().unwrap();
@@ -665,7 +665,7 @@ fn an_incident_that_is_dismissed_is_withdrawn_and_only_other_signals_open_it_aga
     );
     assert!(last.at_ms - at < 3 * MINUTE_MS);
     // It went on for seven hours. Another incident isn't meant, and what isn't open isn't withdrawn.
-    let other = [(at, Decision::Dismiss(IncidentId(7))), (LEAK.start - HOUR_MS, Decision::Dismiss(id))];
+    let other = [(at, KeyDecision::Dismiss(IncidentId(7))), (LEAK.start - HOUR_MS, KeyDecision::Dismiss(id))];
     assert!(told_with(&events, &other, &[]).iter().all(|one| one.change != Change::Withdrawn));
 
     // Somebody else comes.
@@ -688,18 +688,18 @@ fn an_incident_that_is_dismissed_is_withdrawn_and_only_other_signals_open_it_aga
 fn a_muted_key_has_no_incident_until_its_mute_ends_or_a_leak_is_reported() {
     let (events, id) = long_leak();
     let until_ms = LEAK.start + 5 * HOUR_MS;
-    let muted = [(LEAK.start - HOUR_MS, Decision::Mute { until_ms })];
+    let muted = [(LEAK.start - HOUR_MS, KeyDecision::Mute { until_ms })];
     let told = told_with(&events, &muted, &[]);
     let opened = told.iter().find(|one| one.change == Change::Opened).unwrap();
     assert!((until_ms..until_ms + 4 * MINUTE_MS).contains(&opened.at_ms), "{opened:?}");
     assert_ne!(opened.incident.id, id);
     // One that is open isn't told of further, and ends as the others do.
-    let later = [(LEAK.start + HOUR_MS, Decision::Mute { until_ms: LEAK.start + 40 * HOUR_MS })];
+    let later = [(LEAK.start + HOUR_MS, KeyDecision::Mute { until_ms: LEAK.start + 40 * HOUR_MS })];
     let told = told_with(&events, &later, &[]);
     assert_eq!(changes(&told, 1).last(), Some(&(Change::Ended, false)));
     assert!(told.last().unwrap().at_ms < LEAK.start + 2 * HOUR_MS);
     // A mute that is over before it begins ends another.
-    let ended = [muted[0], (LEAK.start + HOUR_MS, Decision::Mute { until_ms: 0 })];
+    let ended = [muted[0], (LEAK.start + HOUR_MS, KeyDecision::Mute { until_ms: 0 })];
     let opened = told_with(&events, &ended, &[])[0].clone();
     assert!((HOUR_MS..HOUR_MS + 4 * MINUTE_MS).contains(&(opened.at_ms - LEAK.start)), "{opened:?}");
     // Nobody knew of the report.
@@ -715,7 +715,7 @@ fn a_muted_key_has_no_incident_until_its_mute_ends_or_a_leak_is_reported() {
 #[test]
 fn what_a_person_accepts_is_withdrawn_and_never_an_incident_again() {
     let (events, id) = long_leak();
-    let accepted = [(LEAK.start + HOUR_MS, Decision::Accept)];
+    let accepted = [(LEAK.start + HOUR_MS, KeyDecision::Accept)];
     let told = told_with(&events, &accepted, &[]);
     let last = told.last().unwrap();
     assert_eq!((last.incident.id, last.change, last.reason), (id, Change::Withdrawn, Some(Reason::Accepted)));
@@ -732,14 +732,14 @@ proptest! {
         let events = traffic(seed, 2, (33, 5), &[Burst { calls: 30, minutes: 150, ..LEAK }]);
         let ticks = ticks_of_leak(&events, &[]);
         let id = log(&run_with(&ticks, options(), ONE, None).ticks)[0].incident.id;
-        let mut decisions: Vec<(u64, Decision)> = decisions
+        let mut decisions: Vec<(u64, KeyDecision)> = decisions
             .into_iter()
             .map(|(minute, which)| {
                 let at = LEAK.start + minute * MINUTE_MS;
                 let decision = match which {
-                    0 => Decision::Dismiss(id),
-                    1 => Decision::Mute { until_ms: at + 30 * MINUTE_MS },
-                    _ => Decision::Accept,
+                    0 => KeyDecision::Dismiss(id),
+                    1 => KeyDecision::Mute { until_ms: at + 30 * MINUTE_MS },
+                    _ => KeyDecision::Accept,
                 };
                 (at, decision)
             })

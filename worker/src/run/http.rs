@@ -412,12 +412,7 @@ async fn answer_incidents(State(people): State<Arc<People>>) -> Response {
 }
 
 async fn answer_incident(State(people): State<Arc<People>>, Path(target): Path<String>) -> Response {
-    shown(&people, NO_INCIDENT, |content| content.incident(incident_of(&target)?))
-}
-
-/// Returns the incident of an id, which is written as that of an action.
-fn incident_of(text: &str) -> Option<IncidentId> {
-    ActionId::parse(text).map(|ActionId(id)| IncidentId(id))
+    shown(&people, NO_INCIDENT, |content| content.incident(IncidentId::parse(&target)?))
 }
 
 async fn answer_all(
@@ -505,7 +500,7 @@ async fn answer_dismiss(
     Path(target): Path<String>,
     body: Bytes,
 ) -> Response {
-    let target = incident_of(&target).map(|id| people.target(|content| content.target_of_incident(id)));
+    let target = IncidentId::parse(&target).map(|id| people.target(|content| content.target_of_incident(id)));
     let asked = target.flatten().map(|target| (Verb::Dismiss, target));
     answered(&people, &person, asked.ok_or(NO_INCIDENT), &body).await
 }

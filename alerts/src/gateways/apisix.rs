@@ -24,7 +24,7 @@ use super::admin::{Dialect, segment};
 use super::json::{text_of, write_text};
 use crate::exchange::SecretBytes;
 
-/// What APISIX calls things.
+/// The dialect of the Admin API of APISIX.
 pub(super) struct Apisix;
 
 /// The members of an object, each as it was written.

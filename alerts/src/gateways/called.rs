@@ -59,7 +59,7 @@ struct OrderedAction {
 struct CallQueue(BTreeMap<ActionId, OrderedAction>);
 
 impl CallQueue {
-    /// Takes the newest orders.
+    /// Replaces what is ordered by the newest orders.
     fn order(&mut self, requested: Vec<RequestedAction>, now_ms: u64) {
         let mut before = std::mem::take(&mut self.0);
         for action in requested {
@@ -106,14 +106,14 @@ fn millis(duration: Duration) -> u64 {
     duration.as_millis().try_into().unwrap_or(u64::MAX)
 }
 
-/// Calls a gateway.
-pub(super) struct Caller {
+/// The work of the thread that calls a gateway.
+pub(super) struct GatewayCaller {
     name: String,
     gateway: Box<dyn CalledGateway>,
     context: GatewayContext,
 }
 
-impl Caller {
+impl GatewayCaller {
     pub(super) fn new(name: String, gateway: Box<dyn CalledGateway>, context: GatewayContext) -> Self {
         Self { name, gateway, context }
     }

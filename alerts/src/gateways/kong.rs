@@ -18,7 +18,7 @@ use super::admin::{Dialect, segment};
 use super::json::{text_of, write_text};
 use crate::exchange::SecretBytes;
 
-/// What Kong calls things.
+/// The dialect of the Admin API of Kong.
 pub(super) struct Kong;
 
 /// The part of a credential that is read.

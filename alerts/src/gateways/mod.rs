@@ -39,7 +39,7 @@ use keytide_dataflow::{Action, ActionId, ActionInput, DenialState, GatewayReport
 use self::action_webhook::ActionWebhook;
 use self::admin::{AdminGateway, Dialect};
 use self::apisix::Apisix;
-use self::called::{CalledGateway, Caller};
+use self::called::{CalledGateway, GatewayCaller};
 use self::file::Writer;
 use self::kong::Kong;
 use self::mask::Proof;
@@ -53,7 +53,7 @@ const RETRY_AFTER: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Orders {
     /// The keys that it is to refuse, by name.
-    pub denied: BTreeMap<String, DenialState>,
+    pub denied: Arc<BTreeMap<String, DenialState>>,
     /// The actions that are requested of it.
     pub requested: Vec<RequestedAction>,
 }
@@ -197,7 +197,7 @@ fn calls(
     gateway: impl CalledGateway + 'static,
     context: GatewayContext,
 ) -> Box<dyn FnOnce(&OrdersSlot) + Send> {
-    let caller = Caller::new(name, Box::new(gateway), context);
+    let caller = GatewayCaller::new(name, Box::new(gateway), context);
     Box::new(move |orders| caller.run(orders))
 }
 

@@ -19,14 +19,14 @@ use super::mask::{Proof, masked, unmasked};
 use crate::exchange::SecretBytes;
 
 /// The next thing to do at the gateway. After a change the credential is read again.
-pub(super) enum Step {
+pub(super) enum ProcedureStep {
     /// Write this key into the credential that was read.
     Write(SecretBytes),
     Delete,
     End(Ending),
 }
 
-/// How a procedure ended.
+/// The way in which a procedure ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Ending {
     Done,
@@ -37,8 +37,8 @@ pub(super) enum Ending {
     Failed(String),
 }
 
-/// What the gateway has.
-pub(super) enum Seen {
+/// What the gateway has of a credential.
+pub(super) enum SeenCredential {
     Key(SecretBytes),
     /// The credential has no key that can be read.
     NoKey,
@@ -65,12 +65,16 @@ impl<'a> Procedure<'a> {
     }
 
     /// Returns what follows from a look.
-    pub(super) fn seen(&mut self, seen: &Seen) -> Step {
+    pub(super) fn seen(&mut self, seen: &SeenCredential) -> ProcedureStep {
         let ending = match (self.action.action, seen) {
-            (Action::Revoke, Seen::Missing) => Ending::Done,
-            (_, Seen::Missing) => Ending::Failed("the gateway has no such consumer or credential".to_owned()),
-            (_, Seen::NoKey) => Ending::Failed("the credential has no key that can be read".to_owned()),
-            (action, Seen::Key(key)) => {
+            (Action::Revoke, SeenCredential::Missing) => Ending::Done,
+            (_, SeenCredential::Missing) => {
+                Ending::Failed("the gateway has no such consumer or credential".to_owned())
+            }
+            (_, SeenCredential::NoKey) => {
+                Ending::Failed("the credential has no key that can be read".to_owned())
+            }
+            (action, SeenCredential::Key(key)) => {
                 let inner = unmasked(key.as_ref());
                 match (action, inner) {
                     (Action::Reinstate, None) if self.has_acted => Ending::Done,
@@ -84,26 +88,26 @@ impl<'a> Procedure<'a> {
                 }
             }
         };
-        Step::End(ending)
+        ProcedureStep::End(ending)
     }
 
     /// Acts on a key that has a mask, or is to get one.
-    fn act(&mut self, inner: Option<&[u8]>, key: &SecretBytes) -> Step {
+    fn act(&mut self, inner: Option<&[u8]>, key: &SecretBytes) -> ProcedureStep {
         let raw = inner.unwrap_or(key.as_ref());
         if let Err(why) = self.proof.check(raw, self.action) {
-            return Step::End(Ending::Failed(why));
+            return ProcedureStep::End(Ending::Failed(why));
         }
         let has_acted = std::mem::replace(&mut self.has_acted, true);
         match (self.action.action, inner) {
-            (Action::Suspend, Some(_)) => Step::End(Ending::Done),
-            (Action::Suspend, None) => Step::Write(masked(raw, (self.random)())),
-            _ if has_acted => Step::End(Ending::NotKept),
+            (Action::Suspend, Some(_)) => ProcedureStep::End(Ending::Done),
+            (Action::Suspend, None) => ProcedureStep::Write(masked(raw, (self.random)())),
+            _ if has_acted => ProcedureStep::End(Ending::NotKept),
             (Action::Reinstate, _) => {
                 let mut key = SecretBytes::with_capacity(raw.len());
                 key.push(raw);
-                Step::Write(key)
+                ProcedureStep::Write(key)
             }
-            (Action::Revoke, _) => Step::Delete,
+            (Action::Revoke, _) => ProcedureStep::Delete,
         }
     }
 }

@@ -31,7 +31,7 @@ fn requested(id: u128) -> RequestedAction {
 
 fn orders(keys: &[&str], actions: &[u128]) -> Orders {
     let denied = keys.iter().map(|key| ((*key).to_owned(), DenialState::Suspended)).collect();
-    Orders { denied, requested: actions.iter().map(|id| requested(*id)).collect() }
+    Orders { denied: Arc::new(denied), requested: actions.iter().map(|id| requested(*id)).collect() }
 }
 
 fn start(path: PathBuf) -> (RunningGateway, Receiver<ActionInput>) {
@@ -178,7 +178,7 @@ fn a_receiver_gets_each_action_signed_and_its_status_is_its_answer() {
     }
     // It took the suspension, and that is lifted before it reports.
     let lifting = RequestedAction { action: Action::Reinstate, undo: Some(ActionId(4)), ..requested(5) };
-    gateway.order(Orders { denied: BTreeMap::new(), requested: vec![lifting] });
+    gateway.order(Orders { requested: vec![lifting], ..Orders::default() });
     let (_, body) = requests
         .recv_timeout(DEADLINE)
         .unwrap()

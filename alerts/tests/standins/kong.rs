@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::Asked;
 use super::failing::Standin;
 
-/// Kong with its credentials.
+/// The state of a Kong: its credentials.
 #[derive(Default)]
 pub(crate) struct KongStandin {
     /// The token that the Admin API wants.

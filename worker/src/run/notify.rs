@@ -83,8 +83,8 @@ pub(super) type ActionMonitor = Arc<Mutex<Option<ActionCounts>>>;
 /// What a tick changed about actions.
 struct News {
     counts: ActionCounts,
-    /// What each gateway is to do since, in their order.
-    orders: Vec<Orders>,
+    /// What each gateway is to do since, in their order; `None` if that didn't change.
+    orders: Option<Vec<Orders>>,
     content: Option<Arc<BoardContent>>,
     replies: Vec<(u64, Reply)>,
 }
@@ -92,7 +92,7 @@ struct News {
 /// Decides about incidents, notifies of them, and gives gateways their orders.
 pub(super) struct Notifier {
     actions: ActionEngine,
-    /// Those that need orders.
+    /// The gateways of the job that need orders.
     gateways: Vec<RunningGateway>,
     counts: ActionMonitor,
     /// What people see, if they may answer.
@@ -180,14 +180,11 @@ impl Notifier {
         let is_first = !std::mem::replace(&mut self.has_decided, true);
         if is_first || !rows.audit.is_empty() || !replies.is_empty() || !transitions.is_empty() {
             let memory = self.actions.memory();
-            let orders = |gateway: &RunningGateway| {
-                let requested = self.actions.requested_of(gateway.name());
-                let requested = requested.map(|record| requested_action(record, names)).collect();
-                Orders { denied: memory.deny_list(), requested }
-            };
+            // Each change of an action has an entry of the audit.
+            let is_changed = is_first || !rows.audit.is_empty();
             let news = News {
                 counts: memory.counts(),
-                orders: self.gateways.iter().map(orders).collect(),
+                orders: is_changed.then(|| self.orders(names)),
                 content: self.board.as_ref().map(|_| {
                     let requested = self.requested();
                     Arc::new(BoardContent { requested, ..BoardContent::of(memory) })
@@ -199,16 +196,22 @@ impl Notifier {
         rows
     }
 
+    /// Returns what each gateway is to do, in their order.
+    fn orders(&self, names: &Names) -> Vec<Orders> {
+        let denied = Arc::new(self.actions.memory().deny_list());
+        let of = |gateway: &RunningGateway| {
+            let requested = self.actions.requested_of(gateway.name());
+            let requested = requested.map(|record| requested_action(record, names)).collect();
+            Orders { denied: Arc::clone(&denied), requested }
+        };
+        self.gateways.iter().map(of).collect()
+    }
+
     /// Returns the actions that are requested, each with the gateway that is to do it.
     fn requested(&self) -> HashMap<ActionId, String> {
-        let of = |gateway: &RunningGateway| {
-            let name = gateway.name().to_owned();
-            self.actions
-                .requested_of(gateway.name())
-                .map(move |record| (record.row.id, name.clone()))
-                .collect()
-        };
-        self.gateways.iter().flat_map(|gateway| -> Vec<_> { of(gateway) }).collect()
+        let names = self.gateways.iter().map(RunningGateway::name);
+        let of = |name| self.actions.requested_of(name).map(move |record| (record.row.id, name.to_owned()));
+        names.flat_map(of).collect()
     }
 
     /// Keeps a tick's notices until it is published.
@@ -224,7 +227,7 @@ impl Notifier {
         while let Some((_, news)) = self.news.pop_front_if(|(of, _)| *of <= tick) {
             let News { counts, orders, content, replies } = news;
             *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = Some(counts);
-            self.due = orders;
+            self.due = orders.unwrap_or_else(|| std::mem::take(&mut self.due));
             if let Some(board) = &self.board {
                 board.publish(content, replies);
             }

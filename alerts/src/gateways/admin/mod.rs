@@ -22,7 +22,7 @@ use rustls::crypto::SecureRandom;
 use super::RequestedAction;
 use super::called::{CallOutcome, CalledGateway, MayAct};
 use super::mask::Proof;
-use super::procedure::{Ending, Procedure, Seen, Step};
+use super::procedure::{Ending, Procedure, ProcedureStep, SeenCredential};
 use crate::exchange::{HttpAnswer, HttpCall, HttpClient, SecretBytes};
 use crate::outbox::WallClock;
 
@@ -63,11 +63,11 @@ pub(super) struct AdminGateway<D> {
     unanswered: BTreeSet<String>,
 }
 
-/// Why a procedure stops.
+/// The reason for which a procedure stops.
 enum Stop {
     /// The gateway will never do it.
     Refused(String),
-    /// It is tried again.
+    /// The gateway couldn't do it now, so it is tried again.
     Away { reason: String, after_ms: Option<u64> },
 }
 
@@ -108,13 +108,15 @@ impl<D: Dialect> AdminGateway<D> {
             // STEP 1: look.
             let before = self.look(path)?;
             let seen = match &before {
-                None => Seen::Missing,
-                Some(body) => self.dialect.key(action, body.as_ref()).map_or(Seen::NoKey, Seen::Key),
+                None => SeenCredential::Missing,
+                Some(body) => {
+                    self.dialect.key(action, body.as_ref()).map_or(SeenCredential::NoKey, SeenCredential::Key)
+                }
             };
             // STEP 2: prove, and act.
             match procedure.seen(&seen) {
-                Step::End(ending) => return Ok(ending),
-                Step::Write(key) => {
+                ProcedureStep::End(ending) => return Ok(ending),
+                ProcedureStep::Write(key) => {
                     let body = before.as_ref().map_or(&[][..], |body| body.as_ref());
                     let written = self.dialect.write(action, body, key.as_ref());
                     let Some((method, body)) = written else {
@@ -122,7 +124,7 @@ impl<D: Dialect> AdminGateway<D> {
                     };
                     self.change(path, (method, body), may_act)?;
                 }
-                Step::Delete => {
+                ProcedureStep::Delete => {
                     self.change(path, (Method::DELETE, SecretBytes::with_capacity(0)), may_act)?;
                 }
             }

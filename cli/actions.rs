@@ -103,35 +103,29 @@ pub(crate) fn run(args: &ActionsArgs) -> anyhow::Result<ExitCode> {
         Said::Yes(body) => Ok(body),
         Said::Missing(why) => Err(usage(why)),
     };
+    // An id is that of an action, or else of an incident.
+    let ask_about = |id: &str, method: Method, rest: &str, body: Option<String>| {
+        let path = format!("/v1/actions/{id}{rest}");
+        match runtime.block_on(exchange(&job, method.clone(), &path, body.clone()))? {
+            Said::Yes(body) => print_action(&read(&job, &body)?, args.json),
+            Said::Missing(_) => {
+                let body = ask(method, &format!("/v1/incidents/{id}{rest}"), body);
+                let body = body.with_context(|| format!("{id} is no action and no incident"))?;
+                print_incident(&read(&job, &body)?, args.json)
+            }
+        }
+    };
     match &args.what {
         What::List => {
             let body = ask(Method::GET, "/v1/actions", None)?;
             let page: ActionsPage = read(&job, &body)?;
             exit::print(&if args.json { json(&page)? + "\n" } else { listed(&page) })?;
         }
-        What::Show { id } => {
-            let id = id_of(id)?;
-            match runtime.block_on(exchange(&job, Method::GET, &format!("/v1/actions/{id}"), None))? {
-                Said::Yes(body) => print_action(&read(&job, &body)?, args.json)?,
-                Said::Missing(_) => {
-                    let body = ask(Method::GET, &format!("/v1/incidents/{id}"), None)?;
-                    print_incident(&read(&job, &body)?, args.json)?;
-                }
-            }
-        }
+        What::Show { id } => ask_about(id_of(id)?, Method::GET, "", None)?,
         What::Approve(about) => answer(&job, Verb::Approve, about, args, ask)?,
         What::Dismiss(about) => {
             for id in about.ids.iter().map(|id| id_of(id)).collect::<anyhow::Result<Vec<_>>>()? {
-                let path = format!("/v1/actions/{id}/dismiss");
-                let body = Some(body_of(args)?);
-                match runtime.block_on(exchange(&job, Method::POST, &path, body.clone()))? {
-                    Said::Yes(body) => print_action(&read(&job, &body)?, args.json)?,
-                    Said::Missing(_) => {
-                        let body = ask(Method::POST, &format!("/v1/incidents/{id}/dismiss"), body);
-                        let body = body.with_context(|| format!("{id} is no action and no incident"))?;
-                        print_incident(&read(&job, &body)?, args.json)?;
-                    }
-                }
+                ask_about(id, Method::POST, "/dismiss", Some(body_of(args)?))?;
             }
         }
         What::Mute { key } => {
@@ -220,7 +214,7 @@ enum Said {
     Missing(anyhow::Error),
 }
 
-/// Asks the job.
+/// Asks the job, and returns what it says.
 async fn exchange(
     job: &JobAddress,
     method: Method,

@@ -18,11 +18,11 @@ use crate::exit;
 use crate::run::serve;
 use crate::text::shell_word;
 
-/// The deny list.
+/// The file with the deny list.
 const DENIED: &str = "denied.txt";
-/// The token of the person who answers.
+/// The file with the token of the person who answers.
 const TOKEN: &str = "token";
-/// The stolen key, as its callers show it.
+/// The file with the stolen key, as its callers show it.
 const STOLEN: &str = "stolen-key";
 
 /// What a demo that acts needs beside its job.

@@ -74,7 +74,7 @@ pub(super) struct IncidentList {
     /// In the order in which they opened.
     pub(super) all: Vec<ShownIncident>,
     pub(super) count: u64,
-    /// Actions that are held.
+    /// Actions that wait for a person, or are only shown.
     pub(super) held_actions: u64,
     /// Their paths below the demo's folder.
     pub(super) mails: Vec<PathBuf>,

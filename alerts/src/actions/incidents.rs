@@ -51,7 +51,7 @@ pub struct IncidentSignal {
     pub seen: u64,
 }
 
-/// Incidents by id.
+/// The incidents that are remembered, by id.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KnownIncidents {
     /// Shared with those who show them.
@@ -61,7 +61,7 @@ pub struct KnownIncidents {
 }
 
 impl KnownIncidents {
-    /// Returns an incident.
+    /// Returns an incident by its id.
     #[must_use]
     pub fn get(&self, id: IncidentId) -> Option<&KnownIncident> {
         self.by_id.get(&id).map(|known| &**known)

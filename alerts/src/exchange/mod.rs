@@ -83,7 +83,7 @@ impl AsRef<[u8]> for SecretBytes {
 /// A request to an endpoint.
 pub(crate) struct HttpCall {
     pub(crate) method: Method,
-    /// Path and query.
+    /// What is asked for at the host: path and query.
     pub(crate) target: String,
     pub(crate) headers: Vec<(&'static str, String)>,
     /// JSON; empty if there is none.

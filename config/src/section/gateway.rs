@@ -119,7 +119,7 @@ pub(crate) struct Needed<'a> {
     pub(crate) http: Option<&'a mut Http>,
 }
 
-/// Validates the gateways.
+/// Validates the gateways one by one, and their names.
 pub(crate) fn gateways(
     entry: &Entry<Sections<RawGateway>>,
     mut needed: Needed<'_>,

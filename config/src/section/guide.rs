@@ -74,7 +74,7 @@ impl PublicUrl {
         is_plain.then(|| Self(text.to_owned()))
     }
 
-    /// Returns the address.
+    /// Returns the address without a slash at its end.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

@@ -40,7 +40,7 @@ choice! {
         /// The actions that would be taken are shown.
         #[default]
         DryRun = "dry_run",
-        /// Actions are taken.
+        /// Actions are taken by the gateway.
         Live = "live",
     }
 }

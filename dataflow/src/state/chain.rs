@@ -44,7 +44,7 @@ pub(crate) struct KeyChain<K> {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum NeededKeys<K: Eq + Hash> {
     All,
-    /// They may be none.
+    /// The keys that changed, which may be none.
     These(HashSet<K>),
 }
 

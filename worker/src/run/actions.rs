@@ -114,7 +114,7 @@ pub struct MutePage {
 }
 
 /// An incident as people see it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct IncidentPage {
     pub incident_id: String,
     pub key_id: String,
@@ -143,18 +143,15 @@ pub struct SignalPage {
     pub seen: u64,
 }
 
-// Decoded numbers are never NaN.
-impl Eq for SignalPage {}
-
 /// The newest incidents of a job.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct IncidentsPage {
     /// Incidents by their last transition, the newest first.
     pub incidents: Vec<IncidentPage>,
 }
 
 /// A key about which a person answered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct KeyPage {
     pub key_id: String,
     pub muted_until: Option<String>,
@@ -228,7 +225,7 @@ impl BoardContent {
         Self { actions, incidents: memory.incidents().clone(), leaks, requested: HashMap::new() }
     }
 
-    /// Returns the newest incidents.
+    /// Returns the incidents with the newest transitions.
     pub(super) fn incidents(&self) -> IncidentsPage {
         let newest = self.incidents.newest().take(SHOWN);
         IncidentsPage { incidents: newest.map(|(id, known)| self.page_of(id, known)).collect() }

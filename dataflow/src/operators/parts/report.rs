@@ -58,7 +58,7 @@ impl Observation {
 /// too, for whose observation there was no room.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Fired {
-    /// The mark.
+    /// The mark, in event time.
     pub(crate) at_ms: EventTime,
     /// Start of the window.
     pub(crate) window_ms: EventTime,

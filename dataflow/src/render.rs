@@ -41,7 +41,7 @@ use crate::model::{AccessEvent, Definition, Owner, TableChange, TableRow, Tick, 
 use crate::operators::admission::{self, Admission, AdmissionChange};
 use crate::operators::agents::{self, AdmittedAgents, AgentDecision, ObservedAgent};
 use crate::operators::assignments::Assignments;
-use crate::operators::bookings::Bookings;
+use crate::operators::bookings::{Booking, Bookings, HOURS};
 use crate::operators::callers::CallersMetric;
 use crate::operators::dedupe::{self, SeenRequests};
 use crate::operators::definitions::{self, Definitions};
@@ -55,7 +55,7 @@ use crate::operators::parts::owners::OwnerChange;
 use crate::operators::parts::report::ProfileReport;
 use crate::operators::profiles::{self, Profiles};
 use crate::operators::routes::{self, AdmittedRoutes, ObservedRoute, RouteDecision};
-use crate::operators::subscription_usage::{self, InfoChange, SubscriptionUsageMetric};
+use crate::operators::subscription_usage::{self, InfoChange, SubscriptionChange, SubscriptionUsageMetric};
 use crate::operators::table_rows::{self, TableRows};
 use crate::operators::usage::{ByRoute, UsageMetric};
 use crate::operators::windowed::{
@@ -512,11 +512,14 @@ impl<'scope> Graph<'scope> {
             registry.register(Bookings::new(self.settings))?,
             Bookings::book_and_publish,
         );
-        let sums = at_their_ticks(bookings.as_collection().count().inner);
+        let is_hour = |booking: &Booking| booking.0.1 == HOURS;
+        let hours = bookings.clone().filter(is_hour);
+        let added = bookings.filter(move |booking| !is_hour(booking)).map(SubscriptionChange::Added);
+        let sums = at_their_ticks(hours.as_collection().count().inner);
         self.watch(self.shell.operator(
             "SubscriptionUsage",
             (sums, Exchange::new(subscription_usage::shard)),
-            (infos, Exchange::new(|change: &InfoChange| change.0.0.bucket().into())),
+            (infos.map(SubscriptionChange::Info).concat(added), Exchange::new(SubscriptionChange::shard)),
             registry.register(Windowed::<SubscriptionUsageMetric>::new(self.settings))?,
             subscription_usage::apply_sums,
         ));

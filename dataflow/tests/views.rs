@@ -279,7 +279,7 @@ proptest! {
         for row in &rows {
             if let AnyRow::Usage(Row { level, start, value: OwnedUsage { usage, owner }, .. }) = row
                 && owner.subscription.is_some()
-                && *level != Level::Minute
+                && *level == Level::Hour
             {
                 let sums = expected.entry((owner.subscription, *level, *start)).or_default();
                 let Usage { calls, bytes_in, bytes_out, latency_sum_us, .. } = *usage;
@@ -296,6 +296,19 @@ proptest! {
                 got.insert((*group, *level, *start), [calls, bytes_in, bytes_out, latency_sum_us, *keys]);
             }
         }
+        // Days and months are the sums of their hours, and of calls that came when their hour was gone.
+        for level in [Level::Day, Level::Month] {
+            let mut of_hours: BTreeMap<(NameId, EventTime), [u64; 4]> = BTreeMap::new();
+            for ((subscription, _, hour), parts) in &expected {
+                let sums = of_hours.entry((*subscription, level.start(*hour))).or_default();
+                sums.iter_mut().zip(parts).for_each(|(sum, part)| *sum = sum.saturating_add(*part));
+            }
+            for ((subscription, start), sums) in of_hours {
+                let row = got[&(subscription, level, start)];
+                prop_assert!(sums.iter().zip(row).all(|(sum, got)| got >= *sum), "{:?} < {:?}", row, sums);
+            }
+        }
+        got.retain(|(_, level, _), _| *level == Level::Hour);
         prop_assert_eq!(got, expected);
     }
 }

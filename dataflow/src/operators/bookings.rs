@@ -1,15 +1,21 @@
 //! Books the usage of keys to the subscriptions that they belong to.
 //!
 //! The operator of `usage` by key has this second duty. Usage is booked once its minute is closed: by the close, or
-//! late. It is booked to the subscription in force at the start of its hour, of its day and of its month. Bookings
-//! are summed here per subscription and window. They are sent on as updates of a linear collection, at the cadence of
-//! `subscription_usage`, and differential sums them over all workers. So the view follows `usage` within a minute of
-//! event time. It costs work per changed minute of a key, not per event.
+//! late. It is booked to the subscription in force at the start of its hour. Bookings of hours are summed here per
+//! subscription. They are sent on as updates of a linear collection when minutes close, and differential sums them over
+//! all workers. It costs work per changed minute of a key, not per event.
 //!
-//! A key's owner may change for a window that is held. Then the key's usage is taken back from the old subscription
-//! and booked to the new. When a window is evicted, its bookings are taken out of the collection one tick later. That
-//! frees memory and means nothing to readers, who have forgotten the window by then. It can't happen in the same
-//! tick, which may bring the window's last bookings.
+//! **A day and a month are the sums of their hours.** So what changes in the sum of an hour is added to its day and its
+//! month where the sums arrive, and a key that changes hands counts for each owner what was its own. Only two things
+//! can't be had from the hours, and are sent on as *additions* of their own:
+//! * The number of distinct keys. Here is known to which subscriptions the hours of a key's day or month are booked.
+//! * Calls whose hour is evicted already. They are booked to the subscription that had the key in their hour, in the
+//!   day or the month that is still held, and to no hour.
+//!
+//! A key's owner may change for an hour that is held. Then the key's usage is taken back from the old subscription
+//! and booked to the new. What is booked of an hour when it is evicted never moves again. When an hour is evicted, its
+//! bookings are taken out of the collection one tick later. That frees memory and means nothing to readers, who have
+//! forgotten the hour by then. It can't happen in the same tick, which may bring the hour's last bookings.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -17,6 +23,7 @@ use std::rc::Rc;
 use differential_dataflow::difference::{Abelian, IsZero, Monoid, Semigroup};
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
+use smallvec::{SmallVec, smallvec};
 
 use super::parts::by_tick::Closing;
 use super::parts::owners::OwnerChange;
@@ -24,13 +31,13 @@ use super::usage::{ByKey, CompactTotals, Totals, UsageMetric};
 use super::windowed::{Metric, MetricSettings, Windowed, WindowedRow};
 use crate::model::{AccessEvent, EventTime, KeyId, NameId, Owner, Tick};
 use crate::row::OwnedUsage;
-use crate::state::{Contains, Durable, Footprint, PartId, RowsOut, RowsWithin, Shard, StateId};
+use crate::state::{Contains, Durable, Footprint, PartId, RowsOut, RowsWithin, Shard, StateId, spilled};
 use crate::window::Level;
 
 type ByKeyMetric = UsageMetric<ByKey>;
 
-/// The first level of `usage` that `subscription_usage` has, too.
-const FIRST: usize = 1;
+/// The first level of `usage` that `subscription_usage` has, too: hours.
+pub(crate) const HOURS: u8 = 1;
 
 /// A subscription in a window: (subscription, index of the level in `usage`, start).
 pub(crate) type SubscriptionWindow = (NameId, u8, EventTime);
@@ -75,9 +82,10 @@ impl Abelian for Booked {
 pub(crate) struct Bookings {
     windowed: Windowed<ByKeyMetric>,
     booked_to: BookedTo,
-    /// The bookings that wait for the cadence.
+    counted_for: CountedFor,
+    /// The bookings that wait to be sent on.
     pending: Sums,
-    /// The sums of windows that the last tick evicted.
+    /// The sums of hours that the last tick evicted.
     evicted: Sums,
     /// The subscriptions of the keys of one hour: derived from `booked_to`.
     hour_cache: HourCache,
@@ -85,42 +93,108 @@ pub(crate) struct Bookings {
     restored: bool,
 }
 
-/// The subscription by (level, start) and key. A key without an owner isn't booked.
-type BookedTo = BTreeMap<(u8, EventTime), HashMap<KeyId, NameId>>;
+/// The subscription by hour and key. A key without an owner isn't booked.
+type BookedTo = BTreeMap<EventTime, HashMap<KeyId, NameId>>;
+
+/// The subscriptions for which a key counts, by (level, start) of days and months, and key.
+type CountedFor = BTreeMap<(u8, EventTime), HashMap<KeyId, Parties>>;
 
 /// The sums of bookings by subscription and window.
 type Sums = HashMap<SubscriptionWindow, Booked>;
 
-/// The subscriptions of a key's hour, day and month. [`NameId::NONE`] stands for none.
-type BookedSubscriptions = [NameId; 3];
+/// The subscriptions to which the hours of a key's day or month are booked, each with the number of these hours. Nearly
+/// all keys have one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Parties {
+    One { hours: u32, subscription: NameId },
+    Several(Box<SmallVec<[(NameId, u32); 4]>>),
+}
+
+const _: () = assert!(size_of::<Parties>() == 16);
+
+/// Is set in a number of hours once a call was booked to the day or the month alone, which is never taken back.
+const WITHOUT_HOUR: u32 = 1 << 31;
+
+impl Parties {
+    fn entries(&self) -> Vec<(NameId, u32)> {
+        match self {
+            Self::One { hours, subscription } => vec![(*subscription, *hours)],
+            Self::Several(parties) => parties.to_vec(),
+        }
+    }
+
+    /// Returns the number of hours of a subscription, which is to be changed.
+    fn hours(&mut self, of: NameId) -> &mut u32 {
+        if let Self::One { hours, subscription } = self
+            && *subscription != of
+        {
+            *self = Self::Several(Box::new(smallvec![(*subscription, *hours)]));
+        }
+        match self {
+            Self::One { hours, .. } => hours,
+            Self::Several(parties) => {
+                let index = parties.iter().position(|(party, _)| *party == of).unwrap_or_else(|| {
+                    parties.push((of, 0));
+                    parties.len() - 1
+                });
+                &mut parties[index].1
+            }
+        }
+    }
+
+    fn owned_bytes(&self) -> usize {
+        match self {
+            Self::One { .. } => 0,
+            Self::Several(parties) => size_of_val(&**parties) + spilled(parties),
+        }
+    }
+
+    /// Forgets subscriptions without hours. Returns false if none is left.
+    fn tidy(&mut self) -> bool {
+        match self {
+            Self::One { hours, .. } => *hours > 0,
+            Self::Several(parties) => {
+                parties.retain(|(_, hours)| *hours > 0);
+                if let [(subscription, hours)] = parties[..] {
+                    *self = Self::One { hours, subscription };
+                    return true;
+                }
+                !parties.is_empty()
+            }
+        }
+    }
+}
 
 /// Caches the subscriptions of keys of one hour. Most bookings are of keys that were booked in the same hour already. They
-/// take one look-up and one sum instead of three.
+/// take one look-up and one sum instead of four.
 #[derive(Default)]
 struct HourCache {
     hour: EventTime,
-    subscriptions: HashMap<KeyId, BookedSubscriptions>,
-    sums: HashMap<BookedSubscriptions, Totals>,
+    /// [`NameId::NONE`] stands for none.
+    subscriptions: HashMap<KeyId, NameId>,
+    sums: HashMap<NameId, Totals>,
 }
 
 impl HourCache {
-    /// Adds a booking of `hour`, and returns true if the key's subscriptions are known.
+    /// Adds a booking of `hour`, and returns true if the key's subscription is known.
     fn book(&mut self, hour: EventTime, key: KeyId, usage: &Totals) -> bool {
-        let subscriptions = if hour == self.hour { self.subscriptions.get(&key) } else { None };
-        subscriptions.is_some_and(|subscriptions| {
-            self.sums.entry(*subscriptions).or_default().add(usage);
+        let subscription = if hour == self.hour { self.subscriptions.get(&key) } else { None };
+        subscription.is_some_and(|subscription| {
+            if subscription.is_some() {
+                self.sums.entry(*subscription).or_default().add(usage);
+            }
             true
         })
     }
 
-    /// Remembers a key's subscriptions, if `hour` is the latest so far.
-    fn learn(&mut self, hour: EventTime, key: KeyId, subscriptions: BookedSubscriptions, pending: &mut Sums) {
+    /// Remembers a key's subscription, if `hour` is the latest so far.
+    fn learn(&mut self, hour: EventTime, key: KeyId, subscription: NameId, pending: &mut Sums) {
         if hour > self.hour {
             self.forget(pending);
             self.hour = hour;
         }
         if hour == self.hour {
-            self.subscriptions.insert(key, subscriptions);
+            self.subscriptions.insert(key, subscription);
         }
     }
 
@@ -134,11 +208,8 @@ impl HourCache {
     }
 
     fn bookings(&self) -> impl Iterator<Item = (SubscriptionWindow, Booked)> {
-        self.sums.iter().flat_map(move |(subscriptions, usage)| {
-            let windows = levels().map(|(at, index)| (index, ByKeyMetric::LEVELS[at].start(self.hour)));
-            let known = subscriptions.iter().zip(windows).filter(|(party, _)| party.is_some());
-            known.map(|(party, (index, start))| ((*party, index, start), Booked { usage: *usage, keys: 0 }))
-        })
+        let hour = self.hour;
+        self.sums.iter().map(move |(party, usage)| ((*party, HOURS, hour), Booked { usage: *usage, keys: 0 }))
     }
 }
 
@@ -150,8 +221,30 @@ fn add(sums: &mut Sums, window: SubscriptionWindow, booked: &Booked, take_back: 
     sums.entry(window).or_default().plus_equals(&booked);
 }
 
-fn levels() -> impl Iterator<Item = (usize, u8)> {
-    (FIRST..ByKeyMetric::LEVELS.len()).zip(1..)
+/// Returns the levels above hours, each with its index in `usage`.
+fn coarser() -> impl Iterator<Item = (u8, Level)> {
+    (0..).zip(ByKeyMetric::LEVELS.iter().copied()).filter(|(index, _)| *index > HOURS)
+}
+
+/// Counts a key of a window for a subscription, which has so many more hours of it.
+fn count_key(
+    (counted_for, pending): (&mut CountedFor, &mut Sums),
+    (subscription, index, start): SubscriptionWindow,
+    key: KeyId,
+    count: impl FnOnce(&mut u32),
+) {
+    let of_window = counted_for.entry((index, start)).or_default();
+    let parties = of_window.entry(key).or_insert(Parties::One { hours: 0, subscription });
+    let hours = parties.hours(subscription);
+    let had = *hours > 0;
+    count(hours);
+    let has = *hours > 0;
+    if !has && !parties.tidy() {
+        of_window.remove(&key);
+    }
+    if had != has {
+        add(pending, (subscription, index, start), &Booked { usage: Totals::default(), keys: 1 }, had);
+    }
 }
 
 impl Bookings {
@@ -159,6 +252,7 @@ impl Bookings {
         Self {
             windowed: Windowed::new(settings),
             booked_to: BTreeMap::new(),
+            counted_for: BTreeMap::new(),
             pending: Sums::new(),
             evicted: Sums::new(),
             hour_cache: HourCache::default(),
@@ -174,9 +268,9 @@ impl Bookings {
     ) {
         let info = closing.info;
         let mut sent_on = Sums::new();
-        // STEP 1: after a restore everything is booked again; windows that the last tick evicted are taken out.
+        // STEP 1: after a restore every hour is booked again; hours that the last tick evicted are taken out.
         if std::mem::take(&mut state.restored) {
-            state.book_again(info.watermark_before, &mut sent_on);
+            state.book_again(&mut sent_on);
         }
         for (window, booked) in state.evicted.drain() {
             add(&mut sent_on, window, &booked, true);
@@ -184,24 +278,25 @@ impl Bookings {
 
         // STEP 2: owners change before usage is booked to them.
         let changed = state.windowed.change_context(owners.into_iter().flatten().collect());
-        state.re_attribute(&changed, info.watermark_before);
+        state.re_attribute(&changed);
 
         // STEP 3: usage is booked once its minute is closed. `windowed` can't be asked for owners while it adds, so
         // additions are collected first.
         let mut additions: Vec<(usize, EventTime, KeyId, CompactTotals)> = Vec::new();
-        let mut collect = |level: usize, start: EventTime, key: &KeyId, counted: &CompactTotals| {
-            additions.push((level, start, *key, counted.clone()));
+        let mut collect = |level: usize, time: EventTime, key: &KeyId, counted: &CompactTotals| {
+            additions.push((level, time, *key, counted.clone()));
         };
         state.windowed.add_events(events.iter().map(|batch| batch.as_slice()), info, &mut collect);
         state.windowed.close_windows(info, &mut collect);
-        for (level, start, key, counted) in additions {
-            state.book(level, start, key, counted.totals());
+        for (level, time, key, counted) in additions {
+            state.book(level, time, key, counted.totals());
         }
 
-        // STEP 4: bookings are sent on at the cadence. A window is evicted when the watermark enters another hour, and
-        // its last bookings must be sent by then.
-        let evicts = Level::Hour.start(info.watermark) > Level::Hour.start(info.watermark_before);
-        if info.last || evicts || state.windowed.is_due(Level::Hour, info) {
+        // STEP 4: bookings are sent on when minutes closed, which brings nearly all of them. A window is evicted when the
+        // watermark enters another hour, and its last bookings must be sent by then. If only last rows are published,
+        // that is soon enough.
+        let level = if state.windowed.is_live() { Level::Minute } else { Level::Hour };
+        if info.last || level.start(info.watermark) > level.start(info.watermark_before) {
             state.hour_cache.forget(&mut state.pending);
             for (window, booked) in state.pending.drain() {
                 add(&mut sent_on, window, &booked, false);
@@ -218,109 +313,130 @@ impl Bookings {
         closing.downstream.push(updates);
     }
 
-    /// Books what was added to a window of a level, and to its ancestors.
-    fn book(&mut self, level: usize, start: EventTime, key: KeyId, usage: Totals) {
-        let hour = Level::Hour.start(start);
-        if level <= FIRST && self.hour_cache.book(hour, key, &usage) {
+    /// Books what was added at a level. `time` is that of the calls, at least to the hour.
+    fn book(&mut self, level: usize, time: EventTime, key: KeyId, usage: Totals) {
+        let hour = Level::Hour.start(time);
+        let has_hour = level <= usize::from(HOURS);
+        if has_hour && self.hour_cache.book(hour, key, &usage) {
             return;
         }
-        let Self { windowed, booked_to, pending, hour_cache, .. } = self;
+        let Self { windowed, booked_to, counted_for, pending, hour_cache, .. } = self;
         if !windowed.context.knows(key) {
             return;
         }
-        let mut subscriptions = BookedSubscriptions::default();
-        for (at, index) in levels().filter(|(at, _)| *at >= level) {
-            let window = ByKeyMetric::LEVELS[at].start(start);
-            let of_window = booked_to.entry((index, window)).or_default();
-            let known = of_window.get(&key).copied();
-            let subscription = known.unwrap_or_else(|| windowed.context.at(key, window).subscription);
-            if subscription.is_some() {
-                if known.is_none() {
-                    of_window.insert(key, subscription);
-                }
-                let booked = Booked { usage, keys: u64::from(known.is_none()) };
-                add(pending, (subscription, index, window), &booked, false);
-            }
-            subscriptions[at - FIRST] = subscription;
-        }
-        if level <= FIRST {
-            hour_cache.learn(hour, key, subscriptions, pending);
-        }
-    }
-
-    /// Moves the bookings of windows that are evicted at `watermark` to those that the next tick takes out.
-    fn evict(&mut self, watermark: EventTime) {
-        let Self { windowed, booked_to, evicted, .. } = self;
-        for (at, index) in levels() {
-            let held_from = ByKeyMetric::LEVELS[at].held_from(watermark);
-            while let Some(window) =
-                booked_to.range((index, 0)..(index, held_from)).next().map(|entry| *entry.0)
+        let booked = Booked { usage, keys: 0 };
+        if !has_hour {
+            let subscription = windowed.context.at(key, hour).subscription;
+            for (index, level) in
+                coarser().filter(|(index, _)| subscription.is_some() && usize::from(*index) >= level)
             {
-                for (key, subscription) in booked_to.remove(&window).into_iter().flatten() {
-                    let usage =
-                        windowed.own(at, window.1, &key).map(CompactTotals::totals).unwrap_or_default();
-                    add(evicted, (subscription, index, window.1), &Booked { usage, keys: 1 }, false);
-                }
+                let window = (subscription, index, level.start(time));
+                add(pending, window, &booked, false);
+                count_key((counted_for, pending), window, key, |hours| *hours |= WITHOUT_HOUR);
             }
+            return;
+        }
+        let of_hour = booked_to.entry(hour).or_default();
+        let known = of_hour.get(&key).copied();
+        let subscription = known.unwrap_or_else(|| windowed.context.at(key, hour).subscription);
+        if subscription.is_some() {
+            add(pending, (subscription, HOURS, hour), &booked, false);
+            if known.is_none() {
+                of_hour.insert(key, subscription);
+                Self::count_hour(counted_for, pending, (subscription, hour), key, false);
+            }
+        }
+        hour_cache.learn(hour, key, subscription, pending);
+    }
+
+    /// Counts a key for a subscription that has an hour of it, or has it no more.
+    fn count_hour(
+        counted_for: &mut CountedFor,
+        pending: &mut Sums,
+        (subscription, hour): (NameId, EventTime),
+        key: KeyId,
+        take_back: bool,
+    ) {
+        let one = Booked { usage: Totals::default(), keys: 1 };
+        add(pending, (subscription, HOURS, hour), &one, take_back);
+        for (index, level) in coarser() {
+            count_key((counted_for, pending), (subscription, index, level.start(hour)), key, |hours| {
+                *hours = if take_back { hours.saturating_sub(1) } else { *hours + 1 };
+            });
         }
     }
 
-    /// Books again all that was sent on before a restore, as if for the first time.
-    fn book_again(&self, watermark: EventTime, sums: &mut Sums) {
-        for (window, booked) in &self.pending {
+    /// Moves the bookings of hours that are evicted at `watermark` to those that the next tick takes out, and forgets days
+    /// and months that are evicted.
+    fn evict(&mut self, watermark: EventTime) {
+        let Self { windowed, booked_to, counted_for, evicted, .. } = self;
+        let held = booked_to.split_off(&Level::Hour.held_from(watermark));
+        for (hour, keys) in std::mem::replace(booked_to, held) {
+            for (key, subscription) in keys {
+                let booked = booked_of(windowed, hour, &key).unwrap_or_default();
+                add(evicted, (subscription, HOURS, hour), &booked, false);
+            }
+        }
+        counted_for.retain(|(index, start), _| {
+            *start >= ByKeyMetric::LEVELS[usize::from(*index)].held_from(watermark)
+        });
+    }
+
+    /// Books again every hour that was sent on before a restore, as if for the first time.
+    fn book_again(&self, sums: &mut Sums) {
+        for (window, booked) in self.pending.iter().filter(|(window, _)| window.1 == HOURS) {
             add(sums, *window, booked, true);
         }
-        for ((index, start), keys) in &self.booked_to {
+        for (hour, keys) in &self.booked_to {
             for (key, subscription) in keys {
-                let usage =
-                    self.booked_usage(usize::from(*index), *start, key, watermark).unwrap_or_default();
-                add(sums, (*subscription, *index, *start), &Booked { usage, keys: 1 }, false);
+                let booked = booked_of(&self.windowed, *hour, key).unwrap_or_default();
+                add(sums, (*subscription, HOURS, *hour), &booked, false);
             }
         }
     }
 
-    /// Books the held windows of keys whose owners changed to their new owners.
-    fn re_attribute(&mut self, changed: &[KeyId], watermark: EventTime) {
+    /// Books the held hours of keys whose owners changed to their new owners.
+    fn re_attribute(&mut self, changed: &[KeyId]) {
         if changed.is_empty() {
             return;
         }
-        self.hour_cache.forget(&mut self.pending);
-        for (at, index) in levels() {
-            for start in self.windowed.starts(at, FIRST) {
-                for key in changed {
-                    let Some(usage) = self.booked_usage(at, start, key, watermark) else { continue };
-                    let now = self.windowed.context.at(*key, start).subscription;
-                    let of_window = self.booked_to.entry((index, start)).or_default();
-                    let before =
-                        if now.is_some() { of_window.insert(*key, now) } else { of_window.remove(key) };
-                    if before == Some(now) {
-                        continue;
-                    }
-                    let booked = Booked { usage, keys: 1 };
-                    if let Some(before) = before {
-                        add(&mut self.pending, (before, index, start), &booked, true);
-                    }
-                    if now.is_some() {
-                        add(&mut self.pending, (now, index, start), &booked, false);
+        let Self { windowed, booked_to, counted_for, pending, hour_cache, .. } = self;
+        hour_cache.forget(pending);
+        for hour in windowed.starts(usize::from(HOURS)) {
+            for key in changed {
+                let Some(booked) = booked_of(windowed, hour, key) else { continue };
+                let now = windowed.context.at(*key, hour).subscription;
+                let of_hour = booked_to.entry(hour).or_default();
+                let before = if now.is_some() { of_hour.insert(*key, now) } else { of_hour.remove(key) };
+                if before == Some(now) {
+                    continue;
+                }
+                let usage = Booked { keys: 0, ..booked };
+                for (party, take_back) in
+                    before.map(|before| (before, true)).into_iter().chain([(now, false)])
+                {
+                    if party.is_some() {
+                        add(pending, (party, HOURS, hour), &usage, take_back);
+                        Self::count_hour(counted_for, pending, (party, hour), *key, take_back);
                     }
                 }
             }
         }
     }
+}
 
-    /// Returns a key's usage in a window, as far as its minutes are closed.
-    fn booked_usage(&self, at: usize, start: EventTime, key: &KeyId, watermark: EventTime) -> Option<Totals> {
-        let open: Vec<EventTime> =
-            ByKeyMetric::LEVELS.iter().map(|level| level.open_from(watermark)).collect();
-        self.windowed.content(at, start, key, &open, FIRST).map(|counted| counted.totals())
-    }
+/// Returns what is booked of a key's hour. An hour has in its own map what its closed minutes brought, and that is booked.
+fn booked_of(windowed: &Windowed<ByKeyMetric>, hour: EventTime, key: &KeyId) -> Option<Booked> {
+    let usage = windowed.own(usize::from(HOURS), hour, key)?.totals();
+    Some(Booked { usage, keys: 1 })
 }
 
 /// A row of the stored state.
 #[derive(Serialize, Deserialize)]
 pub(crate) enum BookingsRow<'a> {
     Window(WindowedRow<'a, KeyId, CompactTotals, OwnedUsage, KeyId, (KeyId, EventTime, Owner)>),
-    BookedTo { level: u8, start: EventTime, key: KeyId, subscription: NameId },
+    BookedTo { hour: EventTime, key: KeyId, subscription: NameId },
+    CountedFor { level: u8, start: EventTime, key: KeyId, subscription: NameId, hours: u32 },
     Pending { window: SubscriptionWindow, booked: Booked },
 }
 
@@ -336,14 +452,22 @@ impl Durable for Bookings {
 
     fn rows_out(&mut self, out: &mut dyn RowsOut<Self>) {
         self.windowed.rows_out(&mut RowsWithin(out));
-        for ((level, start), keys) in &self.booked_to {
+        for (hour, keys) in &self.booked_to {
             for (key, subscription) in keys {
-                out.row(BookingsRow::BookedTo {
-                    level: *level,
-                    start: *start,
-                    key: *key,
-                    subscription: *subscription,
-                });
+                out.row(BookingsRow::BookedTo { hour: *hour, key: *key, subscription: *subscription });
+            }
+        }
+        for ((level, start), keys) in &self.counted_for {
+            for (key, parties) in keys {
+                for (subscription, hours) in parties.entries() {
+                    out.row(BookingsRow::CountedFor {
+                        level: *level,
+                        start: *start,
+                        key: *key,
+                        subscription,
+                        hours,
+                    });
+                }
             }
         }
         for (window, booked) in
@@ -361,8 +485,13 @@ impl Durable for Bookings {
         self.restored = true;
         match row {
             BookingsRow::Window(row) => self.windowed.row_in(row),
-            BookingsRow::BookedTo { level, start, key, subscription } => {
-                self.booked_to.entry((level, start)).or_default().insert(key, subscription);
+            BookingsRow::BookedTo { hour, key, subscription } => {
+                self.booked_to.entry(hour).or_default().insert(key, subscription);
+            }
+            BookingsRow::CountedFor { level, start, key, subscription, hours } => {
+                let of_window = self.counted_for.entry((level, start)).or_default();
+                let parties = of_window.entry(key).or_insert(Parties::One { hours: 0, subscription });
+                *parties.hours(subscription) = hours;
             }
             // Several workers may have stored one window: sums add up.
             BookingsRow::Pending { window, booked } => add(&mut self.pending, window, &booked, false),
@@ -372,17 +501,19 @@ impl Durable for Bookings {
     fn shard(row: &BookingsRow<'static>) -> Shard {
         match row {
             BookingsRow::Window(row) => <Windowed<ByKeyMetric> as Durable>::shard(row),
-            BookingsRow::BookedTo { key, .. } => Shard::Of(key.shard()),
+            BookingsRow::BookedTo { key, .. } | BookingsRow::CountedFor { key, .. } => Shard::Of(key.shard()),
             BookingsRow::Pending { window, .. } => Shard::Of(window.0.0),
         }
     }
 
     fn footprint(&self) -> Footprint {
-        let Self { windowed, booked_to, pending, evicted, hour_cache, .. } = self;
+        let Self { windowed, booked_to, counted_for, pending, evicted, hour_cache, .. } = self;
         let sums = [Footprint::of_map(pending), Footprint::of_map(evicted)];
         let derived = [Footprint::of_map(&hour_cache.subscriptions), Footprint::of_map(&hour_cache.sums)];
         let mut footprint: Footprint =
             booked_to.values().map(Footprint::of_map).chain(sums).chain(derived).sum();
+        footprint +=
+            counted_for.values().map(|keys| Footprint::of_map_with(keys, Parties::owned_bytes)).sum();
         footprint += windowed.footprint();
         footprint
     }

@@ -1,12 +1,17 @@
 //! Publishes the sums of [`bookings`](super::bookings) per subscription, as the view `subscription_usage`.
 //!
-//! Differential passes on each sum as it is after a tick. A sum that vanishes retracts its row, because its keys
-//! turned out to belong to another subscription. A sum vanishes, too, a tick after its window was evicted. Then its
-//! bookings were only forgotten, and the row's last version remains.
+//! Differential passes on the sum of each hour as it is after a tick. The difference to the sum before is added to the
+//! hour's day and month, too, with the additions that belong to no hour. A sum that becomes nothing retracts its row,
+//! because its keys turned out to belong to another subscription. A sum of an hour vanishes, too, a tick after the hour
+//! was evicted. Then its bookings were only forgotten, and the row's last version remains.
 
+use std::collections::BTreeMap;
+
+use differential_dataflow::difference::{Abelian, IsZero, Semigroup};
 use hashbrown::HashMap;
+use serde::{Deserialize, Serialize};
 
-use super::bookings::{Booked, SubscriptionWindow};
+use super::bookings::{Booked, Booking, HOURS, SubscriptionWindow};
 use super::parts::by_tick::Closing;
 use super::parts::context::RowContext;
 use super::parts::group::Group;
@@ -22,9 +27,25 @@ pub(crate) type SumChange = ((SubscriptionWindow, Booked), Tick, isize);
 /// The facts of a subscription, as an update of a collection.
 pub(crate) type InfoChange = ((NameId, SubscriptionInfo), Tick, isize);
 
+/// A change beside the sums of hours.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum SubscriptionChange {
+    Info(InfoChange),
+    /// An addition to a day or a month.
+    Added(Booking),
+}
+
+impl SubscriptionChange {
+    /// Returns the number by which it is exchanged.
+    pub(crate) fn shard(&self) -> u64 {
+        let (Self::Info(((id, _), _, _)) | Self::Added(((id, _, _), _, _))) = self;
+        id.bucket().into()
+    }
+}
+
 impl Accumulator for Booked {
     fn merge(&mut self, other: &Self) {
-        differential_dataflow::difference::Semigroup::plus_equals(self, other);
+        self.plus_equals(other);
     }
 }
 
@@ -139,31 +160,61 @@ pub(crate) fn shard(change: &SumChange) -> u64 {
 pub(crate) fn apply_sums(
     state: &mut Windowed<SubscriptionUsageMetric>,
     sums: Vec<Vec<SumChange>>,
-    infos: Vec<Vec<InfoChange>>,
+    changes: Vec<Vec<SubscriptionChange>>,
     closing: Closing<'_, ()>,
 ) {
-    state.change_context(infos.into_iter().flatten().collect());
-    // After a restore the first tick brings every sum again; what it doesn't bring is gone.
-    let mut gone = state.restored_rows();
-    let mut sums: Vec<SumChange> = sums.into_iter().flatten().collect();
-    sums.sort_unstable_by_key(|((window, _), _, diff)| (*window, *diff > 0));
-    for of_window in sums.chunk_by(|a, b| a.0.0 == b.0.0) {
-        let ((window, sum), _, diff) = of_window[of_window.len() - 1];
-        let (subscription, index, start) = window;
-        // Levels are counted as in `usage`, which has one finer level.
-        let at = usize::from(index) - 1;
-        if start < SubscriptionUsageMetric::LEVELS[at].held_from(closing.info.watermark_before) {
-            continue;
-        }
-        if diff > 0 {
-            gone.remove(&(at, start, subscription));
-            state.set(at, start, subscription, sum);
-        } else {
-            state.remove(at, start, subscription);
+    // Levels are counted as in `usage`, which has one finer level.
+    let at = |index: u8| usize::from(index - HOURS);
+    let mut infos = Vec::new();
+    let mut additions: BTreeMap<(usize, EventTime, NameId), Booked> = BTreeMap::new();
+    for change in changes.into_iter().flatten() {
+        match change {
+            SubscriptionChange::Info(info) => infos.push(info),
+            SubscriptionChange::Added(((subscription, index, start), _, booked)) => {
+                additions.entry((at(index), start, subscription)).or_default().plus_equals(&booked);
+            }
         }
     }
-    for (at, start, subscription) in gone {
-        state.remove(at, start, subscription);
+    state.change_context(infos);
+
+    // STEP 1: the sums of hours. After a restore the first tick brings every one again; what it doesn't bring is gone.
+    let held_from = Level::Hour.held_from(closing.info.watermark_before);
+    let mut gone = state.restored_rows();
+    gone.retain(|(level, _, _)| *level == 0);
+    let mut sums: Vec<SumChange> = sums.into_iter().flatten().collect();
+    sums.sort_unstable_by_key(|((window, _), _, diff)| (*window, *diff > 0));
+    let newest = sums.chunk_by(|a, b| a.0.0 == b.0.0).map(|of_window| {
+        let (((subscription, _, hour), sum), _, diff) = of_window[of_window.len() - 1];
+        (0, hour, subscription, if diff > 0 { sum } else { Booked::default() })
+    });
+    let newest: Vec<_> = newest.filter(|(_, hour, _, _)| *hour >= held_from).collect();
+    for (level, hour, subscription, _) in &newest {
+        gone.remove(&(*level, *hour, *subscription));
+    }
+    let gone =
+        gone.into_iter().map(|(level, hour, subscription)| (level, hour, subscription, Booked::default()));
+    for (level, hour, subscription, sum) in newest.into_iter().chain(gone) {
+        let mut change = state.own(level, hour, &subscription).copied().unwrap_or_default();
+        change.negate();
+        change.plus_equals(&sum);
+        // Its distinct keys aren't those of the day: these are additions.
+        let of_hour = change;
+        change.keys = 0;
+        for (at, coarser) in SubscriptionUsageMetric::LEVELS.iter().enumerate().skip(1) {
+            additions.entry((at, coarser.start(hour), subscription)).or_default().plus_equals(&change);
+        }
+        additions.entry((level, hour, subscription)).or_default().plus_equals(&of_hour);
+    }
+
+    // STEP 2: what changed, by window.
+    for ((at, start, subscription), change) in additions {
+        let mut sum = state.own(at, start, &subscription).copied().unwrap_or_default();
+        sum.plus_equals(&change);
+        if sum.is_zero() {
+            state.remove(at, start, subscription);
+        } else {
+            state.set(at, start, subscription, sum);
+        }
     }
     state.publish(closing.info, closing.output);
 }

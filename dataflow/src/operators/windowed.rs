@@ -251,8 +251,8 @@ pub(crate) struct Windowed<M: Metric> {
     restored: bool,
 }
 
-/// Called for all content that is counted once its minute is closed. The arguments are the index of the level, the
-/// start of the window, the group, and the content that was added.
+/// Called for all content that is counted once its minute is closed. The arguments are the index of the level, a time
+/// in the window, the group, and the content that was added. The time is that of late calls, else their minute.
 pub(crate) type BookingCallback<'a, M> =
     &'a mut dyn FnMut(usize, EventTime, &<M as Metric>::Group, &<M as Metric>::Acc);
 
@@ -273,20 +273,16 @@ impl<M: Metric> Windowed<M> {
         }
     }
 
-    /// Returns true if a level's cadence falls into this tick.
-    pub(crate) fn is_due(&self, level: Level, info: &TickInfo) -> bool {
-        self.is_bucket_due(level, 0, info)
-    }
-
     /// Returns true if changed rows of a bucket are published in this tick.
     fn is_bucket_due(&self, level: Level, bucket: usize, info: &TickInfo) -> bool {
         // The phase is the same at all levels. So a row that is due at a coarse level is due at the finer ones, too,
         // on which `mark_dirty` relies.
         let phase = Level::Day.cadence() * bucket as u64 / BUCKETS as u64;
-        self.live() && crosses(level.cadence(), self.cadence + phase, info.cadence + phase)
+        self.is_live() && crosses(level.cadence(), self.cadence + phase, info.cadence + phase)
     }
 
-    fn live(&self) -> bool {
+    /// Returns true if rows are published as they change.
+    pub(crate) fn is_live(&self) -> bool {
         matches!(self.settings.publish, Publish::Changes { .. })
     }
 
@@ -296,7 +292,7 @@ impl<M: Metric> Windowed<M> {
         changes: Vec<<M::Context as RowContext>::Change>,
     ) -> Vec<<M::Context as RowContext>::Subject> {
         let changed = self.context.apply(changes, self.restored);
-        if self.live() {
+        if self.is_live() {
             self.changed.extend(changed.iter().copied());
         }
         changed
@@ -311,7 +307,7 @@ impl<M: Metric> Windowed<M> {
     ) {
         let before = Thresholds::new(M::LEVELS, info.watermark_before, self.settings.allowed_lateness_ms);
         let open_from = before.open[0];
-        let live = self.live();
+        let live = self.is_live();
         let mut touched = Vec::new();
         for batch in batches {
             let mut events = batch.iter().peekable();
@@ -335,7 +331,7 @@ impl<M: Metric> Windowed<M> {
                 } else if let Some(level) = before.held.iter().position(|held| event.time >= *held) {
                     let mut acc = M::Acc::default();
                     M::observe(&mut acc, event);
-                    self.add(level, M::LEVELS[level].start(event.time), group, &acc, &before, booked);
+                    self.add(level, event.time, group, &acc, &before, booked);
                 }
             }
         }
@@ -352,11 +348,11 @@ impl<M: Metric> Windowed<M> {
         }
     }
 
-    /// Adds to a window that is held, and to the ancestors that it was merged into already.
+    /// Adds to the window of a level that holds `time`, which is held, and to the ancestors that it was merged into already.
     fn add(
         &mut self,
         level: usize,
-        start: EventTime,
+        time: EventTime,
         group: M::Group,
         acc: &M::Acc,
         before: &Thresholds,
@@ -364,7 +360,7 @@ impl<M: Metric> Windowed<M> {
     ) {
         let mut at = level;
         loop {
-            let window = M::LEVELS[at].start(start);
+            let window = M::LEVELS[at].start(time);
             let own = self.levels[at].get_or_open(window).entry(group.pack()).or_default();
             own.merge(acc);
             M::limit(own, &self.settings);
@@ -374,10 +370,10 @@ impl<M: Metric> Windowed<M> {
             at += 1;
         }
         if level > 0 || at > 0 {
-            booked(level, start, &group, acc);
+            booked(level, time, &group, acc);
         }
-        if self.live() {
-            self.mark_dirty(level, start, group);
+        if self.is_live() {
+            self.mark_dirty(level, time, group);
         }
     }
 
@@ -391,7 +387,7 @@ impl<M: Metric> Windowed<M> {
         if is_changed || known.is_none() {
             self.levels[level].get_or_open(start).insert(group.pack(), acc);
         }
-        if is_changed && self.live() {
+        if is_changed && self.is_live() {
             self.mark_dirty(level, start, group);
         }
     }
@@ -411,17 +407,17 @@ impl<M: Metric> Windowed<M> {
     pub(crate) fn remove(&mut self, level: usize, start: EventTime, group: M::Group) {
         if self.own(level, start, &group).is_some() {
             self.levels[level].get_or_open(start).remove(&group.pack());
-            if self.live() {
+            if self.is_live() {
                 self.mark_dirty(level, start, group);
             }
         }
     }
 
-    fn mark_dirty(&mut self, level: usize, start: EventTime, group: M::Group) {
+    fn mark_dirty(&mut self, level: usize, time: EventTime, group: M::Group) {
         let last = if M::FEEDS { M::LEVELS.len() } else { level + 1 };
         for at in level..last {
             // A row that waits at a level waits at the coarser ones: whenever it is due there it is due here, too.
-            if !self.dirty[at][usize::from(group.bucket())].insert((M::LEVELS[at].start(start), group)) {
+            if !self.dirty[at][usize::from(group.bucket())].insert((M::LEVELS[at].start(time), group)) {
                 break;
             }
         }
@@ -448,7 +444,7 @@ impl<M: Metric> Windowed<M> {
             let from = level.open_from(info.watermark_before);
             let passed = level.open_from(info.watermark);
             let closed = if info.last { EventTime::MAX } else { passed };
-            let merged = if self.live() { closed } else { passed };
+            let merged = if self.is_live() { closed } else { passed };
             let (finer, coarser) = self.levels.split_at_mut(at + 1);
             for Window { start, groups, .. } in &finer[at].windows {
                 if *start < from || *start >= closed {
@@ -603,25 +599,17 @@ impl<M: Metric> Windowed<M> {
         }
     }
 
-    /// Returns a group's content in a window: that of its own map, and that of open descendants down to level
-    /// `finest`.
-    pub(crate) fn content(
-        &self,
-        at: usize,
-        start: EventTime,
-        group: &M::Group,
-        open: &[EventTime],
-        finest: usize,
-    ) -> Option<M::Acc> {
+    /// Returns a group's content in a window: that of its own map, and that of open descendants.
+    fn content(&self, at: usize, start: EventTime, group: &M::Group, open: &[EventTime]) -> Option<M::Acc> {
         let mut content = self.levels[at].get(start).and_then(|groups| groups.get(&group.pack())).cloned();
-        if M::FEEDS && at > finest && start >= open[at] {
+        if M::FEEDS && at > 0 && start >= open[at] {
             // An open child may exist through its own children alone, so every one that could is asked.
             let level = M::LEVELS[at - 1];
             let end = M::LEVELS[at].end(start);
             let latest = self.latest_start(at - 1);
             let mut child = open[at - 1].max(start);
             while child < end && child <= latest {
-                if let Some(part) = self.content(at - 1, child, group, open, finest) {
+                if let Some(part) = self.content(at - 1, child, group, open) {
                     let content = content.get_or_insert_default();
                     content.merge(&part);
                     M::limit(content, &self.settings);
@@ -647,12 +635,9 @@ impl<M: Metric> Windowed<M> {
         self.levels[at].get(start)?.get(&group.pack())
     }
 
-    /// Returns the starts of the windows that have content at a level, their own or that of descendants of `finest`.
-    pub(crate) fn starts(&self, at: usize, finest: usize) -> BTreeSet<EventTime> {
-        self.levels[finest..=at]
-            .iter()
-            .flat_map(|windows| windows.windows.iter().map(|window| M::LEVELS[at].start(window.start)))
-            .collect()
+    /// Returns the starts of the windows that have content of their own at a level.
+    pub(crate) fn starts(&self, at: usize) -> Vec<EventTime> {
+        self.levels[at].windows.iter().map(|window| window.start).collect()
     }
 
     /// Returns the row of a window as it stands, if it has one.
@@ -664,7 +649,7 @@ impl<M: Metric> Windowed<M> {
         open: &[EventTime],
         info: &TickInfo,
     ) -> Option<Row<M::RowGroup, M::Value>> {
-        let content = self.content(at, start, &group, open, 0);
+        let content = self.content(at, start, &group, open);
         let value = M::value(content.as_ref(), &group, start, &self.context)?;
         Some(self.row(at, start, group, value, info))
     }

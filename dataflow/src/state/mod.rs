@@ -134,7 +134,7 @@ impl<S> Registered<S> {
 }
 
 /// The version of all rows of states. It rises with every change of a row's layout or meaning.
-pub const STATE_VERSION: u32 = 5;
+pub const STATE_VERSION: u32 = 6;
 
 /// The error of a stored row that can't be read back.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -175,7 +175,9 @@ pub fn recount_with(ticks: &[TickInput], windows: Windows, limits: &Limits) -> R
     let mut plans: BTreeMap<NameId, PlanRow> = BTreeMap::new();
     // As rows show them that were final when a tick ended.
     let mut frozen: BTreeMap<(KeyId, Level, EventTime), Owner> = BTreeMap::new();
-    let mut frozen_sums: BTreeMap<(NameId, Level, EventTime), SubscriptionInfo> = BTreeMap::new();
+    let mut frozen_infos = BTreeMap::new();
+    // Each call, the subscription that it is booked to if its hour was gone already, and the levels that weren't.
+    let mut calls: Vec<(AccessEvent, Option<NameId>, Vec<Level>)> = Vec::new();
     let mut admissions = Admissions::default();
     let mut reports = BTreeMap::new();
     let mut end = 0;
@@ -246,6 +248,11 @@ pub fn recount_with(ticks: &[TickInput], windows: Windows, limits: &Limits) -> R
         };
         report.overflows = admissions.judge(&mut unique, watermark, limits, has_row);
         for event in unique {
+            let booked = [Level::Hour, Level::Day, Level::Month]
+                .map(|level| held(level, start_of(level, event.time), watermark).then_some(level));
+            let hour = start_of(Level::Hour, event.time);
+            let late = booked[0].is_none().then(|| owner_at(&owners, event.key, hour));
+            calls.push((event, late, booked.into_iter().flatten().collect()));
             for (view, levels) in VIEWS {
                 let Some(group) = group(view, &event) else { continue };
                 let held_levels = levels
@@ -278,7 +285,8 @@ pub fn recount_with(ticks: &[TickInput], windows: Windows, limits: &Limits) -> R
                 let info = info(subscription, &subscriptions, &plans);
                 let owner = Owner { subscription, customer: info.customer, plan: info.plan };
                 frozen.insert((*key, *level, *start), owner);
-                frozen_sums.insert((subscription, *level, *start), info);
+                let facts = frozen_infos.entry((*level, *start));
+                facts.or_insert_with(|| (subscriptions.clone(), plans.clone()));
             }
         }
     }
@@ -286,7 +294,6 @@ pub fn recount_with(ticks: &[TickInput], windows: Windows, limits: &Limits) -> R
     // `usage_by_route` has levels of `usage`, so each of its windows was frozen there.
     let owner = |key: KeyId, level: Level, start: EventTime| frozen[&(key, level, start)];
     let mut rows = Vec::new();
-    let mut by_subscription: BTreeMap<(NameId, Level, EventTime), (Usage, u64)> = BTreeMap::new();
     for ((view, level, start, group), counted) in &counted {
         let (level, start) = (*level, *start);
         let complete = end_of(level, start) + windows.allowed_lateness_ms <= end;
@@ -307,11 +314,6 @@ pub fn recount_with(ticks: &[TickInput], windows: Windows, limits: &Limits) -> R
         match (view, group) {
             (View::Usage, Group::Key(key)) => {
                 let value = OwnedUsage { usage: sum(events), owner: owner(*key, level, start) };
-                if level != Level::Minute && value.owner.subscription != NameId::NONE {
-                    let sum = by_subscription.entry((value.owner.subscription, level, start)).or_default();
-                    sum.0 = plus(sum.0, value.usage);
-                    sum.1 += 1;
-                }
                 row!(Usage, *key, value);
             }
             (View::ByRoute, Group::KeyRoute(group)) => {
@@ -338,13 +340,27 @@ pub fn recount_with(ticks: &[TickInput], windows: Windows, limits: &Limits) -> R
             _ => unreachable!("a view has one kind of group"),
         }
     }
-    for ((subscription, level, start), (usage, keys)) in by_subscription {
-        let owner = frozen_sums[&(subscription, level, start)];
+    // A call is its subscription's that had the key in its hour, at all levels.
+    let mut by_subscription: BTreeMap<(NameId, Level, EventTime), Vec<AccessEvent>> = BTreeMap::new();
+    for (event, late, levels) in calls {
+        let hour = start_of(Level::Hour, event.time);
+        let subscription = late.unwrap_or_else(|| owner(event.key, Level::Hour, hour).subscription);
+        for level in levels.into_iter().filter(|_| subscription.is_some()) {
+            by_subscription
+                .entry((subscription, level, start_of(level, event.time)))
+                .or_default()
+                .push(event);
+        }
+    }
+    for ((subscription, level, start), events) in by_subscription {
+        let (subscriptions, plans) = &frozen_infos[&(level, start)];
+        let owner = info(subscription, subscriptions, plans);
+        let keys = events.iter().map(|event| event.key).collect::<BTreeSet<_>>().len() as u64;
         rows.push(AnyRow::SubscriptionUsage(Row {
             group: subscription,
             level,
             start,
-            value: Some(SubscriptionUsage { usage, keys, owner }),
+            value: Some(SubscriptionUsage { usage: sum(&events), keys, owner }),
             complete: end_of(level, start) + windows.allowed_lateness_ms <= end,
             is_final: !held(level, start, end),
         }));
@@ -479,18 +495,6 @@ fn sum(events: &[AccessEvent]) -> Usage {
         bytes_out: events.iter().map(|event| event.bytes_out).sum(),
         latency_sum_us: timed.map(|event| event.latency_us * u64::from(event.count)).sum(),
         latency_calls: calls_where(events, |event| event.latency_us != LATENCY_UNKNOWN),
-    }
-}
-
-fn plus(a: Usage, b: Usage) -> Usage {
-    Usage {
-        calls: a.calls + b.calls,
-        errors_4xx: a.errors_4xx + b.errors_4xx,
-        errors_5xx: a.errors_5xx + b.errors_5xx,
-        bytes_in: a.bytes_in + b.bytes_in,
-        bytes_out: a.bytes_out + b.bytes_out,
-        latency_sum_us: a.latency_sum_us + b.latency_sum_us,
-        latency_calls: a.latency_calls + b.latency_calls,
     }
 }
 

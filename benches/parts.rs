@@ -39,7 +39,7 @@ impl Job {
         let mut config = JobConfig::load(&input.join("keytide.toml"), std::iter::empty())?.job;
         config.job.workers = NonZeroUsize::MIN;
         let geo = Arc::new(GeoDatabases::open(&config.geo)?.0);
-        let context = decode::Context::new(&config.routes, &config.geo.trusted_proxies, config.limits, geo);
+        let context = decode::Context::of(&config, geo);
         Ok(Self { config, context })
     }
 

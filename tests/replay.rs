@@ -218,10 +218,19 @@ fn every_row_has_its_schema_and_its_place() {
 
 /// Sums of one group, in the order of the view's columns.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Sums([u64; 7]);
+struct Sums([u64; 9]);
 
-const SUMS: [&str; 7] =
-    ["calls", "errors_4xx", "errors_5xx", "bytes_in", "bytes_out", "latency_sum_us", "latency_calls"];
+const SUMS: [&str; 9] = [
+    "calls",
+    "errors_4xx",
+    "errors_5xx",
+    "bytes_in",
+    "bytes_out",
+    "latency_sum_us",
+    "latency_calls",
+    "free_calls",
+    "units",
+];
 
 impl Sums {
     fn add(&mut self, other: &Self) {
@@ -257,7 +266,8 @@ impl Call {
         let latency_us = micros(&record["latencyMs"].to_string());
         let is = |class: u64| u64::from(status / 100 == class && status != 499);
         let number = |name: &str| record[name].as_u64().unwrap();
-        let sums = Sums([1, is(4), is(5), number("requestLength"), number("responseLength"), latency_us, 1]);
+        let bytes = ["requestLength", "responseLength"].map(number);
+        let sums = Sums([1, is(4), is(5), bytes[0], bytes[1], latency_us, 1, u64::from(status == 429), 0]);
         let call = Self {
             key,
             time: record["requestTime"].as_i64().unwrap(),
@@ -819,7 +829,7 @@ fn calls_without_a_key_and_unclear_statuses_are_counted_as_what_they_are() {
     let rows = views.window("usage", "1d");
     assert_eq!(rows.len(), 1);
     assert_eq!(rows[0].text("key_id"), "anonymous");
-    assert_eq!(Sums::of(&rows[0]), Sums([8, 2, 2, 0, 0, 0, 0]));
+    assert_eq!(Sums::of(&rows[0]), Sums([8, 2, 2, 0, 0, 0, 0, 1, 0]));
 }
 
 #[test]

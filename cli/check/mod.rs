@@ -299,8 +299,7 @@ impl CheckReport {
 
     /// Decodes the first records of a source, and reports how many can be used.
     fn look(&mut self, source: &Source, config: &JobConfig) {
-        let context =
-            Context::new(&config.routes, &config.geo.trusted_proxies, config.limits, Arc::new(NoGeo));
+        let context = Context::of(config, Arc::new(NoGeo));
         let name = &source.name;
         let look = match Look::at(source, &context, &config.limits, clock::now()) {
             Ok(look) => look,

@@ -14,7 +14,7 @@ use crate::time::{TimePattern, Zone};
 use crate::toml::value::Choice;
 
 /// The version of the encoding below. It must change with the encoding.
-const VERSION: u64 = 7;
+const VERSION: u64 = 8;
 
 /// Returns 32 hexadecimal digits, which are equal if the results are.
 pub(crate) fn fingerprint(value: &impl Fingerprint) -> String {
@@ -69,6 +69,7 @@ macro_rules! encoded {
 encoded! {
     u64, number: number(*number);
     u32, number: number((*number).into());
+    u16, number: number((*number).into());
     usize, number: number(*number as u64);
     bool, flag: number((*flag).into());
     String, text: text(text);

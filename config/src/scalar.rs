@@ -87,6 +87,9 @@ plain! {
         TomlValue::Number(text) => thousandths(text),
         _ => whole(value)?.checked_mul(1_000),
     }, "a number with at most three decimals, such as 0.65";
+    /// The status of an answer by HTTP.
+    Status(u16): |value| whole(value).and_then(|status| u16::try_from(status).ok()).filter(|status| (100..1_000).contains(status)),
+        "a status from 100 to 999";
     /// A value that is true or false.
     Flag(bool): |value| match value {
         TomlValue::Boolean(flag) => Some(*flag),
@@ -117,6 +120,12 @@ numbers! {
 
 impl Validate<bool> for Flag {
     fn validate(spot: &Spot<Self>, (): (), _: &mut Check<'_>) -> Option<bool> {
+        Some(spot.value.0)
+    }
+}
+
+impl Validate<u16> for Status {
+    fn validate(spot: &Spot<Self>, (): (), _: &mut Check<'_>) -> Option<u16> {
         Some(spot.value.0)
     }
 }

@@ -36,6 +36,10 @@ pub struct Usage {
     pub latency_sum_us: u64,
     /// Calls whose latency is known.
     pub latency_calls: u64,
+    /// Calls answered with a status that makes them free.
+    pub free_calls: u64,
+    /// Units of the calls, such as tokens, as their source counts them.
+    pub units: u64,
 }
 
 /// Usage and the owner that it is attributed to.
@@ -241,7 +245,17 @@ pub struct Counts {
     pub detector_deferred: u64,
 }
 
-impl_add_assign!(Usage { calls, errors_4xx, errors_5xx, bytes_in, bytes_out, latency_sum_us, latency_calls });
+impl_add_assign!(Usage {
+    calls,
+    errors_4xx,
+    errors_5xx,
+    bytes_in,
+    bytes_out,
+    latency_sum_us,
+    latency_calls,
+    free_calls,
+    units
+});
 
 impl_add_assign!(Counts {
     events,

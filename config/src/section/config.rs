@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use glob::Pattern;
 
 use super::alerts::{Alerts, RawAlerts};
+use super::billing::{Billing, RawBilling};
 use super::cluster::{Cluster, RawCluster};
 use super::detection::{Detection, RawDetection};
 use super::gateway::{Gateway, Needed, RawGateway, gateways};
@@ -42,6 +43,7 @@ section! {
         results tables: Tables = tables(RawTables) or Tables::default();
         results geo: Geo = geo(RawGeo) or Geo::default();
         results routes: Routes = routes(RawRoutes) or Routes::default();
+        results billing: Billing = billing(RawBilling) or Billing::default();
         results windows: Windows = windows(RawWindows) or Windows::default();
         results limits: Limits = limits(RawLimits) or Limits::default();
         other sinks: Sinks = sink(RawSinks) or Sinks::default();
@@ -212,7 +214,7 @@ mod tests {
     fn wrong_values_are_reported_with_their_location() {
         assert_eq!(
             problems(&format!("{SMALL}[clusters]\nlisten = \"x\"")),
-            "line 6: clusters: unknown key, allowed here: job, keys, source, tables, geo, routes, windows, limits, sink, detection, alerts, gateway, http, state, cluster, log; did you mean cluster?"
+            "line 6: clusters: unknown key, allowed here: job, keys, source, tables, geo, routes, billing, windows, limits, sink, detection, alerts, gateway, http, state, cluster, log; did you mean cluster?"
         );
     }
 }

@@ -13,6 +13,8 @@ use crate::time::{TimePattern, Unit, Zone};
 const MAX_POINTER_BYTES: usize = 1_024;
 /// Pointers of one field, or of one list of wrappers.
 const MAX_POINTERS: usize = 16;
+/// Decimal places of units, at most.
+const MAX_SCALE: u64 = 9;
 const LATENCY_UNITS: &[Unit] = &[Unit::Seconds, Unit::Millis, Unit::Micros, Unit::Nanos];
 
 /// The default units of a time and of a latency.
@@ -87,6 +89,8 @@ fields! {
     bytes_in: plain,
     /// Bytes sent to the caller.
     bytes_out: plain,
+    /// Units of the call, such as tokens or its cost, which are summed up.
+    units: scaled,
     /// The address of the peer.
     client_ip: plain,
     /// `X-Forwarded-For`, which counts if the peer is a trusted proxy.
@@ -122,13 +126,19 @@ pub struct Field {
     pub format: Option<TimePattern>,
     /// The zone of times without one; `None` for the source's zone.
     pub zone: Option<Zone>,
+    /// The decimal places of units that count: 6 makes millionths of a dollar of dollars.
+    pub scale: u32,
 }
 
 impl Field {
     /// Returns a field without a form and a zone of its own.
     #[must_use]
     pub fn new(at: Pointer, unit: Option<Unit>) -> Self {
-        Self { at: vec![at], unit, format: None, zone: None }
+        Self::at(&[at], unit)
+    }
+
+    fn at(at: &[Pointer], unit: Option<Unit>) -> Self {
+        Self { at: at.to_vec(), unit, format: None, zone: None, scale: 0 }
     }
 }
 
@@ -144,11 +154,12 @@ impl Fingerprint for Pointer {
 
 impl Fingerprint for Field {
     fn add_to(&self, encoder: &mut Encoder) {
-        let Self { at, unit, format, zone } = self;
+        let Self { at, unit, format, zone, scale } = self;
         encoder.add(at);
         encoder.add(unit);
         encoder.add(format);
         encoder.add(zone);
+        encoder.add(scale);
     }
 }
 
@@ -159,6 +170,7 @@ keys! {
         unit: Unit,
         format: TimePattern,
         zone: Zone,
+        scale: Count,
     }
 }
 
@@ -254,18 +266,31 @@ impl RawFields {
 
 /// Validates a field without a unit.
 fn plain(spot: &Spot<FieldText>, _: Units, check: &mut Check<'_>) -> Option<Field> {
+    no_scale(&spot.value.0, check);
+    pointed(spot, check)
+}
+
+/// Validates the field of units, which may have a scale.
+fn scaled(spot: &Spot<FieldText>, _: Units, check: &mut Check<'_>) -> Option<Field> {
+    let mut field = pointed(spot, check)?;
+    check.fill(&mut field.scale, &spot.value.0.scale, 0..=MAX_SCALE);
+    Some(field)
+}
+
+fn pointed(spot: &Spot<FieldText>, check: &mut Check<'_>) -> Option<Field> {
     let raw = &spot.value.0;
     if let Some(unit) = raw.unit.given() {
         check.refuse(unit, "only time, end and latency have a unit, remove it");
     }
     no_time(raw, check);
     let at = check.required(&raw.at, spot, "at")?;
-    Some(Field { at: at.0.clone(), unit: None, format: None, zone: None })
+    Some(Field::at(&at.0, None))
 }
 
 /// Validates the field of a time, which has a unit or a form.
 fn time(spot: &Spot<FieldText>, (default, _): Units, check: &mut Check<'_>) -> Option<Field> {
     let raw = &spot.value.0;
+    no_scale(raw, check);
     let zone = raw.zone.value().cloned();
     if raw.format.is_absent() {
         return Some(Field { zone, ..timed(spot, Unit::ALL, default, check)? });
@@ -274,11 +299,12 @@ fn time(spot: &Spot<FieldText>, (default, _): Units, check: &mut Check<'_>) -> O
         check.refuse(unit, "stands beside `format`, allowed: one of them");
     }
     let at = check.required(&raw.at, spot, "at")?;
-    Some(Field { at: at.0.clone(), unit: None, format: Some(raw.format.value()?.clone()), zone })
+    Some(Field { format: Some(raw.format.value()?.clone()), zone, ..Field::at(&at.0, None) })
 }
 
 fn latency(spot: &Spot<FieldText>, (_, default): Units, check: &mut Check<'_>) -> Option<Field> {
     no_time(&spot.value.0, check);
+    no_scale(&spot.value.0, check);
     timed(spot, LATENCY_UNITS, default, check)
 }
 
@@ -304,7 +330,13 @@ fn timed(
         check.refuse(spot, message);
         return None;
     }
-    Some(Field { at: at?.0, unit: raw.unit.value().copied().or(default), format: None, zone: None })
+    Some(Field::at(&at?.0, raw.unit.value().copied().or(default)))
+}
+
+fn no_scale(raw: &RawField, check: &mut Check<'_>) {
+    if let Some(scale) = raw.scale.given() {
+        check.refuse(scale, "only units have a scale, remove it");
+    }
 }
 
 /// Refuses the keys that only times have.

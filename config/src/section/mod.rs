@@ -143,6 +143,7 @@ macro_rules! section {
 }
 
 pub(crate) mod alerts;
+pub(crate) mod billing;
 pub(crate) mod cluster;
 pub(crate) mod config;
 pub(crate) mod detection;
@@ -170,6 +171,7 @@ pub(crate) mod webhook;
 pub(crate) mod windows;
 
 pub use alerts::Alerts;
+pub use billing::Billing;
 pub use cluster::{Cluster, ClusterTls};
 pub use config::JobConfig;
 pub use detection::Detection;

@@ -5,8 +5,8 @@ pub(super) use std::path::{Path, PathBuf};
 pub(super) use crate::check::{AtMost, Check, DAY_MS, HOUR_MS, MINUTE_MS, Validate};
 pub(super) use crate::fingerprint::{Encoder, Fingerprint};
 pub(super) use crate::scalar::{
-    Count, Decimal, Flag, HostName, Millis, Name, PathText, Size, decimal_text, duration_text, is_host,
-    is_loopback, port_number, texts,
+    Count, Decimal, Flag, HostName, Millis, Name, PathText, Size, Status, decimal_text, duration_text,
+    is_host, is_loopback, port_number, texts,
 };
 pub(super) use crate::secret::{Secret, SecretRef};
 pub(super) use crate::toml::near::nearest;

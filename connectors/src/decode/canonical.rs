@@ -6,6 +6,7 @@
 //! | status | 100 to 999; unknown is 0 | unknown |
 //! | latency | 0 to 2^42 us, rounded to the nearest; a unit in the text wins | unknown |
 //! | sizes | whole, 0 to 2^40; unknown is 0 | unknown |
+//! | units | 0 to 2^42 after its decimal places are moved by `scale`, rounded to the nearest; unknown is 0 | unknown |
 //! | count | whole, 1 to 2^32 - 1; with 0 the record is passed over | 1 |
 //! | texts | text or a number | unknown for flags and objects |
 //! | client address | with or without port and brackets | unknown |
@@ -49,6 +50,7 @@ use crate::decimal::Decimal;
 
 const MAX_LATENCY_US: u64 = 1 << 42;
 const MAX_BYTES: u64 = 1 << 40;
+const MAX_UNITS: u64 = 1 << 42;
 const DEFINED_KEYS: usize = 65_536;
 /// One in this number of records with a field that can't be read is reported as a row.
 const SAMPLED: u64 = 64;
@@ -59,6 +61,8 @@ pub(super) struct Canonical {
     time: TimeReader,
     end: TimeReader,
     latency: Unit,
+    /// Decimal places of units that count.
+    scale: i32,
     dedupe: Dedupe,
     /// True if a message is a line of a file, which is never sent again.
     is_line: bool,
@@ -107,6 +111,7 @@ impl Canonical {
             time: TimeReader::new(source, source.fields.time.as_ref(), time),
             end: TimeReader::new(source, source.fields.end.as_ref(), end),
             latency,
+            scale: source.fields.units.as_ref().map_or(0, |field| field.scale.cast_signed()),
             dedupe: source.dedupe,
             is_line: !matches!(source.kind, SourceKind::Kafka(_)),
             ids_of_callers: false,
@@ -168,6 +173,7 @@ impl Canonical {
         };
         let bytes_in = unread.or(EventField::BytesIn, size(raw.get(EventField::BytesIn), any), 0);
         let bytes_out = unread.or(EventField::BytesOut, size(raw.get(EventField::BytesOut), any), 0);
+        let units = unread.or(EventField::Units, units(raw.get(EventField::Units), self.scale, any), 0);
         let agent =
             unread.or(EventField::UserAgent, text(raw, EventField::UserAgent, agent), None).unwrap_or("");
         let method = route::method(unread.or(EventField::Method, text(raw, EventField::Method, any), None));
@@ -259,10 +265,12 @@ impl Canonical {
             latency_us,
             bytes_in,
             bytes_out,
+            units,
             count,
             late_ms: 0,
             asn,
             status,
+            is_free: self.context.free_statuses.contains(&status),
             country,
             place,
         });
@@ -294,6 +302,7 @@ impl Canonical {
         number(EventField::Latency, "latency_us", latency(raw, self.latency, any));
         number(EventField::BytesIn, "bytes_in", size(raw.get(EventField::BytesIn), any));
         number(EventField::BytesOut, "bytes_out", size(raw.get(EventField::BytesOut), any));
+        number(EventField::Units, "units", units(raw.get(EventField::Units), self.scale, any));
         (!members.is_empty()).then(|| format!("{{{}}}", members.join(",")).into())
     }
 }
@@ -405,6 +414,18 @@ fn duration(
 
 fn size(value: FieldValue<'_>, buffer: &mut String) -> Result<u64, WrongType> {
     whole(value, buffer)?.filter(|bytes| *bytes <= MAX_BYTES).ok_or(WrongType)
+}
+
+#[inline]
+fn units(value: FieldValue<'_>, scale: i32, buffer: &mut String) -> Result<u64, WrongType> {
+    if value.is_empty() {
+        return Ok(0);
+    }
+    match numeric(value, buffer)? {
+        Numeric::Unknown => Ok(0),
+        Numeric::Known(number) if number.is_minus_one() => Ok(0),
+        Numeric::Known(number) => number.round(scale).filter(|units| *units <= MAX_UNITS).ok_or(WrongType),
+    }
 }
 
 fn client(raw: &RawEvent<'_>, context: &Context, buffer: &mut String) -> Option<IpAddr> {

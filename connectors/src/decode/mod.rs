@@ -60,7 +60,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use keytide_config::{Format, Limits, Routes, Source};
+use keytide_config::{Billing, Format, JobConfig, Limits, Routes, Source};
 use keytide_dataflow::model::{AccessEvent, CallerLocation, Country, Definition, Position};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -219,10 +219,18 @@ pub struct Context {
     templates: Arc<RouteTemplates>,
     trusted_proxies: Arc<[IpNet]>,
     limits: Limits,
+    free_statuses: Arc<[u16]>,
     geo: Arc<dyn Locate>,
 }
 
 impl Context {
+    /// Returns the context of a job.
+    #[must_use]
+    pub fn of(job: &JobConfig, geo: Arc<dyn Locate>) -> Self {
+        let free_statuses = job.billing.free_statuses.as_slice().into();
+        Self { free_statuses, ..Self::new(&job.routes, &job.geo.trusted_proxies, job.limits, geo) }
+    }
+
     /// Compiles the routes. `trusted_proxies` are the peers whose `X-Forwarded-For` is believed.
     #[must_use]
     pub fn new(routes: &Routes, trusted_proxies: &[IpNet], limits: Limits, geo: Arc<dyn Locate>) -> Self {
@@ -230,6 +238,7 @@ impl Context {
             templates: Arc::new(RouteTemplates::new(routes)),
             trusted_proxies: trusted_proxies.into(),
             limits,
+            free_statuses: Billing::default().free_statuses.into(),
             geo,
         }
     }

@@ -47,6 +47,7 @@ event_fields! {
     Latency "latency",
     BytesIn "bytes_in",
     BytesOut "bytes_out",
+    Units "units",
     ClientIp "client_ip",
     ForwardedFor "forwarded_for",
     Country "country",

@@ -23,7 +23,7 @@ pub struct Tally {
 }
 
 /// Fields without which a call counts, in the order in which they are reported.
-const OPTIONAL: [EventField; 13] = [
+const OPTIONAL: [EventField; 14] = [
     EventField::RequestId,
     EventField::Key,
     EventField::Api,
@@ -35,6 +35,7 @@ const OPTIONAL: [EventField; 13] = [
     EventField::End,
     EventField::BytesIn,
     EventField::BytesOut,
+    EventField::Units,
     EventField::UserAgent,
     EventField::Count,
 ];

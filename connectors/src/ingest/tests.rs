@@ -42,10 +42,12 @@ fn event(time: EventTime, position: Position) -> AccessEvent {
         latency_us: 3,
         bytes_in: 4,
         bytes_out: 5,
+        units: 0,
         count: 1,
         late_ms: 0,
         asn: 0,
         status: 200,
+        is_free: false,
         country: Country::UNKNOWN,
         place: CallerLocation::default(),
     }

@@ -41,10 +41,12 @@ impl Decoder for Times {
             latency_us: 1,
             bytes_in: 0,
             bytes_out: 0,
+            units: 0,
             count: 1,
             late_ms: 0,
             asn: self.0,
             status: 200,
+            is_free: false,
             country: Country::UNKNOWN,
             place: CallerLocation::default(),
         });

@@ -155,6 +155,8 @@ fn usage(out: &mut Vec<u8>, usage: &Usage) {
     number(out, r#","bytes_out":"#, usage.bytes_out);
     number(out, r#","latency_sum_us":"#, usage.latency_sum_us);
     number(out, r#","latency_calls":"#, usage.latency_calls);
+    number(out, r#","free_calls":"#, usage.free_calls);
+    number(out, r#","units":"#, usage.units);
 }
 
 fn owner(out: &mut Vec<u8>, names: &Names, owner: &Owner) {

@@ -292,12 +292,12 @@ const GOLDEN: [(View, &str, &str); View::ALL.len()] = [
     (
         View::Usage,
         r#"{"key_id":"mobile \"app\"","window":"1h","window_start":"2023-11-14T22:00:00Z""#,
-        r#","calls":7,"errors_4xx":2,"errors_5xx":3,"bytes_in":4,"bytes_out":5,"latency_sum_us":0,"latency_calls":0,"subscription":"sub-1","customer":"acme","plan":"gold","complete":true,"final":false}"#,
+        r#","calls":7,"errors_4xx":2,"errors_5xx":3,"bytes_in":4,"bytes_out":5,"latency_sum_us":0,"latency_calls":0,"free_calls":0,"units":0,"subscription":"sub-1","customer":"acme","plan":"gold","complete":true,"final":false}"#,
     ),
     (
         View::UsageByRoute,
         r#"{"key_id":"0123456789abcdef0123456789abcdef","api":"shop","method":"GET","route":"/orders/{id}","window":"1h","window_start":"2023-11-14T22:00:00Z""#,
-        r#","calls":1,"errors_4xx":2,"errors_5xx":3,"bytes_in":4,"bytes_out":5,"latency_sum_us":0,"latency_calls":0,"subscription":null,"customer":null,"plan":null,"complete":true,"final":false}"#,
+        r#","calls":1,"errors_4xx":2,"errors_5xx":3,"bytes_in":4,"bytes_out":5,"latency_sum_us":0,"latency_calls":0,"free_calls":0,"units":0,"subscription":null,"customer":null,"plan":null,"complete":true,"final":false}"#,
     ),
     (
         View::Latency,
@@ -317,7 +317,7 @@ const GOLDEN: [(View, &str, &str); View::ALL.len()] = [
     (
         View::SubscriptionUsage,
         r#"{"subscription":"sub-1","window":"1h","window_start":"2023-11-14T22:00:00Z""#,
-        r#","calls":7,"errors_4xx":2,"errors_5xx":3,"bytes_in":4,"bytes_out":5,"latency_sum_us":0,"latency_calls":0,"keys":2,"customer":"acme","plan":"gold","plan_name":null,"complete":true,"final":false}"#,
+        r#","calls":7,"errors_4xx":2,"errors_5xx":3,"bytes_in":4,"bytes_out":5,"latency_sum_us":0,"latency_calls":0,"free_calls":0,"units":0,"keys":2,"customer":"acme","plan":"gold","plan_name":null,"complete":true,"final":false}"#,
     ),
     (
         View::Incidents,

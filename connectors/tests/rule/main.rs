@@ -41,7 +41,7 @@ fn sources(writer: &Writer) -> [(Source, Context); 2] {
         let config = format!("[[source]]\nname = \"gateway\"\n{kind}\n{}", writer.source);
         let parsed = JobConfig::parse(&config, Path::new(""), std::iter::empty());
         let job = parsed.unwrap_or_else(|error| panic!("{error}\n{config}")).job;
-        let context = Context::new(&job.routes, &job.geo.trusted_proxies, job.limits, Arc::new(NoGeo));
+        let context = Context::of(&job, Arc::new(NoGeo));
         (job.sources[0].clone(), context)
     })
 }

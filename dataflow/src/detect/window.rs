@@ -245,6 +245,8 @@ mod tests {
 
     fn event(count: u32, status: u16, place: u64) -> AccessEvent {
         AccessEvent {
+            units: 0,
+            is_free: false,
             key: KeyId::from_name("acme"),
             request: RequestId::NONE,
             client: u128::from(place + 1) << 80,

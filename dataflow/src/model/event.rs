@@ -133,7 +133,7 @@ impl CallerLocation {
     }
 }
 
-/// One call of an API, or several that one record stands for, as every decoder delivers it. It takes 128 bytes and
+/// One call of an API, or several that one record stands for, as every decoder delivers it. It takes 144 bytes and
 /// has no pointers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccessEvent {
@@ -154,6 +154,8 @@ pub struct AccessEvent {
     pub bytes_in: u64,
     /// Bytes sent to the caller in all of its calls.
     pub bytes_out: u64,
+    /// Units of all of its calls, such as tokens or their cost, as the source counts them. At most 2^42.
+    pub units: u64,
     /// The number of calls that the event stands for, from 1 to 2^32 - 1. They are alike in all that is known of
     /// them. Meters and profiles count each of them. The event remains one record, one unique event, and one caller.
     pub count: u32,
@@ -163,11 +165,13 @@ pub struct AccessEvent {
     pub asn: u32,
     /// The HTTP status, 0 where the client went away.
     pub status: u16,
+    /// True if it was answered with a status that makes a call free.
+    pub is_free: bool,
     pub country: Country,
     pub place: CallerLocation,
 }
 
-const _: () = assert!(size_of::<AccessEvent>() == 128);
+const _: () = assert!(size_of::<AccessEvent>() == 144);
 
 impl AccessEvent {
     /// Returns true for a client's error: 4xx, but not 499 (the client went away).

@@ -1,7 +1,7 @@
-//! Sums calls, errors, bytes and latencies for the views `usage` and `usage_by_route`.
+//! Sums calls, errors, bytes, latencies and units for the views `usage` and `usage_by_route`.
 //!
 //! Totals are exact in 128 bits. Rows show at most 2^64 - 1, here as in `subscription_usage`. Decoders admit at most
-//! 2^40 bytes an event and 2^42 us a call, so it takes 2^22 such calls to reach that. A row keeps its sums in 32 bits
+//! 2^40 bytes and 2^42 units an event and 2^42 us a call, so it takes 2^22 such calls to reach that. A row keeps its sums in 32 bits
 //! each while all of them fit.
 
 use std::marker::PhantomData;
@@ -17,7 +17,7 @@ use crate::state::StateId;
 use crate::window::Level;
 
 /// The number of fields of [`Usage`].
-const FIELDS: usize = 7;
+const FIELDS: usize = 9;
 /// The index of `latency_sum_us` among them.
 const LATENCY_SUM: usize = 5;
 
@@ -40,9 +40,29 @@ impl Totals {
 
     /// Returns the sums as rows show them.
     pub(crate) fn usage(&self) -> Usage {
-        let [calls, errors_4xx, errors_5xx, bytes_in, bytes_out, latency_sum_us, latency_calls] =
-            self.0.map(|sum| u64::try_from(sum).unwrap_or(u64::MAX));
-        Usage { calls, errors_4xx, errors_5xx, bytes_in, bytes_out, latency_sum_us, latency_calls }
+        let sums = self.0.map(|sum| u64::try_from(sum).unwrap_or(u64::MAX));
+        let [
+            calls,
+            errors_4xx,
+            errors_5xx,
+            bytes_in,
+            bytes_out,
+            latency_sum_us,
+            latency_calls,
+            free_calls,
+            units,
+        ] = sums;
+        Usage {
+            calls,
+            errors_4xx,
+            errors_5xx,
+            bytes_in,
+            bytes_out,
+            latency_sum_us,
+            latency_calls,
+            free_calls,
+            units,
+        }
     }
 }
 
@@ -54,7 +74,7 @@ pub(crate) enum CompactTotals {
     Wide(Box<Totals>),
 }
 
-const _: () = assert!(size_of::<CompactTotals>() == 32);
+const _: () = assert!(size_of::<CompactTotals>() == 40);
 
 impl Default for CompactTotals {
     fn default() -> Self {
@@ -80,16 +100,27 @@ impl From<CompactTotals> for Totals {
 }
 
 impl CompactTotals {
-    /// Adds the calls of an event. Its bytes are those of all of them; its latency is that of each.
+    /// Adds the calls of an event. Its bytes and units are those of all of them; its latency is that of each.
     #[inline]
     fn observe(&mut self, event: &AccessEvent) {
         let calls = u64::from(event.count);
         let latency = event.latency();
         let calls_if = |counts: bool| if counts { calls } else { 0 };
         let parts = |latency_sum| {
-            let AccessEvent { bytes_in, bytes_out, .. } = *event;
+            let AccessEvent { bytes_in, bytes_out, units, .. } = *event;
             let (errors_4xx, errors_5xx) = (calls_if(event.is_4xx()), calls_if(event.is_5xx()));
-            [calls, errors_4xx, errors_5xx, bytes_in, bytes_out, latency_sum, calls_if(latency.is_some())]
+            let (latency_calls, free_calls) = (calls_if(latency.is_some()), calls_if(event.is_free));
+            [
+                calls,
+                errors_4xx,
+                errors_5xx,
+                bytes_in,
+                bytes_out,
+                latency_sum,
+                latency_calls,
+                free_calls,
+                units,
+            ]
         };
         match latency.unwrap_or(0).checked_mul(calls) {
             Some(sum) => self.add(parts(sum)),
@@ -305,12 +336,12 @@ mod tests {
     #[test]
     fn sums_leave_32_bits_when_they_must_and_saturate_only_where_they_are_shown() {
         let mut counted = CompactTotals::default();
-        counted.add([1, 0, 0, u64::from(u32::MAX), 0, 0, 0]);
+        counted.add([1, 0, 0, u64::from(u32::MAX), 0, 0, 0, 0, 0]);
         assert!(matches!(counted, CompactTotals::Narrow(_)));
-        counted.add([0, 0, 0, 1, 0, 0, 0]);
+        counted.add([0, 0, 0, 1, 0, 0, 0, 0, 0]);
         assert!(matches!(counted, CompactTotals::Wide(_)));
         assert_eq!(counted.totals().usage().bytes_in, 1 << 32);
-        counted.add([0, 0, 0, u64::MAX, 0, u64::MAX, 0]);
+        counted.add([0, 0, 0, u64::MAX, 0, u64::MAX, 0, 0, 0]);
         counted.merge(&counted.clone());
         assert_eq!(counted.totals().0[3], ((1 << 32) + u128::from(u64::MAX)) * 2);
         let Usage { calls, bytes_in, latency_sum_us, .. } = counted.totals().usage();
@@ -320,7 +351,7 @@ mod tests {
     proptest! {
         #[test]
         fn sums_are_the_same_in_any_grouping(
-            parts in prop::collection::vec((prop::array::uniform7(0_u64..1 << 33), 0_usize..3), 0..40)
+            parts in prop::collection::vec((prop::array::uniform9(0_u64..1 << 33), 0_usize..3), 0..40)
         ) {
             let mut whole = CompactTotals::default();
             let mut groups = vec![CompactTotals::default(); 3];

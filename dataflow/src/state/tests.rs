@@ -34,10 +34,12 @@ fn event(key: u128, number: u64) -> AccessEvent {
         latency_us: number << 8,
         bytes_in: 1,
         bytes_out: 1,
+        units: 0,
         count: 1,
         late_ms: 0,
         asn: 64_500,
         status: 200,
+        is_free: false,
         country: Country::new("NL"),
         place: CallerLocation::default(),
     }

@@ -102,10 +102,12 @@ fn call(id: u64, key: u64, route: u64, country: &str, time: u64) -> AccessEvent 
         latency_us: 1_000,
         bytes_in: 0,
         bytes_out: 0,
+        units: 0,
         count: 1,
         late_ms: 0,
         asn: 0,
         status: 200,
+        is_free: false,
         country: Country::new(country),
         place: CallerLocation::default(),
     }

@@ -33,10 +33,12 @@ fn call(id: u64, key: u64, place: u64, time: u64) -> AccessEvent {
         latency_us: 1_000,
         bytes_in: 0,
         bytes_out: 0,
+        units: 0,
         count: 1,
         late_ms: 0,
         asn: 64_500 + place as u32,
         status: 200,
+        is_free: false,
         country: Country::new(["DE", "KR", "FR"][(place % 3) as usize]),
         place: CallerLocation::default(),
     }

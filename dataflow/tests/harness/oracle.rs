@@ -495,6 +495,8 @@ fn sum(events: &[AccessEvent]) -> Usage {
         bytes_out: events.iter().map(|event| event.bytes_out).sum(),
         latency_sum_us: timed.map(|event| event.latency_us * u64::from(event.count)).sum(),
         latency_calls: calls_where(events, |event| event.latency_us != LATENCY_UNKNOWN),
+        free_calls: calls_where(events, |event| event.is_free),
+        units: events.iter().map(|event| event.units).sum(),
     }
 }
 

@@ -234,6 +234,8 @@ fn event(random: &mut SplitMix, now: u64, watermark: u64, offset: u64) -> Access
         latency_us: if random.below(8) == 0 { LATENCY_UNKNOWN } else { latency_us },
         bytes_in: random.below(1_000),
         bytes_out: random.below(100_000),
+        units: random.below(1 << 20),
+        is_free: random.below(4) == 0,
         count: match random.below(16) {
             0 => 1 + random.below(6) as u32,
             1 => 1 + random.below(1 << 20) as u32,

@@ -252,7 +252,7 @@ fn the_job_reads_it() {
 
         let (geo, warnings) = GeoDatabases::open(&job.geo).unwrap();
         assert!(warnings.is_empty());
-        let context = Context::new(&job.routes, &job.geo.trusted_proxies, job.limits, Arc::new(geo));
+        let context = Context::of(&job, Arc::new(geo));
         let SourceKind::File { pattern } = &job.sources[0].kind else { panic!("a file") };
         let path = pattern.replace('*', "");
         let mut text = String::new();

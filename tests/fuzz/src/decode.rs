@@ -125,7 +125,7 @@ fn jobs(format: &str) -> Vec<(JobConfig, Context)> {
         let job = JobConfig::parse(&config, Path::new(""), env)
             .unwrap_or_else(|error| panic!("{error}\n{config}"))
             .job;
-        let context = Context::new(&job.routes, &job.geo.trusted_proxies, job.limits, Arc::new(NoGeo));
+        let context = Context::of(&job, Arc::new(NoGeo));
         (job, context)
     };
     (0..Choice::COUNT).map(job).collect()

@@ -103,7 +103,7 @@ impl BoundedRun {
         let Self { job, process, geo, tables, inputs } = self;
         let options = IngestOptions::new(now, job.windows, job.limits, job.job.workers);
         let unreadable = geo.unreadable().clone();
-        let context = decode::Context::new(&job.routes, &job.geo.trusted_proxies, job.limits, Arc::new(geo));
+        let context = decode::Context::of(&job, Arc::new(geo));
         let sources = job.sources.clone();
         let ingest = Ingest::new(inputs, move |source| decode::decoder(&sources[source], &context), &options);
         let decode_threads =

@@ -53,10 +53,12 @@ impl Decoder for TripleDecoder {
             latency_us: LATENCY_UNKNOWN,
             bytes_in: 0,
             bytes_out: 0,
+            units: 0,
             count: 1,
             late_ms: 0,
             asn: 0,
             status: 200,
+            is_free: false,
             country: Country::UNKNOWN,
             place: CallerLocation::default(),
         });

@@ -111,7 +111,7 @@ pub(super) fn named_decoders(config: &JobConfig, geo: Arc<GeoDatabases>, name: S
 
 /// Returns a function that makes the decoder of each source, with these databases.
 pub(super) fn decoders(config: &JobConfig, geo: Arc<GeoDatabases>) -> Arc<Decoders> {
-    let context = decode::Context::new(&config.routes, &config.geo.trusted_proxies, config.limits, geo);
+    let context = decode::Context::of(config, geo);
     let sources = config.sources.clone();
     Arc::new(move |source: usize| decode::decoder(&sources[source], &context))
 }

@@ -69,6 +69,7 @@ fn json() -> Source {
         latency: field("/response/latency", Some(Unit::Millis)),
         bytes_in: at("/in"),
         bytes_out: at("/response/out"),
+        units: at("/units").map(|field| Field { scale: 3, ..field }),
         client_ip: at("/ip"),
         forwarded_for: at("/xff"),
         country: at("/country"),
@@ -153,10 +154,12 @@ fn expected(request: &str) -> AccessEvent {
         latency_us: 19_000,
         bytes_in: 0,
         bytes_out: 0,
+        units: 0,
         count: 1,
         late_ms: 0,
         asn: 0,
         status: 200,
+        is_free: false,
         country: Country::UNKNOWN,
         place: CallerLocation::default(),
     }
@@ -1507,4 +1510,32 @@ fn lines_of_text_in_what_agents_put_around_them() {
     }
     let odd = [&b"{\"log\":"[..], text.replace("okhttp", "\u{e9}").as_bytes(), b"}"].concat();
     assert_eq!(event(&combined, odd).status, 200);
+}
+
+#[test]
+fn units_are_rounded_to_their_scale_and_free_calls_are_those_that_were_refused() {
+    let with =
+        |units: &str| format!(r#"{{"time":1763642655000,"units":{units},"response":{{"status":200}}}}"#);
+    for (units, expected) in [
+        ("0", 0),
+        ("1", 1_000),
+        ("0.0123", 12),
+        ("0.0125", 13),
+        ("1e-4", 0),
+        ("\"17.5\"", 17_500),
+        ("4398046511.104", 1 << 42),
+        ("-1", 0),
+        ("null", 0),
+        ("\"-\"", 0),
+    ] {
+        let out = run(&json(), with(units));
+        assert_eq!((out.events[0].units, out.tally.unread().count()), (expected, 0), "{units}");
+    }
+    for unreadable in ["-2", "4398046511.105", "1e400", "true", "{}", "\"many\""] {
+        let out = run(&json(), with(unreadable));
+        let unread: Vec<_> = out.tally.unread().collect();
+        assert_eq!((out.events[0].units, unread), (0, vec![("units", 1)]), "{unreadable}");
+    }
+    let is_free = |status: &str| event(&json(), with("0").replace("200", status)).is_free;
+    assert_eq!(["200", "429", "403", "503"].map(is_free), [false, true, false, false]);
 }

@@ -101,7 +101,7 @@ fn row(view: View, number: u64) -> Vec<u8> {
             r#"{{"scope":"key","id":"k{number}",{start},"callers":{number},"exact":true,"complete":true,"final":false}}"#
         ),
         _ => format!(
-            r#"{{"key_id":"k{number}",{start},"calls":{number},"errors_4xx":0,"errors_5xx":0,"bytes_in":4,"bytes_out":5,"latency_sum_us":0,"latency_calls":0,"subscription":null,"customer":null,"plan":null,"complete":true,"final":false}}"#
+            r#"{{"key_id":"k{number}",{start},"calls":{number},"errors_4xx":0,"errors_5xx":0,"bytes_in":4,"bytes_out":5,"latency_sum_us":0,"latency_calls":0,"free_calls":0,"units":0,"subscription":null,"customer":null,"plan":null,"complete":true,"final":false}}"#
         ),
     }
     .into_bytes()

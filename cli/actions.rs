@@ -345,6 +345,12 @@ fn listed(page: &ActionsPage) -> String {
     if let Some(DecidedPage { who, at, .. }) = &page.paused {
         text += &format!("actions are paused by {} since {}\n", harmless(who), harmless(at));
     }
+    for name in &page.on_probation {
+        text += &format!(
+            "gateway {} is on probation: all is held until an action that a person approved is confirmed\n",
+            harmless(name)
+        );
+    }
     let is_held = |action: &&ActionPage| action.state == ActionState::Held.name();
     let (held, others): (Vec<_>, Vec<_>) = page.actions.iter().partition(is_held);
     held.into_iter().chain(others).for_each(|action| text += &line(action));
@@ -400,9 +406,15 @@ mod tests {
             Some(DecidedPage { verb: "pause".to_owned(), who: "alice".to_owned(), at: "t".to_owned() });
         let decided = DecidedPage { verb: "mute".to_owned(), who: "bob".to_owned(), at: "t".to_owned() };
         let muted = vec![MutePage { key_id: "partner\u{7}".to_owned(), until: "u".to_owned(), decided }];
-        let text = listed(&ActionsPage { paused, muted, actions });
-        let lines: Vec<&str> = text.lines().collect();
+        let on_probation = vec!["edge\u{1b}".to_owned()];
+        let text = listed(&ActionsPage { paused, on_probation, muted, actions });
+        let mut lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "actions are paused by alice since t");
+        assert!(
+            lines.remove(1).ends_with(
+                " is on probation: all is held until an action that a person approved is confirmed"
+            )
+        );
         assert!(
             lines[1].contains("  held       suspend    key ") && lines[1].ends_with("  the breaker"),
             "{text}"

@@ -1,5 +1,5 @@
-//! A leaked key stops being let in, comes back with one command, and both outlive a kill: a job with a live gateway, from
-//! the report of a leak to the deny list, and people who answer.
+//! A leaked key stops being let in once a person approves it, comes back with one command, and both outlive a kill: a job
+//! with a live gateway on probation, from the report of a leak to the deny list, and people who answer.
 
 use std::fs;
 
@@ -72,7 +72,7 @@ fn wait_for_list(this: &Restarted, live: &LiveProcess, expected: &str) {
 }
 
 #[test]
-fn a_reported_key_is_denied_until_a_person_lets_it_in_and_kills_change_nothing() {
+fn a_reported_key_is_denied_when_a_person_approves_until_one_lets_it_in_and_kills_change_nothing() {
     let mut this = Restarted::new();
     configure(&mut this, "kind = \"file\"\npath = \"denied.txt\"\nmode = \"live\"");
     this.send(70);
@@ -84,8 +84,6 @@ fn a_reported_key_is_denied_until_a_person_lets_it_in_and_kills_change_nothing()
     fs::write(this.job.path("leaks.csv"), "token,source,url\nkey-3,scanner,https://git.example/x\n").unwrap();
     this.send(70);
     let key_id = hash("key-3")[..32].to_owned();
-    let denied = format!("{key_id} suspended\n");
-    wait_for_list(&this, &live, &denied);
     let of = |page: &Value, action: &str| {
         let list = page["actions"].as_array().unwrap().clone();
         list.into_iter().find(|row| row["action"] == action && row["key_id"] == key_id)
@@ -94,9 +92,28 @@ fn a_reported_key_is_denied_until_a_person_lets_it_in_and_kills_change_nothing()
         let done = || of(&listed(&this, live)?, action).filter(|row| row["state"] == "done");
         live.find(action, done).unwrap()
     };
-    let suspension = is_done(&live, "suspend");
-    assert_eq!(suspension["gateway"], "edge");
-    let id = suspension["action_id"].as_str().unwrap().to_owned();
+    // The gateway is on probation, also after a kill.
+    let is_held = |live: &LiveProcess| {
+        let page = live.find("its suspension is held", || {
+            listed(&this, live).filter(|page| of(page, "suspend").is_some_and(|row| row["state"] == "held"))
+        });
+        let page = page.unwrap();
+        assert_eq!(page["on_probation"], serde_json::json!(["edge"]));
+        of(&page, "suspend").unwrap()
+    };
+    let held = is_held(&live);
+    let reason = "asks a person before suspending the key; held: the gateway edge is on probation until an action that a \
+                  person approved is confirmed";
+    assert_eq!((&held["reason"], &held["gateway"]), (&reason.into(), &Value::Null));
+    live.signal("KILL");
+    live.end();
+    let live = this.start();
+    wait_for_list(&this, &live, "");
+    let id = is_held(&live)["action_id"].as_str().unwrap().to_owned();
+    actions(&this, &live, &["approve", &id, "--why", "it leaked"]).succeed();
+    let denied = format!("{key_id} suspended\n");
+    wait_for_list(&this, &live, &denied);
+    assert_eq!(is_done(&live, "suspend")["gateway"], "edge");
     live.signal("KILL");
     live.end();
 
@@ -105,9 +122,8 @@ fn a_reported_key_is_denied_until_a_person_lets_it_in_and_kills_change_nothing()
     let live = this.start();
     wait_for_list(&this, &live, &denied);
     assert_eq!(is_done(&live, "suspend")["action_id"], *id);
-    let twice = actions(&this, &live, &["approve", &id, "--why", "it leaked"]).run();
-    assert_eq!(twice.code, Some(2));
-    assert!(twice.stderr.contains("the action is decided, it is done"), "{}", twice.stderr);
+    let twice = actions(&this, &live, &["approve", &id, "--why", "again"]).succeed().stdout;
+    assert!(twice.contains("approved by alice: it leaked"), "{twice}");
     let lifted = actions(&this, &live, &["reinstate", &id, "--why", "a test key"]).succeed().stdout;
     assert!(lifted.contains("reinstate") && lifted.contains("reinstated by alice: a test key"), "{lifted}");
     // The answer is committed, so a kill can't undo it.
@@ -137,7 +153,8 @@ fn a_reported_key_is_denied_until_a_person_lets_it_in_and_kills_change_nothing()
     assert_eq!(
         audit,
         [
-            of("policy", "decide", Value::Null, "requested".into()),
+            of("policy", "decide", Value::Null, "held".into()),
+            of("alice", "approve", "held".into(), "requested".into()),
             of("edge", "done", "requested".into(), "done".into()),
             of("alice", "reinstate", Value::Null, "requested".into()),
             of("edge", "done", "requested".into(), "done".into()),

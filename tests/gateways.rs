@@ -89,7 +89,7 @@ fn a_receiver_is_told_of_an_action_until_it_reports_and_a_kill_repeats_the_call_
     let mut this = Restarted::new();
     let kind = format!(
         "kind = \"webhook\"\nurl = \"http://127.0.0.1:{}/actions\"\nsecret = \"file:alice-token\"\n\
-         token = \"file:receiver-token\"\nallow_private = [\"127.0.0.1\"]\ntimeout = \"1m\"\nmode = \"live\"",
+         token = \"file:receiver-token\"\nallow_private = [\"127.0.0.1\"]\ntimeout = \"1m\"\nmode = \"live\"\nprobation = false",
         receiver.server.port
     );
     configure(&mut this, &kind);
@@ -170,7 +170,7 @@ fn keys_are_suspended_at_kong_and_apisix_and_come_back_as_they_were() {
     let section = |kind: &str, port: u16| {
         format!(
             "kind = \"{kind}\"\nurl = \"http://127.0.0.1:{port}\"\nadmin_token = \"file:receiver-token\"\n\
-             allow_private = [\"127.0.0.1\"]\nmode = \"live\"\n"
+             allow_private = [\"127.0.0.1\"]\nmode = \"live\"\nprobation = false\n"
         )
     };
     let (kong_section, apisix_section) = (section("kong", kong.port), section("apisix", apisix.port));

@@ -560,7 +560,7 @@ impl CheckReport {
         gateways.iter().for_each(|gateway| self.gateway(gateway));
     }
 
-    fn gateway(&mut self, Gateway { name, kind, mode }: &Gateway) {
+    fn gateway(&mut self, Gateway { name, kind, mode, probation }: &Gateway) {
         let place = match kind {
             GatewayKind::File { path } => {
                 let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -577,9 +577,10 @@ impl CheckReport {
             GatewayKind::Kong(api) => admin_api("Kong", api),
             GatewayKind::Apisix(api) => admin_api("APISIX", api),
         };
-        let mode = match mode {
-            PolicyMode::DryRun => "dry run: actions are only shown",
-            PolicyMode::Live => "live: keys are suspended",
+        let mode = match (mode, probation) {
+            (PolicyMode::DryRun, _) => "dry run: actions are only shown",
+            (PolicyMode::Live, Some(_)) => "live: keys are suspended, after a probation",
+            (PolicyMode::Live, None) => "live: keys are suspended, without a probation",
         };
         self.line("gateway", format!("{name}: {place}, {mode}"));
     }

@@ -1,4 +1,4 @@
-//! `keytide demo --act`: the job really suspends the stolen key, and people answer it.
+//! `keytide demo --act`: the job really suspends the stolen key, once a person approves that: its gateway is on probation.
 //!
 //! The job writes a deny list, which a gateway may read. It has a state, without which no job acts. It serves HTTP on a
 //! free port of this machine. Its folder has a token for `keytide actions`, and the stolen key as its callers show it. Both are
@@ -98,7 +98,7 @@ you = "file:{TOKEN}"
         let folder = shell_word(&self.folder);
         exit::print(&format!(
             "acts     {folder}/{DENIED} has the keys that a gateway is to refuse, {folder}/{STOLEN} the key that is stolen\n\
-             answer   keytide actions {folder}/keytide.toml list\n"
+             answer   keytide actions {folder}/keytide.toml list; what it shows as held is done by approve\n"
         ))
     }
 }

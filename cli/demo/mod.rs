@@ -77,7 +77,7 @@ pub(crate) struct DemoArgs {
     /// Print a line a second instead of the live view
     #[arg(long)]
     headless: bool,
-    /// Suspend the stolen key: DIR/denied.txt has the keys that a gateway is to refuse, and `keytide actions` answers
+    /// Suspend the stolen key once `keytide actions` approves it: DIR/denied.txt has the keys that a gateway is to refuse
     #[arg(long, requires = "out")]
     act: bool,
 }

@@ -730,6 +730,9 @@ fn the_fingerprint_differs_with_the_results() {
         ("scale = 0", "scale = 1"),
         ("mode = \"dry_run\"  ", "mode = \"live\"  "),
         ("name = \"gateway\"\nkind = \"file\"", "name = \"edge\"\nkind = \"file\""),
+        // A gateway that is elsewhere is on probation again.
+        ("denied.txt", "elsewhere.txt"),
+        ("probation = true ", "probation = false "),
     ] {
         assert!(text.contains(from), "{from}");
         assert!(seen.insert(fingerprint(&text.replacen(from, to, 1), "0123456789abcdef")), "{from}");

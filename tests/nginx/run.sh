@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs deploy/gateways/nginx with a stock nginx and `keytide demo --act`: the stolen key is refused with 403, others aren't, and
-# `keytide actions reinstate` lets it in again.
+# Runs deploy/gateways/nginx with a stock nginx and `keytide demo --act`: the stolen key is refused with 403 once `keytide actions
+# approve` says so, others aren't, and `keytide actions reinstate` lets it in again.
 #   tests/nginx/run.sh         fails at the first difference
 # KEYTIDE_BIN names a program that is built already; else this builds it.
 # Needs Linux, cargo, Python 3.11 or newer, curl, and nginx with http-lua (Debian: nginx, libnginx-mod-http-lua). Without one of
@@ -59,17 +59,25 @@ status() { curl --silent --output /dev/null --write-out '%{http_code}' "$@" "htt
 key=$(cat "$scratch/demo/stolen-key")
 is() { [[ $(status --header "apikey: $key") == "$1" ]]; }
 poll 'nginx answers' is 200
+actions() { "$keytide" actions "$scratch/demo/keytide.toml" "$@"; }
+held() {
+    id=$(actions list --json 2>/dev/null | python3 -c '
+import json, sys
+page = json.load(sys.stdin)
+assert page["on_probation"] == ["edge"], page
+for one in page["actions"]:
+    assert (one["action"], one["state"]) == ("suspend", "held") and "on probation" in one["reason"], page
+    print(one["action_id"])') && [[ -n $id ]]
+}
+# The gateway is on probation, so a person approves.
+poll 'the suspension waits for a person' held
+is 200 || fail 'the key is refused before a person approved that'
+actions approve "$id" --why 'it is stolen' >/dev/null
 poll 'the stolen key is refused' is 403
 [[ $(status --header 'apikey: another' --header "apikey: $key") == 403 ]] || fail 'a second header hides the key'
 [[ $(status --header 'apikey: another') == 200 ]] || fail 'another key is refused'
 [[ $(status) == 200 ]] || fail 'a call without a key is refused'
 
-actions() { "$keytide" actions "$scratch/demo/keytide.toml" "$@"; }
-id=$(actions list --json | python3 -c '
-import json, sys
-actions = json.load(sys.stdin)["actions"]
-assert [(one["action"], one["gateway"]) for one in actions] == [("suspend", "edge")], actions
-print(actions[0]["action_id"])')
 actions reinstate "$id" --why 'a trial' >/dev/null
 poll 'the key is let in again' is 200
 [[ $(status --header "apikey: $key") == 200 ]] || fail 'the key is refused again'

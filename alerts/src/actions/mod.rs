@@ -29,6 +29,9 @@
 //! An incident that a person dismisses takes its held actions with it, and its suspension is lifted. If other signals open it
 //! again, each of its actions is held. Mutes are remembered to be shown: it is the detector that heeds them.
 //!
+//! A gateway that acts for the first time, or with other settings, is on probation: all of its actions are held until one
+//! that a person approved was seen to work. What lets a key in again is never held.
+//!
 //! A gateway whose last three actions failed gets no more of them but what a person approves, until one is done: a wrong
 //! table or wrong rights would fail for every key.
 //!
@@ -46,6 +49,7 @@
 //! days, of which the oldest are forgotten first; 10,000 incidents of the same time, and 10,000 mutes.
 
 mod incidents;
+mod probation;
 #[cfg(test)]
 mod tests;
 
@@ -62,6 +66,7 @@ use keytide_dataflow::{Level, OwnedUsage, Row, Usage};
 use serde::{Deserialize, Serialize};
 
 pub use self::incidents::{IncidentSignal, KnownIncident, KnownIncidents};
+use self::probation::Probations;
 use crate::policy::{MEMORY_MS, PolicyEngine, PolicyMemory};
 
 /// The most actions that are remembered, beside those in force.
@@ -137,6 +142,7 @@ pub struct ActionMemory {
     unconfirmed: BTreeMap<KeyId, (ActionId, EventTime)>,
     /// The failures of each gateway in a row, if its last action failed.
     failures: BTreeMap<String, u32>,
+    probations: Probations,
     paused: Option<Decided>,
     incidents: KnownIncidents,
     /// The keys that are muted, as views name them.
@@ -271,19 +277,23 @@ impl ActionEngine {
         Self::restore(rules, gateways, ActionMemory::default())
     }
 
-    /// Creates an engine that continues from a saved memory.
+    /// Creates an engine that continues from a saved memory. A gateway whose settings changed since is on probation again.
     #[must_use]
     pub fn restore<'a>(
         rules: PolicyRules,
         gateways: impl IntoIterator<Item = &'a Gateway>,
-        memory: ActionMemory,
+        mut memory: ActionMemory,
     ) -> Self {
-        let gateways = gateways.into_iter().map(|gateway| KnownGateway {
+        let gateways: Vec<&Gateway> = gateways.into_iter().collect();
+        let live = gateways.iter().filter(|gateway| gateway.mode == PolicyMode::Live);
+        let tried = live.filter_map(|gateway| Some((&*gateway.name, gateway.probation.as_deref()?)));
+        memory.probations.begin(tried);
+        let known = gateways.into_iter().map(|gateway| KnownGateway {
             name: gateway.name.clone(),
             is_live: gateway.mode == PolicyMode::Live,
             acts_at_once: matches!(gateway.kind, GatewayKind::Topic),
         });
-        Self { policy: PolicyEngine::new(rules), gateways: gateways.collect(), memory, heard: Vec::new() }
+        Self { policy: PolicyEngine::new(rules), gateways: known.collect(), memory, heard: Vec::new() }
     }
 
     /// Returns the actions that a gateway is to do.
@@ -383,8 +393,7 @@ impl ActionEngine {
 
     /// Decides by the calls that were heard of whether a key is really refused.
     fn confirm(&mut self, changes: &mut Changes) {
-        let before_ms = changes.tick.saturating_sub(CONFIRM_WITHIN_MS);
-        self.memory.unconfirmed.retain(|_, (_, from_ms)| *from_ms >= before_ms);
+        self.end_watches(changes);
         for (id, row) in std::mem::take(&mut self.heard) {
             let Usage { calls, errors_4xx, errors_5xx, .. } = row.value.usage;
             let answered = calls.saturating_sub(errors_4xx + errors_5xx);
@@ -410,6 +419,32 @@ impl ActionEngine {
             if let Some(gateway) = record.gateway.clone() {
                 let state = record.row.state;
                 self.memory.note_outcome(&gateway, state);
+                if state == ActionState::Confirmed && self.memory.probations.confirmed(&gateway, id) {
+                    let why = "an action that a person approved is confirmed";
+                    let cause = Cause { who: CALLS, what: "end_probation", why, at_ms };
+                    changes.note_of_gateway(gateway, &mut self.memory.policy_seq, cause);
+                }
+            }
+        }
+    }
+
+    /// Forgets what no call confirmed for a day: it stays done.
+    fn end_watches(&mut self, changes: &mut Changes) {
+        let before_ms = changes.tick.saturating_sub(CONFIRM_WITHIN_MS);
+        let mut ended = Vec::new();
+        self.memory.unconfirmed.retain(|_, (id, from_ms)| {
+            let is_open = *from_ms >= before_ms;
+            if !is_open {
+                ended.push(*id);
+            }
+            is_open
+        });
+        for id in ended {
+            let gateway = self.memory.actions.get(&id).and_then(|record| record.gateway.clone());
+            if let Some(gateway) = gateway.filter(|name| self.memory.probations.uncontradicted(name, id)) {
+                let why = "no call contradicted the actions that a person approved";
+                let cause = Cause { who: POLICY, what: "end_probation", why, at_ms: changes.tick };
+                changes.note_of_gateway(gateway, &mut self.memory.policy_seq, cause);
             }
         }
     }
@@ -456,6 +491,12 @@ impl ActionEngine {
         let held = held.or_else(|| {
             let name = &failing?.name;
             Some(format!("the last {FAILURES} actions of the gateway {name} failed"))
+        });
+        let held = held.or_else(|| {
+            let name = &acting.filter(|acting| self.memory.probations.holds(&acting.name))?.name;
+            Some(format!(
+                "the gateway {name} is on probation until an action that a person approved is confirmed"
+            ))
         });
         let (done, doing) = match action {
             Action::Suspend => ("suspended", "suspending"),
@@ -718,6 +759,7 @@ impl ActionEngine {
         // What a person approves takes room of the breaker as well.
         self.memory.policy.acts(key, opened_ms, self.memory.latest_ms);
         self.request(id, Some(from), cause, changes);
+        self.memory.note_approved(id);
     }
 
     /// Revokes the key that an action suspended.
@@ -746,6 +788,7 @@ impl ActionEngine {
         self.memory.policy.acts(row.key, origin.opened_ms, self.memory.latest_ms);
         self.create(row, origin, true, cause, changes);
         self.memory.decide(id, decided);
+        self.memory.note_approved(id);
         id
     }
 
@@ -774,6 +817,9 @@ impl ActionEngine {
         let void: Vec<ActionId> = of_key.filter(is_void).map(|record| record.row.id).collect();
         for id in void {
             self.withdraw(id, cause, changes);
+        }
+        if let Some(gateway) = self.memory.actions.get(&suspension).and_then(|of| of.gateway.as_ref()) {
+            self.memory.probations.lifted(gateway, suspension);
         }
         if let Some(decided) = &decided {
             self.memory.decide(suspension, decided.clone());
@@ -922,6 +968,14 @@ impl Changes {
         self.actions.insert(record.row.id);
     }
 
+    /// Notes a decision of the policy about a gateway. `seq` is the number of the entry, and grows.
+    fn note_of_gateway(&mut self, gateway: String, seq: &mut u64, cause: Cause<'_>) {
+        self.note_other(POLICY.to_owned(), seq, cause);
+        if let Some(entry) = self.audit.last_mut() {
+            entry.gateway = Some(gateway);
+        }
+    }
+
     /// Notes a decision about the policy, an incident or a key. `seq` is the number of the entry, and grows.
     fn note_other(&mut self, target: String, seq: &mut u64, cause: Cause<'_>) {
         let Cause { who, what, why, at_ms } = cause;
@@ -967,6 +1021,11 @@ impl ActionMemory {
     #[must_use]
     pub fn paused(&self) -> Option<&Decided> {
         self.paused.as_ref()
+    }
+
+    /// Returns the names of the gateways whose actions are held until one that a person approved was seen to work.
+    pub fn on_probation(&self) -> impl Iterator<Item = &str> {
+        self.probations.names()
     }
 
     /// Counts actions and keys, for metrics.
@@ -1030,8 +1089,18 @@ impl ActionMemory {
     /// Counts the failures of a gateway in a row.
     fn note_outcome(&mut self, gateway: &str, state: ActionState) {
         match state {
-            ActionState::Failed => *self.failures.entry(gateway.to_owned()).or_default() += 1,
+            ActionState::Failed => {
+                *self.failures.entry(gateway.to_owned()).or_default() += 1;
+                self.probations.failed(gateway);
+            }
             _ => drop(self.failures.remove(gateway)),
+        }
+    }
+
+    /// Notes that a person wanted an action that is requested.
+    fn note_approved(&mut self, id: ActionId) {
+        if let Some(gateway) = self.actions.get(&id).and_then(|record| record.gateway.as_ref()) {
+            self.probations.approved(gateway, id);
         }
     }
 

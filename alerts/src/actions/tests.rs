@@ -21,12 +21,25 @@ fn engine(rules: PolicyRules) -> ActionEngine {
 }
 
 fn gateway(kind: GatewayKind) -> Gateway {
-    Gateway { name: "edge".to_owned(), kind, mode: PolicyMode::Live }
+    Gateway { name: "edge".to_owned(), kind, mode: PolicyMode::Live, probation: None }
 }
 
 /// An engine whose gateway reports when it has acted.
 fn live(rules: PolicyRules) -> ActionEngine {
     ActionEngine::new(rules, Some(&gateway(GatewayKind::File { path: "denied.txt".into() })))
+}
+
+/// A gateway whose actions are held until a person saw one work with these settings.
+fn tried(settings: &str) -> Gateway {
+    let path = GatewayKind::File { path: "denied.txt".into() };
+    Gateway { probation: Some(settings.to_owned()), ..gateway(path) }
+}
+
+/// An engine that goes on from what a checkpoint has of another one, with these settings of its gateway.
+fn restarted(engine: &ActionEngine, settings: &str) -> ActionEngine {
+    let stored = postcard::to_stdvec(engine.memory()).unwrap();
+    let memory = postcard::from_bytes(&stored).unwrap();
+    ActionEngine::restore(PolicyRules::default(), Some(&tried(settings)), memory)
 }
 
 impl ActionEngine {
@@ -756,6 +769,94 @@ fn three_failures_in_a_row_hold_the_rest_until_one_is_done() {
 }
 
 #[test]
+fn a_gateway_on_probation_asks_a_person_until_an_approved_action_is_confirmed() {
+    let mut engine = ActionEngine::new(PolicyRules::default(), Some(&tried("one")));
+    let ask = |engine: &mut ActionEngine, key: u128| engine.decide_all(&[opened(key, START_MS)]).remove(0);
+    let names = |engine: &ActionEngine| engine.memory().on_probation().map(str::to_owned).collect::<Vec<_>>();
+    let why = "the gateway edge is on probation until an action that a person approved is confirmed";
+    let first = ask(&mut engine, 7);
+    assert_eq!((first.state, held(&first.reason)), (ActionState::Held, why));
+    assert_eq!((engine.memory().deny_list().len(), names(&engine)), (0, vec!["edge".to_owned()]));
+    assert!(matches!(engine.say(Verb::Approve, first.id).0, Reply::Accepted(Some(_))));
+    // Neither the approval nor the gateway's word is enough, whatever restarts are between.
+    for key in [8, 9] {
+        engine = restarted(&engine, "one");
+        engine.report_all(first.id, None);
+        assert_eq!(ask(&mut engine, key).state, ActionState::Held);
+    }
+    let before = restarted(&engine, "one");
+    let rows = engine.hear_all(&[minute(7, HOUR_MS + MINUTE_MS, (0, 4), true)]);
+    let ended = rows.audit.iter().find(|entry| entry.target == "policy").unwrap();
+    assert_eq!((&*ended.who, ended.what, ended.seq), ("calls", "end_probation", 0));
+    assert_eq!(ended.gateway.as_deref(), Some("edge"));
+    assert_eq!(names(&engine), [""; 0]);
+    assert_eq!(ask(&mut engine, 20).state, ActionState::Requested);
+    let mut engine = restarted(&engine, "one");
+    assert_eq!(ask(&mut engine, 21).state, ActionState::Requested);
+    // Other settings begin another one. What was approved with the settings before doesn't end it.
+    for mut engine in [restarted(&engine, "two"), restarted(&before, "two")] {
+        assert_eq!(names(&engine), ["edge"]);
+        engine.hear_all(&[minute(7, HOUR_MS + MINUTE_MS, (0, 4), true)]);
+        assert_eq!(held(&ask(&mut engine, 22).reason), why);
+        let mut back = restarted(&engine, "one");
+        assert_eq!(ask(&mut back, 23).state, ActionState::Held, "the settings of before are others by now");
+    }
+    // So does a time without the gateway, or without its being live.
+    let away = ActionEngine::restore(PolicyRules::default(), None, engine.memory().clone());
+    assert_eq!(names(&restarted(&away, "one")), ["edge"]);
+}
+
+#[test]
+fn three_approved_actions_that_no_call_contradicts_end_a_probation_unless_one_fails() {
+    let key_id = |key: KeyId| key.to_string();
+    // Actions one after the other, and what becomes of each but that it is done.
+    for (actions, ends) in [
+        (&["", "", ""][..], true),
+        (&["", "fails", "", ""], false),
+        (&["", "", "lifted"], false),
+        (&["answered", "", ""], false),
+        (&["answered", "", "", ""], true),
+    ] {
+        let mut engine = ActionEngine::new(PolicyRules::default(), Some(&tried("one")));
+        for (number, what) in actions.iter().enumerate() {
+            let key = 7 + number as u128;
+            let id = engine.decide_all(&[opened(key, START_MS)]).remove(0).id;
+            engine.say(Verb::Approve, id);
+            assert_eq!(engine.state(id), ActionState::Requested, "{actions:?}");
+            engine.report_all(id, (*what == "fails").then_some("no"));
+            match *what {
+                "lifted" => drop(engine.say(Verb::Reinstate, id)),
+                "answered" => drop(engine.hear_all(&[minute(key, HOUR_MS + MINUTE_MS, (3, 0), true)])),
+                _ => {}
+            }
+            engine = restarted(&engine, "one");
+        }
+        let day_ms = START_MS + HOUR_MS + MINUTE_MS + DAY_MS;
+        engine.fold(day_ms, &[], &[], &key_id);
+        assert_eq!(engine.memory().on_probation().count(), 1, "the day isn't over: {actions:?}");
+        let (rows, _) = engine.fold(day_ms + 1, &[], &[], &key_id);
+        assert_eq!(engine.memory().on_probation().count(), usize::from(!ends), "{actions:?}");
+        let told = rows.audit.iter().filter(|entry| entry.what == "end_probation" && entry.who == "policy");
+        assert_eq!(told.count(), usize::from(ends));
+    }
+}
+
+#[test]
+fn a_probation_never_keeps_a_key_from_being_let_in_again() {
+    let mut engine = ActionEngine::new(PolicyRules::default(), Some(&tried("one")));
+    let transition = opened(7, START_MS);
+    let suspend = engine.decide_all(std::slice::from_ref(&transition)).remove(0).id;
+    engine.say(Verb::Approve, suspend);
+    engine.report_all(suspend, None);
+    let withdrawn = changed(transition, |it| {
+        (it.seq, it.change, it.reason) = (1, Change::Withdrawn, Some(Reason::Allowed));
+    });
+    let lifting = engine.decide_all(&[withdrawn]).remove(0);
+    assert_eq!((lifting.action, lifting.state), (Action::Reinstate, ActionState::Requested));
+    assert_eq!(engine.memory().on_probation().count(), 1);
+}
+
+#[test]
 fn mutes_are_shown_until_they_end() {
     let mut engine = live(PolicyRules::default());
     let mute = |until_ms| {
@@ -940,12 +1041,14 @@ proptest! {
     #[test]
     fn no_order_of_answers_and_reports_requests_an_action_twice_or_gets_around_the_rules(
         ticks in ticks(),
-        said in prop::collection::vec(prop::collection::vec((0..11_usize, any::<prop::sample::Index>()), 0..6), 20),
+        said in prop::collection::vec(prop::collection::vec((0..13_usize, any::<prop::sample::Index>()), 0..6), 20),
         limit in 0..5_u32,
+        is_tried in any::<bool>(),
         stops in prop::collection::vec(any::<bool>(), 20),
     ) {
         let rules = PolicyRules { keys_per_hour: limit, percent_per_hour: 100, ..PolicyRules::default() };
-        let path = || gateway(GatewayKind::File { path: "denied.txt".into() });
+        let probation = is_tried.then(|| "settings".to_owned());
+        let path = || Gateway { probation: probation.clone(), ..tried("") };
         let mut engine = ActionEngine::new(rules, Some(&path()));
         let mut requested: BTreeMap<ActionId, u32> = BTreeMap::new();
         let mut by_policy = Vec::new();
@@ -957,6 +1060,7 @@ proptest! {
             let known: Vec<ActionId> = engine.memory.actions.keys().copied().collect();
             let inputs: Vec<ActionInput> = said
                 .iter()
+                .filter(|(what, _)| *what <= 10)
                 .map(|(what, which)| {
                     let action = if known.is_empty() { ActionId(1) } else { *which.get(&known) };
                     match what {
@@ -970,6 +1074,13 @@ proptest! {
                 let stored = postcard::to_stdvec(engine.memory()).unwrap();
                 engine = ActionEngine::restore(rules, Some(&path()), postcard::from_bytes(&stored).unwrap());
             }
+            // Some of the actions have calls with their keys, which are refused or answered.
+            for (what, which) in said.iter().filter(|(what, _)| *what > 10 && !known.is_empty()) {
+                let key = engine.memory.actions[which.get(&known)].row.key.0;
+                let calls = if *what == 11 { (0, 1) } else { (1, 0) };
+                engine.hear(&[minute(key, HOUR_MS + MINUTE_MS, calls, true)]);
+            }
+            let was_on_probation = engine.memory.on_probation().next().is_some();
             let states: BTreeMap<KeyId, DenialState> =
                 engine.memory.denied.iter().map(|(key, denial)| (*key, denial.state)).collect();
             let (rows, _) = engine.fold(0, &inputs, tick, &|key| key.to_string());
@@ -988,6 +1099,8 @@ proptest! {
                     *times += 1;
                     prop_assert_eq!(*times, 1, "an action is requested once");
                     if entry.who == "policy" {
+                        let ends = rows.audit.iter().any(|other| other.what == "end_probation");
+                        prop_assert!(!was_on_probation || ends, "the policy acts on probation");
                         by_policy.push((entry.at_ms, record.origin.opened_ms));
                     }
                     if record.row.action == Action::Revoke {

@@ -41,7 +41,7 @@ fn start(path: PathBuf) -> (RunningGateway, Receiver<ActionInput>) {
 fn start_kind(kind: GatewayKind) -> (RunningGateway, Receiver<ActionInput>) {
     let (reports, received) = channel();
     let context = GatewayContext { claims: None, reports, clock: Arc::new(|| 17), hashes: Vec::new() };
-    let gateway = Gateway { name: "edge".to_owned(), kind, mode: PolicyMode::Live };
+    let gateway = Gateway { name: "edge".to_owned(), kind, mode: PolicyMode::Live, probation: None };
     (RunningGateway::start(&gateway, context).unwrap().unwrap(), received)
 }
 

@@ -102,6 +102,8 @@ pub(crate) fn validate(
         has_topics: config.sinks.kafka.is_some(),
         has_proof: config.sources.is_empty()
             || config.sources.iter().any(|source| source.keys.hash.is_of_raw_keys()),
+        detection: &config.detection,
+        sources: &config.sources,
         http: config.http.as_mut(),
     };
     config.gateways = gateways(&raw.gateway, needed, &mut check);

@@ -2,12 +2,17 @@
 //!
 //! Limits: 16 gateways, each with the limits of a webhook.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
+use super::detection::Detection;
+use super::fields::FieldMap;
 use super::http::{Http, refuse_no_token};
+use super::keys::KeyRules;
 use super::policy::PolicyMode;
 use super::prelude::*;
+use super::source::Source;
 use super::webhook::{URL, UrlText, WebhookUrl, allowed_url};
+use crate::fingerprint::fingerprint;
 
 /// The most gateways of a job.
 const MAX_GATEWAYS: usize = 16;
@@ -28,6 +33,7 @@ keys! {
         allow_private: List<HostName>,
         timeout: Millis,
         mode: PolicyMode,
+        probation: Flag,
     }
 }
 
@@ -38,6 +44,9 @@ pub struct Gateway {
     pub name: String,
     pub kind: GatewayKind,
     pub mode: PolicyMode,
+    /// The fingerprint of the settings that a person has to see at work before the policy acts by itself. It covers no
+    /// secret. `None` if the policy acts from the first action on.
+    pub probation: Option<String>,
 }
 
 /// How a gateway learns which keys it must refuse.
@@ -92,9 +101,9 @@ choice! {
 
 impl Fingerprint for Gateway {
     fn add_to(&self, encoder: &mut Encoder) {
-        let Self { name, kind, mode } = self;
+        let Self { name, kind, mode, probation } = self;
         encoder.add(name);
-        // Where a gateway is reached changes no row.
+        // Where a gateway is reached changes no row but by its probation.
         let kind = match kind {
             GatewayKind::File { .. } => GatewayKindName::File,
             GatewayKind::Topic => GatewayKindName::Topic,
@@ -104,6 +113,63 @@ impl Fingerprint for Gateway {
         };
         encoder.text(kind.name());
         encoder.add(mode);
+        encoder.add(probation);
+    }
+}
+
+/// The settings after a change of which a gateway is on probation again.
+struct TriedSettings<'a> {
+    gateway: &'a Gateway,
+    detection: &'a Detection,
+    sources: &'a [Source],
+}
+
+impl Fingerprint for TriedSettings<'_> {
+    fn add_to(&self, encoder: &mut Encoder) {
+        let Self { gateway, detection, sources } = self;
+        encoder.add(*detection);
+        // Each way to a key once: one more source that has a known way changes nothing.
+        let ways: BTreeSet<String> = sources.iter().map(|source| fingerprint(&WayToKeys(source))).collect();
+        encoder.add(&ways.into_iter().collect::<Vec<_>>());
+        encoder.add(*gateway);
+        match &gateway.kind {
+            GatewayKind::File { path } => encoder.add(path),
+            GatewayKind::Topic => {}
+            // The path of a receiver's URL may be a secret.
+            GatewayKind::Webhook { endpoint, secret: _ } => encoder.add(endpoint),
+            GatewayKind::Kong(api) | GatewayKind::Apisix(api) => {
+                let AdminApi { endpoint, token: _, unproven } = api;
+                encoder.add(endpoint);
+                encoder.text(endpoint.url.target.reveal());
+                encoder.add(unproven);
+            }
+        }
+    }
+}
+
+/// How the key of a source's call is found, but for secrets.
+struct WayToKeys<'a>(&'a Source);
+
+impl Fingerprint for WayToKeys<'_> {
+    fn add_to(&self, encoder: &mut Encoder) {
+        let KeyRules { from, hash, missing } = &self.0.keys;
+        encoder.add(from);
+        encoder.text(hash.name());
+        encoder.add(missing);
+        let FieldMap { key, consumer, credential, user, client_ip, .. } = &self.0.fields;
+        [key, consumer, credential, user, client_ip].into_iter().for_each(|field| encoder.add(field));
+    }
+}
+
+impl Fingerprint for Endpoint {
+    fn add_to(&self, encoder: &mut Encoder) {
+        let Self { url, allow_private, timeout_ms } = self;
+        let WebhookUrl { tls, host, port, target: _ } = url;
+        encoder.add(tls);
+        encoder.add(host);
+        encoder.number((*port).into());
+        encoder.add(allow_private);
+        encoder.add(timeout_ms);
     }
 }
 
@@ -115,6 +181,8 @@ pub(crate) struct Needed<'a> {
     pub(crate) has_topics: bool,
     /// True if a source hashes raw keys, so that a raw key proves whose it is.
     pub(crate) has_proof: bool,
+    pub(crate) detection: &'a Detection,
+    pub(crate) sources: &'a [Source],
     /// The section `[http]`, which gets the tokens for outcomes.
     pub(crate) http: Option<&'a mut Http>,
 }
@@ -196,7 +264,12 @@ fn one(
             GatewayKind::Apisix(admin_api(spot, needed, check)?)
         }
     };
-    Some(Gateway { name: name.to_owned(), kind, mode })
+    let mut gateway = Gateway { name: name.to_owned(), kind, mode, probation: None };
+    if raw.probation.value().is_none_or(|flag| flag.0) {
+        let Needed { detection, sources, .. } = *needed;
+        gateway.probation = Some(fingerprint(&TriedSettings { gateway: &gateway, detection, sources }));
+    }
+    Some(gateway)
 }
 
 impl RawGateway {
@@ -215,6 +288,7 @@ impl RawGateway {
             allow_private,
             timeout,
             mode: _,
+            probation: _,
         } = self;
         if kind != File {
             check.foreign(path, "file");
@@ -313,14 +387,63 @@ mod tests {
             name: "gateway".to_owned(),
             kind: GatewayKind::File { path: "/etc/keytide/denied.txt".into() },
             mode,
+            probation: None,
         };
-        assert_eq!(of(FILE), Some(expected(PolicyMode::DryRun)));
-        let live = format!("{FILE}mode = \"live\"\n{STATE}");
+        let of = |lines: &str| of(&format!("{FILE}probation = false\n{lines}"));
+        assert_eq!(of(""), Some(expected(PolicyMode::DryRun)));
+        let live = format!("mode = \"live\"\n{STATE}");
         assert_eq!(of(&live), Some(expected(PolicyMode::Live)));
-        let of_policy = format!("{FILE}{STATE}[alerts.policy]\nmode = \"live\"");
+        let of_policy = format!("{STATE}[alerts.policy]\nmode = \"live\"");
         assert_eq!(of(&of_policy), Some(expected(PolicyMode::Live)));
-        let own = format!("{FILE}mode = \"dry_run\"\n[alerts.policy]\nmode = \"live\"");
-        assert_eq!(of(&own), Some(expected(PolicyMode::DryRun)));
+        let own = "mode = \"dry_run\"\n[alerts.policy]\nmode = \"live\"";
+        assert_eq!(of(own), Some(expected(PolicyMode::DryRun)));
+    }
+
+    #[test]
+    fn settings_that_decide_which_keys_are_refused_begin_a_probation_anew_and_secrets_do_not() {
+        let of = |text: &str, variables: &[(&str, &str)]| {
+            let loaded = parse_with(text, variables).unwrap_or_else(|error| panic!("{error}"));
+            let gateways = loaded.job.gateways.into_iter().filter(|of| of.name == "tried");
+            gateways.map(|of| of.probation.unwrap()).next().unwrap()
+        };
+        let keys = "[keys]\nfrom = [\"key\"]\nhash = \"hmac-sha256\"\nsecret = \"env:ALICE\"\n";
+        for (section, own) in [
+            (FILE.to_owned(), &[("denied.txt", "other.txt")][..]),
+            (
+                WEBHOOK.to_owned(),
+                &[
+                    ("hooks.", "hook."),
+                    ("com/x", "com:444/x"),
+                    ("[[gateway]]", "[[gateway]]\ntimeout = \"5s\""),
+                ],
+            ),
+            (
+                format!("{KONG}admin_token = \"env:SECRET\"\n").replace("name = \"kong\"\n", ""),
+                &[("8444", "8443"), ("8444", "8444/eu"), ("url", "unproven = true\nurl")],
+            ),
+        ] {
+            let text = format!("{JSON}{keys}{section}name = \"tried\"\n[detection]\nrevoke = 10\n");
+            let original = of(&text, &SECRETS);
+            assert_eq!(original.len(), 32);
+            let mut seen = BTreeSet::from([original.clone()]);
+            let others = [
+                ("revoke = 10", "revoke = 11"),
+                ("from = [\"key\"]", "from = [\"key\", \"user\"]"),
+                ("hmac-sha256\"\nsecret = \"env:ALICE\"", "sha256\""),
+                ("key = \"/k\"", "key = \"/other\""),
+            ];
+            for (from, to) in others.iter().chain(own) {
+                assert!(text.contains(from), "{from}");
+                assert!(seen.insert(of(&text.replacen(from, to, 1), &SECRETS)), "{from}");
+            }
+            // Another secret is no other gateway, nor is another source whose keys are found alike.
+            let secrets = SECRETS
+                .map(|(name, value)| (name, if name == "TOKEN" { value } else { "another-of-16-bytes" }));
+            assert_eq!(of(&text, &secrets), original);
+            let other = JSON.replace("\"a\"", "\"b\"");
+            assert_eq!(of(&format!("{other}{text}"), &SECRETS), original);
+            assert_eq!(of(&text.replace("com/x", "com/y"), &SECRETS), original);
+        }
     }
 
     #[test]

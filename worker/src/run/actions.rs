@@ -99,6 +99,8 @@ pub struct AnswerRefusal {
 pub struct ActionsPage {
     /// The person who paused actions, if somebody did.
     pub paused: Option<DecidedPage>,
+    /// The gateways whose actions are held until one that a person approved was seen to work, by name.
+    pub on_probation: Vec<String>,
     /// The keys that are muted, by name.
     pub muted: Vec<MutePage>,
     /// Actions by time, the newest first.
@@ -219,6 +221,7 @@ impl BoardContent {
         });
         let actions = ActionsPage {
             paused: memory.paused().map(DecidedPage::of),
+            on_probation: memory.on_probation().map(str::to_owned).collect(),
             muted: muted.collect(),
             actions: newest.into_iter().map(ActionPage::of).collect(),
         };

@@ -938,7 +938,10 @@ mod tests {
             let headers = format!("Authorization: Bearer {alice}\r\n");
             assert_eq!(status(&request(address, "GET", "/metrics", &headers)), "401");
             let page = request(address, "GET", "/v1/actions", &headers);
-            assert!(page.ends_with("{\"paused\":null,\"muted\":[],\"actions\":[]}\n"), "{page}");
+            assert!(
+                page.ends_with("{\"paused\":null,\"on_probation\":[],\"muted\":[],\"actions\":[]}\n"),
+                "{page}"
+            );
             assert_eq!(status(&request(address, "GET", &path, &headers)), "404");
             assert_eq!(status(&request(address, "GET", &approve, &headers)), "405");
 

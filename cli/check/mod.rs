@@ -25,10 +25,10 @@ use keytide_alerts::outbox::Mailer;
 use keytide_alerts::webhook::{Client, WebhookOutcome};
 use keytide_config::{
     AdminApi, Alerts, Cluster, ConfigError, Dedupe, Delivery, EmailAlerts, FileSink, Format, Gateway,
-    GatewayKind, Geo, Http, JobConfig, KafkaClient, KafkaSink, KeyFrom, LineField, Log, MailServer,
-    MissingKey, OnGap, PolicyMode, PolicyRules, Sinks, Source, SourceKind, State, StatePlace, Steps,
-    TableSource, Tables, ValidSections, Variable, View, Webhook, WebhookUrl, duration_text, environment,
-    size_text,
+    GatewayCaps, GatewayKind, Geo, Http, JobConfig, KafkaClient, KafkaSink, KeyFrom, LineField, Log,
+    MailServer, MissingKey, OnGap, PolicyMode, PolicyRules, Sinks, Source, SourceKind, State, StatePlace,
+    Steps, TableSource, Tables, ValidSections, Variable, View, Webhook, WebhookUrl, duration_text,
+    environment, size_text,
 };
 use keytide_connectors::decode::{Context, NoGeo};
 use keytide_connectors::file::{FileError, Partition, resolve};
@@ -560,7 +560,8 @@ impl CheckReport {
         gateways.iter().for_each(|gateway| self.gateway(gateway));
     }
 
-    fn gateway(&mut self, Gateway { name, kind, mode, probation }: &Gateway) {
+    fn gateway(&mut self, gateway: &Gateway) {
+        let Gateway { name, kind, mode, caps, confirm_after_ms: _, probation } = gateway;
         let place = match kind {
             GatewayKind::File { path } => {
                 let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -582,7 +583,15 @@ impl CheckReport {
             (PolicyMode::Live, Some(_)) => "live: keys are suspended, after a probation",
             (PolicyMode::Live, None) => "live: keys are suspended, without a probation",
         };
-        self.line("gateway", format!("{name}: {place}, {mode}"));
+        let GatewayCaps { keys_per_hour, percent_per_hour } = caps;
+        let keys = keys_per_hour.map(|keys| counted(keys as usize, "key"));
+        let percent = percent_per_hour.map(|percent| format!("{percent} %"));
+        let caps: Vec<String> = keys.into_iter().chain(percent).collect();
+        let caps = match &caps[..] {
+            [] => String::new(),
+            caps => format!("; at most {} an hour", caps.join(" and ")),
+        };
+        self.line("gateway", format!("{name}: {place}, {mode}{caps}"));
     }
 
     /// Sends tests, unless there are problems.
@@ -960,6 +969,8 @@ secret = \"env:CANARY\"
 name = \"edge\"
 kind = \"file\"
 path = \"denied.txt\"
+keys_per_hour = 1
+percent_per_hour = 2
 [[gateway]]
 name = \"receiver\"
 kind = \"webhook\"
@@ -1000,7 +1011,7 @@ alice = \"env:ALICE\"
             "         at most 200 mails an hour, 20 to one address; a digest above 10 incidents a minute",
             "webhook  webhook: keytide to https at hooks.example.com port 443, signed, within 10s",
             "policy   alert unless the plan says otherwise; at most 10 keys and 1 % an hour, once in 1d",
-            "gateway  edge: file denied.txt, dry run: actions are only shown",
+            "gateway  edge: file denied.txt, dry run: actions are only shown; at most 1 key and 2 % an hour",
             "gateway  receiver: signed requests to https at hooks.example.com port 443, dry run: actions are only shown",
             "gateway  kong: credentials of Kong by https at kong.example.com port 8444, with a token; keys are believed where nothing proves them, dry run: actions are only shown",
             "http     0.0.0.0:80, with a token; answers of 1 person; outcomes of 1 gateway",

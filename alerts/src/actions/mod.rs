@@ -3,7 +3,7 @@
 //! ```text
 //!            approve               report
 //!   held ───────────► requested ──────────► done | failed       the policy may request at once
-//!                                            │  calls with the key a minute later
+//!                                            │  calls with the key, some time later
 //!                                            ▼
 //!                                           confirmed | failed  all of them were refused, or one was answered
 //!     │                   │                     │
@@ -19,7 +19,7 @@
 //! Why no key is acted on that must not be:
 //! 1. An action is requested at most once: no path leads back to `requested`. So a gateway is called for it once, and
 //!    after a crash at most once more, with the same id.
-//! 2. The policy requests at most what its breaker lets pass; everything else waits for a person. So does everything in
+//! 2. The policy requests at most what its breakers let pass, of the job and of each gateway; everything else waits for a person. So does everything in
 //!    a pause.
 //! 3. A key is suspended first. Only a suspended key is revoked: by a person, or if its plan says `revoke`.
 //! 4. A key that is denied already is never suspended again, on account of whatever incident.
@@ -35,8 +35,8 @@
 //! A gateway whose last three actions failed gets no more of them but what a person approves, until one is done: a wrong
 //! table or wrong rights would fail for every key.
 //!
-//! **The loop is closed** by the calls that gateways report. From a minute after a key was suspended or revoked its minutes are
-//! looked at. If a call was answered, the action failed: somebody put the key back, a cache has it, or another gateway lets it in.
+//! **The loop is closed** by the calls that gateways report. From `confirm_after` of its gateway after a key was suspended or
+//! revoked its minutes are looked at. If a call was answered, the action failed: somebody put the key back, a cache has it, or another gateway lets it in.
 //! If all calls were refused, it is confirmed. Without calls for a day it stays done.
 //!
 //! A key is denied from the moment at which its suspension is requested, until that is lifted. A failed suspension is
@@ -55,7 +55,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use keytide_config::{Gateway, GatewayKind, PolicyMode, PolicyRules};
+use keytide_config::{Gateway, GatewayCaps, GatewayKind, PolicyMode, PolicyRules};
 use keytide_dataflow::model::time::{DAY_MS, MINUTE_MS};
 use keytide_dataflow::model::{EventTime, KeyId, KeyPlace, KeyState, NameId, Tick};
 use keytide_dataflow::{
@@ -77,8 +77,6 @@ const MAX_DENIED: usize = 1 << 20;
 const FAILURES: u32 = 3;
 /// How long an action is held, in ms of ticks. What nobody wanted in a day isn't done by mistake a week later.
 const HELD_MS: u64 = DAY_MS;
-/// How long after it was done a key may still be let in, in ms: gateways read lists and spread changes.
-const CONFIRM_AFTER_MS: u64 = MINUTE_MS;
 /// How long calls are awaited that confirm it, in ms.
 const CONFIRM_WITHIN_MS: u64 = DAY_MS;
 /// Who confirms an action, or finds that it has failed.
@@ -115,6 +113,9 @@ struct KnownGateway {
     is_live: bool,
     /// True if the row of `denied` is all that it needs. Then an action is done with the tick that requests it.
     acts_at_once: bool,
+    caps: GatewayCaps,
+    /// How long after it was done a key may still be let in, in ms: gateways read lists and spread changes.
+    confirm_after_ms: u64,
 }
 
 /// Folds transitions, answers and reports into actions.
@@ -292,6 +293,8 @@ impl ActionEngine {
             name: gateway.name.clone(),
             is_live: gateway.mode == PolicyMode::Live,
             acts_at_once: matches!(gateway.kind, GatewayKind::Topic),
+            caps: gateway.caps,
+            confirm_after_ms: gateway.confirm_after_ms,
         });
         Self { policy: PolicyEngine::new(rules), gateways: known.collect(), memory, heard: Vec::new() }
     }
@@ -305,14 +308,17 @@ impl ActionEngine {
         })
     }
 
-    /// Returns the gateway that acts on keys at a place: the one that their row names, or the only one. `None` if it
-    /// isn't `live`.
-    fn acting_at(&self, place: KeyPlace) -> Option<&KnownGateway> {
-        let of_key = match &self.gateways[..] {
+    /// Returns the gateway that has the keys at a place: the one that their row names, or the only one.
+    fn gateway_at(&self, place: KeyPlace) -> Option<&KnownGateway> {
+        match &self.gateways[..] {
             [only] if !place.gateway.is_some() => Some(only),
             all => all.iter().find(|gateway| NameId::new(&gateway.name) == place.gateway),
-        };
-        of_key.filter(|gateway| gateway.is_live)
+        }
+    }
+
+    /// Returns the gateway that acts on keys at a place. `None` if it isn't `live`.
+    fn acting_at(&self, place: KeyPlace) -> Option<&KnownGateway> {
+        self.gateway_at(place).filter(|gateway| gateway.is_live)
     }
 
     /// Returns the gateway that is to do an action: the one of which it was requested, as long as the job has it.
@@ -478,15 +484,19 @@ impl ActionEngine {
             return;
         }
         let dismissed = self.memory.incidents.get(incident.id).and_then(|known| known.dismissed.as_ref());
+        let of_key = self.gateway_at(transition.place);
         let held = match (&self.memory.paused, dismissed) {
             (Some(Decided { who, .. }), _) => Some(format!("{who} paused actions")),
             (None, Some(Decided { who, .. })) => Some(format!("{who} dismissed the incident before")),
             (None, None) if self.memory.denied.len() >= MAX_DENIED => {
                 Some(format!("{MAX_DENIED} keys are denied, the most that there can be"))
             }
-            (None, None) => self.policy.held(&self.memory.policy, transition),
+            (None, None) => {
+                let gateway = of_key.map(|gateway| (&*gateway.name, gateway.caps));
+                self.policy.held(&self.memory.policy, transition, gateway)
+            }
         };
-        let acting = self.acting_at(transition.place);
+        let acting = of_key.filter(|gateway| gateway.is_live);
         let failing = acting.filter(|acting| self.memory.failures.get(&acting.name) >= Some(&FAILURES));
         let held = held.or_else(|| {
             let name = &failing?.name;
@@ -514,7 +524,8 @@ impl ActionEngine {
             (Some(why), true) => format!("asks a person before {doing} the key{HELD}{why}"),
         };
         if held.is_none() {
-            self.memory.policy.acts(incident.key, incident.opened_ms, *at_ms);
+            let gateway = of_key.map(|gateway| gateway.name.clone());
+            self.memory.policy.acts(gateway.as_deref(), incident.key, incident.opened_ms, *at_ms);
         }
         let row = Revocation {
             id,
@@ -747,17 +758,25 @@ impl ActionEngine {
         let why = failure.as_deref().unwrap_or_default();
         changes.turn(record, state, Cause { who: gateway, what, why, at_ms: *at_ms });
         self.memory.note_outcome(gateway, state);
-        self.memory.watch(*action, *at_ms);
+        self.watch(*action, *at_ms);
+    }
+
+    /// Notes that an action takes room of the breakers.
+    fn takes_room(&mut self, id: ActionId) {
+        let Some(record) = self.memory.actions.get(&id) else { return };
+        let gateway = self.acting(record).map(|gateway| gateway.name.clone());
+        let (key, opened_ms) = (record.row.key, record.origin.opened_ms);
+        self.memory.policy.acts(gateway.as_deref(), key, opened_ms, self.memory.latest_ms);
     }
 
     /// Requests an action that a person wants.
     fn approve(&mut self, id: ActionId, decided: Decided, cause: Cause<'_>, changes: &mut Changes) {
+        // What a person approves takes room of the breakers as well.
+        self.takes_room(id);
         let Some(record) = self.memory.actions.get_mut(&id) else { return };
         record.row.reason = reason_of(cause);
         record.decided = Some(decided);
-        let (key, opened_ms, from) = (record.row.key, record.origin.opened_ms, record.row.state);
-        // What a person approves takes room of the breaker as well.
-        self.memory.policy.acts(key, opened_ms, self.memory.latest_ms);
+        let from = record.row.state;
         self.request(id, Some(from), cause, changes);
         self.memory.note_approved(id);
     }
@@ -785,8 +804,8 @@ impl ActionEngine {
         }
         let row = self.memory.follow_up(suspension, id, Action::Revoke, cause);
         let Some(row) = row else { return suspension };
-        self.memory.policy.acts(row.key, origin.opened_ms, self.memory.latest_ms);
         self.create(row, origin, true, cause, changes);
+        self.takes_room(id);
         self.memory.decide(id, decided);
         self.memory.note_approved(id);
         id
@@ -912,7 +931,18 @@ impl ActionEngine {
         self.memory.denied.insert(row.key, denial);
         // What was done about the key before is over.
         self.memory.unconfirmed.remove(&row.key);
-        self.memory.watch(id, cause.at_ms);
+        self.watch(id, cause.at_ms);
+    }
+
+    /// Watches the calls with a key a while after the action that denies it was done, if it was.
+    fn watch(&mut self, id: ActionId, at_ms: EventTime) {
+        let done = self.memory.actions.get(&id).filter(|record| record.row.state == ActionState::Done);
+        let Some(record) = done else { return };
+        let after_ms = self.acting(record).map_or(MINUTE_MS, |gateway| gateway.confirm_after_ms);
+        let key = record.row.key;
+        if self.memory.denied.get(&key).is_some_and(|denial| denial.action == id) {
+            self.memory.unconfirmed.insert(key, (id, at_ms.saturating_add(after_ms)));
+        }
     }
 
     fn withdraw(&mut self, id: ActionId, cause: Cause<'_>, changes: &mut Changes) {
@@ -1101,16 +1131,6 @@ impl ActionMemory {
     fn note_approved(&mut self, id: ActionId) {
         if let Some(gateway) = self.actions.get(&id).and_then(|record| record.gateway.as_ref()) {
             self.probations.approved(gateway, id);
-        }
-    }
-
-    /// Watches the calls with a key from a minute on, if the action that denies it is done.
-    fn watch(&mut self, id: ActionId, at_ms: EventTime) {
-        let done = self.actions.get(&id).filter(|record| record.row.state == ActionState::Done);
-        if let Some(key) = done.map(|record| record.row.key)
-            && self.denied.get(&key).is_some_and(|denial| denial.action == id)
-        {
-            self.unconfirmed.insert(key, (id, at_ms + CONFIRM_AFTER_MS));
         }
     }
 

@@ -21,7 +21,14 @@ fn engine(rules: PolicyRules) -> ActionEngine {
 }
 
 fn gateway(kind: GatewayKind) -> Gateway {
-    Gateway { name: "edge".to_owned(), kind, mode: PolicyMode::Live, probation: None }
+    Gateway {
+        name: "edge".to_owned(),
+        kind,
+        mode: PolicyMode::Live,
+        caps: GatewayCaps::default(),
+        confirm_after_ms: MINUTE_MS,
+        probation: None,
+    }
 }
 
 /// An engine whose gateway reports when it has acted.
@@ -316,6 +323,47 @@ fn the_breaker_holds_what_is_beyond_it_and_says_so() {
     // An hour after the last of them there is room again.
     assert!(!passed(&policy.decide_all(&[opened(99, START_MS + HOUR_MS - 1)])[0]));
     assert!(passed(&policy.decide_all(&[opened(98, START_MS + 9 + HOUR_MS)])[0]));
+}
+
+#[test]
+fn a_gateway_has_a_breaker_of_its_own_which_says_that_it_is_its() {
+    let capped = |caps| Gateway { caps, ..gateway(GatewayKind::File { path: "denied.txt".into() }) };
+    let of = |keys_per_hour, percent_per_hour| GatewayCaps { keys_per_hour, percent_per_hour };
+    for (caps, active, passes, whose) in [
+        (of(None, None), 5_000, "10 keys", ""),
+        (of(Some(3), None), 5_000, "3 keys", " of the gateway edge"),
+        (of(Some(0), None), 5_000, "0 keys", " of the gateway edge"),
+        (of(Some(3), Some(0)), 5_000, "1 key", " of the gateway edge"),
+        (of(Some(30), Some(100)), 5_000, "10 keys", ""),
+        (of(None, Some(2)), 400, "4 keys", ""),
+    ] {
+        let mut engine = ActionEngine::new(PolicyRules::default(), Some(&capped(caps)));
+        let tick: Vec<Transition> = (0..12).map(|key| opened(key + 2, START_MS)).collect();
+        let rows = engine.decide_all(&changed_active(tick, active));
+        let asked = rows.iter().filter(|row| row.state == ActionState::Requested).count();
+        let row = rows.iter().find(|row| row.state == ActionState::Held).unwrap();
+        assert_eq!(
+            held(&row.reason),
+            format!("the breaker{whose} lets pass {passes} an hour, of {active} in use")
+        );
+        assert!(passes.starts_with(&format!("{asked} ")), "{caps:?}");
+    }
+    // What a person approves takes room of it, and it outlives a process.
+    let caps = of(Some(2), None);
+    let mut engine = ActionEngine::new(
+        PolicyRules::default(),
+        Some(&Gateway { probation: Some("one".to_owned()), ..capped(caps) }),
+    );
+    for key in [7, 8] {
+        let id = engine.decide_all(&[opened(key, START_MS)]).remove(0).id;
+        engine.say(Verb::Approve, id);
+    }
+    let stored = postcard::to_stdvec(engine.memory()).unwrap();
+    let memory = postcard::from_bytes(&stored).unwrap();
+    let mut engine = ActionEngine::restore(PolicyRules::default(), Some(&capped(caps)), memory);
+    let row = engine.decide_all(&[opened(9, START_MS)]).remove(0);
+    assert_eq!(held(&row.reason), "the breaker of the gateway edge lets pass 2 keys an hour, of 1000 in use");
+    assert_eq!(engine.decide_all(&[opened(9, START_MS + 2 * HOUR_MS)])[0].state, ActionState::Requested);
 }
 
 fn changed_active(transitions: Vec<Transition>, active: u64) -> Vec<Transition> {
@@ -746,6 +794,21 @@ fn calls_confirm_that_a_key_is_refused_or_show_that_it_is_not() {
 }
 
 #[test]
+fn how_long_a_key_may_still_be_let_in_is_a_setting_of_its_gateway() {
+    let path = GatewayKind::File { path: "denied.txt".into() };
+    for (confirm_after_ms, after_ms) in [(1_000, 60_000), (60_000, 60_000), (600_000, 600_000)] {
+        let slow = Gateway { confirm_after_ms, ..gateway(path.clone()) };
+        let mut engine = ActionEngine::new(PolicyRules::default(), Some(&slow));
+        let suspend = engine.decide_all(&[opened(7, START_MS)]).remove(0).id;
+        engine.report_all(suspend, None);
+        engine.hear_all(&[minute(7, HOUR_MS + after_ms - MINUTE_MS, (1, 0), true)]);
+        assert_eq!(engine.state(suspend), ActionState::Done, "{confirm_after_ms}");
+        engine.hear_all(&[minute(7, HOUR_MS + after_ms, (1, 0), true)]);
+        assert_eq!(engine.state(suspend), ActionState::Failed, "{confirm_after_ms}");
+    }
+}
+
+#[test]
 fn three_failures_in_a_row_hold_the_rest_until_one_is_done() {
     let mut engine = live(PolicyRules::default());
     let ask = |engine: &mut ActionEngine, key: u128| engine.decide_all(&[opened(key, START_MS)]).remove(0);
@@ -1004,6 +1067,71 @@ proptest! {
             for &start in &times {
                 let within = times.iter().filter(|time| (start..start + HOUR_MS).contains(time)).count();
                 prop_assert!(within <= limit as usize);
+            }
+        }
+    }
+
+    #[test]
+    fn no_gateway_and_no_job_sees_more_keys_an_hour_than_its_caps(
+        ticks in ticks(),
+        approvals in prop::collection::vec(any::<prop::sample::Index>(), 20),
+        limit in 0..5_u32,
+        caps in prop::array::uniform2((prop::option::of(0..4_u32), prop::option::of(0..3_u32))),
+        turn in 0..12_usize,
+        stops in prop::collection::vec(any::<bool>(), 20),
+    ) {
+        const ACTIVE: u64 = 200;
+        let rules = PolicyRules { keys_per_hour: limit, percent_per_hour: 100, ..PolicyRules::default() };
+        let names = ["edge", "inner"];
+        let gateways = [0, 1].map(|at| {
+            let (keys_per_hour, percent_per_hour) = caps[at];
+            Gateway {
+                name: names[at].to_owned(),
+                caps: GatewayCaps { keys_per_hour, percent_per_hour },
+                ..gateway(GatewayKind::File { path: "denied.txt".into() })
+            }
+        });
+        let limits = caps.map(|(keys, percent)| {
+            let share = percent.map(|percent| (ACTIVE * u64::from(percent) / 100).max(1));
+            [keys.map(u64::from), share].into_iter().flatten().min().unwrap_or(u64::MAX)
+        });
+        let mut engine = ActionEngine::new(rules, &gateways);
+        // Those of each gateway, and of the job.
+        let mut acted: [Vec<[u64; 2]>; 3] = Default::default();
+        for ((tick, approval), stop) in ticks.into_iter().zip(approvals).zip(stops) {
+            let mut tick: Vec<Transition> = tick
+                .into_iter()
+                .map(|it| changed(it, |it| {
+                    it.active_keys = ACTIVE;
+                    let at = usize::from(it.incident.key.0 % 3 == 0);
+                    it.place.gateway = NameId::new(names[at]);
+                }))
+                .collect();
+            let turn = turn.min(tick.len());
+            tick.rotate_left(turn);
+            if stop {
+                let stored = postcard::to_stdvec(engine.memory()).unwrap();
+                engine = ActionEngine::restore(rules, &gateways, postcard::from_bytes(&stored).unwrap());
+            }
+            // A person may go beyond, and takes room.
+            let known: Vec<ActionId> = engine.memory.actions.keys().copied().collect();
+            let approved = (!known.is_empty()).then(|| engine.asking("alice", Verb::Approve, *approval.get(&known)));
+            let (rows, _) = engine.fold(0, approved.as_slice(), &tick, &|key| key.to_string());
+            for entry in rows.audit.iter().filter(|of| of.who == "policy" && of.to == Some(ActionState::Requested)) {
+                let record = engine.memory.actions.values().find(|of| of.row.id.to_string() == entry.target);
+                let of_gateway = names.iter().position(|name| entry.gateway.as_deref() == Some(*name)).unwrap();
+                let times = [entry.at_ms, record.unwrap().origin.opened_ms];
+                acted[of_gateway].push(times);
+                acted[2].push(times);
+            }
+        }
+        for (acted, limit) in acted.iter().zip(limits.into_iter().chain([limit.into()])) {
+            for start in acted {
+                for which in [0, 1] {
+                    let hour = start[which]..start[which] + HOUR_MS;
+                    let within = acted.iter().filter(|times| hour.contains(&times[which])).count() as u64;
+                    prop_assert!(within <= limit, "{within} of {limit}");
+                }
             }
         }
     }

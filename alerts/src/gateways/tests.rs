@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, channel};
 
-use keytide_config::{PolicyMode, Secret, WebhookUrl};
+use keytide_config::{GatewayCaps, PolicyMode, Secret, WebhookUrl};
 use serde_json::{Value, json};
 
 use super::deny_list::DenyList;
@@ -41,7 +41,14 @@ fn start(path: PathBuf) -> (RunningGateway, Receiver<ActionInput>) {
 fn start_kind(kind: GatewayKind) -> (RunningGateway, Receiver<ActionInput>) {
     let (reports, received) = channel();
     let context = GatewayContext { claims: None, reports, clock: Arc::new(|| 17), hashes: Vec::new() };
-    let gateway = Gateway { name: "edge".to_owned(), kind, mode: PolicyMode::Live, probation: None };
+    let gateway = Gateway {
+        name: "edge".to_owned(),
+        kind,
+        mode: PolicyMode::Live,
+        caps: GatewayCaps::default(),
+        confirm_after_ms: 60_000,
+        probation: None,
+    };
     (RunningGateway::start(&gateway, context).unwrap().unwrap(), received)
 }
 

@@ -34,6 +34,9 @@ keys! {
         timeout: Millis,
         mode: PolicyMode,
         probation: Flag,
+        keys_per_hour: Count,
+        percent_per_hour: Count,
+        confirm_after: Millis,
     }
 }
 
@@ -44,9 +47,21 @@ pub struct Gateway {
     pub name: String,
     pub kind: GatewayKind,
     pub mode: PolicyMode,
+    pub caps: GatewayCaps,
+    /// How long after an action was done its key may still be let in, in milliseconds.
+    pub confirm_after_ms: u64,
     /// The fingerprint of the settings that a person has to see at work before the policy acts by itself. It covers no
     /// secret. `None` if the policy acts from the first action on.
     pub probation: Option<String>,
+}
+
+/// The most keys of one gateway that the policy may act on within an hour, beside those of the job.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GatewayCaps {
+    /// Their number; `None` for that of the job alone.
+    pub keys_per_hour: Option<u32>,
+    /// The same in percent of all keys of the job that are in use, and one key at least.
+    pub percent_per_hour: Option<u32>,
 }
 
 /// How a gateway learns which keys it must refuse.
@@ -101,7 +116,7 @@ choice! {
 
 impl Fingerprint for Gateway {
     fn add_to(&self, encoder: &mut Encoder) {
-        let Self { name, kind, mode, probation } = self;
+        let Self { name, kind, mode, caps, confirm_after_ms, probation } = self;
         encoder.add(name);
         // Where a gateway is reached changes no row but by its probation.
         let kind = match kind {
@@ -113,6 +128,10 @@ impl Fingerprint for Gateway {
         };
         encoder.text(kind.name());
         encoder.add(mode);
+        let GatewayCaps { keys_per_hour, percent_per_hour } = caps;
+        encoder.add(keys_per_hour);
+        encoder.add(percent_per_hour);
+        encoder.add(confirm_after_ms);
         encoder.add(probation);
     }
 }
@@ -264,7 +283,11 @@ fn one(
             GatewayKind::Apisix(admin_api(spot, needed, check)?)
         }
     };
-    let mut gateway = Gateway { name: name.to_owned(), kind, mode, probation: None };
+    let (mut caps, mut confirm_after_ms) = (GatewayCaps::default(), MINUTE_MS);
+    check.fill(&mut caps.keys_per_hour, &raw.keys_per_hour, 0..=1_000_000);
+    check.fill(&mut caps.percent_per_hour, &raw.percent_per_hour, 0..=100);
+    check.fill(&mut confirm_after_ms, &raw.confirm_after, 1_000..=HOUR_MS);
+    let mut gateway = Gateway { name: name.to_owned(), kind, mode, caps, confirm_after_ms, probation: None };
     if raw.probation.value().is_none_or(|flag| flag.0) {
         let Needed { detection, sources, .. } = *needed;
         gateway.probation = Some(fingerprint(&TriedSettings { gateway: &gateway, detection, sources }));
@@ -289,6 +312,9 @@ impl RawGateway {
             timeout,
             mode: _,
             probation: _,
+            keys_per_hour: _,
+            percent_per_hour: _,
+            confirm_after: _,
         } = self;
         if kind != File {
             check.foreign(path, "file");
@@ -387,6 +413,8 @@ mod tests {
             name: "gateway".to_owned(),
             kind: GatewayKind::File { path: "/etc/keytide/denied.txt".into() },
             mode,
+            caps: GatewayCaps::default(),
+            confirm_after_ms: 60_000,
             probation: None,
         };
         let of = |lines: &str| of(&format!("{FILE}probation = false\n{lines}"));
@@ -397,6 +425,10 @@ mod tests {
         assert_eq!(of(&of_policy), Some(expected(PolicyMode::Live)));
         let own = "mode = \"dry_run\"\n[alerts.policy]\nmode = \"live\"";
         assert_eq!(of(own), Some(expected(PolicyMode::DryRun)));
+        let caps = GatewayCaps { keys_per_hour: Some(3), percent_per_hour: Some(0) };
+        let capped = Gateway { caps, confirm_after_ms: 5_000, ..expected(PolicyMode::DryRun) };
+        let lines = "keys_per_hour = 3\npercent_per_hour = 0\nconfirm_after = \"5s\"";
+        assert_eq!(of(lines), Some(capped));
     }
 
     #[test]

@@ -148,6 +148,57 @@ fn a_receiver_is_told_of_an_action_until_it_reports_and_a_kill_repeats_the_call_
 }
 
 #[test]
+fn a_suspension_waits_for_a_person_while_the_job_has_no_rights() {
+    let credentials = [(("user-3".to_owned(), "cred-3".to_owned()), "key-3".to_owned())].into();
+    let kong = Failing::start(KongStandin { token: Some(TOKEN), is_read_only: false, credentials });
+    let mut this = Restarted::new();
+    let section = format!(
+        "kind = \"kong\"\nurl = \"http://127.0.0.1:{}\"\nadmin_token = \"file:receiver-token\"\n\
+         allow_private = [\"127.0.0.1\"]\nmode = \"live\"\nprobation = false\n",
+        kong.port
+    );
+    configure(&mut this, &section);
+    fs::write(this.job.path("receiver-token"), "a-token-that-is-not-the-right-one").unwrap();
+    write_keys(&this, |_| "");
+    this.send(70);
+    let live = this.start();
+    let is_counted = || (this.calls().values().sum::<u64>() == 70).then_some(());
+    live.find("all calls are counted", is_counted).unwrap();
+    fs::write(this.job.path("leaks.csv"), "token,source,url\nkey-3,scanner,https://git.example/x\n").unwrap();
+    this.send(70);
+    let held = wait_for(&this, &live, "suspend", "held");
+    let why = "the Admin API answered 401 Unauthorized: admin_token is wrong, or has too few rights";
+    assert_eq!(held["reason"], format!("asks a person before suspending the key again; held: {why}"));
+    assert_eq!(kong.state().asked.len(), 1, "it isn't tried again");
+    let log = live.stop();
+    assert_eq!(log.matches("the gateway refuses the job, so its actions are held").count(), 1, "{log}");
+
+    // Mended rights alone do nothing: a person approves.
+    fs::write(this.job.path("receiver-token"), TOKEN).unwrap();
+    let live = this.start();
+    wait_for(&this, &live, "suspend", "held");
+    assert_eq!(kong.state().asked.len(), 1);
+    let id = held["action_id"].as_str().unwrap();
+    actions(&this, &live, &["approve", id, "--why", "the token is mended"]).succeed();
+    wait_for(&this, &live, "suspend", "done");
+    assert_eq!(kong.state().effects, 1);
+    live.stop();
+    let audit: Vec<(Value, Value, Value)> = this
+        .rows("audit")
+        .iter()
+        .map(|row| (row["who"].clone(), row["what"].clone(), row["to"].clone()))
+        .collect();
+    let expected = [
+        ("policy", "decide", "requested"),
+        ("edge", "refused", "held"),
+        ("alice", "approve", "requested"),
+        ("edge", "done", "done"),
+    ];
+    assert_eq!(audit, expected.map(|(who, what, to)| (json!(who), json!(what), json!(to))));
+    assert_eq!(this.rows("denied").len(), 1, "the key was denied all the time");
+}
+
+#[test]
 fn keys_are_suspended_at_kong_and_apisix_and_come_back_as_they_were() {
     let credentials = [(("user-3".to_owned(), "cred-3".to_owned()), "key-3".to_owned())].into();
     let kong = Failing::start(KongStandin { token: Some(TOKEN), is_read_only: false, credentials });

@@ -48,7 +48,8 @@ impl_name!(Action { Suspend = "suspend", Revoke = "revoke", Reinstate = "reinsta
 /// The state in which an action is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum ActionState {
-    /// It waits for a person, or acting is off. `reason` names which of the two, and the action.
+    /// It waits for a person, or acting is off. `reason` names which of the two, and the action. If the gateway refused
+    /// the job's credentials, the key is denied all the same.
     Held,
     /// The gateway is to do it.
     Requested,
@@ -290,13 +291,22 @@ impl PersonAnswer {
     }
 }
 
+/// How an action went at its gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GatewayOutcome {
+    Done,
+    /// It can't be done, for this reason.
+    Failed(String),
+    /// The gateway refused the job's credentials, for this reason: this request changed nothing.
+    Refused(String),
+}
+
 /// What a gateway says about an action that was requested.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GatewayReport {
     pub action: ActionId,
     pub gateway: String,
-    /// Why it can't be done; `None` if it is done.
-    pub failure: Option<String>,
+    pub outcome: GatewayOutcome,
     /// The time at which it was known, in milliseconds since 1970.
     pub at_ms: EventTime,
 }

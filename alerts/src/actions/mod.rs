@@ -17,8 +17,8 @@
 //! ticks give the same rows, and a replay of them asks for nothing twice.
 //!
 //! Why no key is acted on that must not be:
-//! 1. An action is requested at most once: no path leads back to `requested`. So a gateway is called for it once, and
-//!    after a crash at most once more, with the same id.
+//! 1. An action is requested at most once, unless the gateway refused the job's credentials: then it is held again, and a
+//!    person may approve it anew. So a gateway acts for it once, and after a crash it is called at most once more.
 //! 2. The policy requests at most what its breakers let pass, of the job and of each gateway; everything else waits for a person. So does everything in
 //!    a pause.
 //! 3. A key is suspended first. Only a suspended key is revoked: by a person, or if its plan says `revoke`.
@@ -31,6 +31,11 @@
 //!
 //! A gateway that acts for the first time, or with other settings, is on probation: all of its actions are held until one
 //! that a person approved was seen to work. What lets a key in again is never held.
+//!
+//! **Refused credentials.** A suspension that a gateway refused for want of rights is held again. That request changed nothing.
+//! But an earlier one may have, if its answer was lost, or the process that waited for it. So the key stays denied, and
+//! withdrawing the action lifts it. The gateway's other actions are held until one is done. Lifting and revoking are tried
+//! again, as long as rights are missing: a person couldn't decide otherwise.
 //!
 //! A gateway whose last three actions failed gets no more of them but what a person approves, until one is done: a wrong
 //! table or wrong rights would fail for every key.
@@ -60,7 +65,8 @@ use keytide_dataflow::model::time::{DAY_MS, MINUTE_MS};
 use keytide_dataflow::model::{EventTime, KeyId, KeyPlace, KeyState, NameId, Tick};
 use keytide_dataflow::{
     Action, ActionId, ActionInput, ActionRows, ActionState, AnswerTarget, AuditEntry, Change, DenialState,
-    DeniedKey, GatewayReport, IncidentId, PersonAnswer, Reason, Revocation, SuspectedLeak, Transition, Verb,
+    DeniedKey, GatewayOutcome, GatewayReport, IncidentId, PersonAnswer, Reason, Revocation, SuspectedLeak,
+    Transition, Verb,
 };
 use keytide_dataflow::{Level, OwnedUsage, Row, Usage};
 use serde::{Deserialize, Serialize};
@@ -143,6 +149,8 @@ pub struct ActionMemory {
     unconfirmed: BTreeMap<KeyId, (ActionId, EventTime)>,
     /// The failures of each gateway in a row, if its last action failed.
     failures: BTreeMap<String, u32>,
+    /// The gateways that refused the job's credentials, and did nothing since.
+    refusing: BTreeSet<String>,
     probations: Probations,
     paused: Option<Decided>,
     incidents: KnownIncidents,
@@ -174,6 +182,12 @@ pub struct ActionRecord {
 }
 
 impl ActionRecord {
+    /// Returns a number that grows with each request of the action.
+    #[must_use]
+    pub fn request(&self) -> u64 {
+        self.seq
+    }
+
     fn is_held_since(&self, tick: Tick) -> bool {
         self.row.state == ActionState::Held && self.held_tick == tick
     }
@@ -497,6 +511,9 @@ impl ActionEngine {
             }
         };
         let acting = of_key.filter(|gateway| gateway.is_live);
+        let refusing = acting.filter(|acting| self.memory.refusing.contains(&acting.name));
+        let held =
+            held.or_else(|| Some(format!("the gateway {} refused the job's credentials", refusing?.name)));
         let failing = acting.filter(|acting| self.memory.failures.get(&acting.name) >= Some(&FAILURES));
         let held = held.or_else(|| {
             let name = &failing?.name;
@@ -555,7 +572,14 @@ impl ActionEngine {
             self.memory.held.pop_first();
             // It may have been decided since, and have been asked for again.
             let is_due = |record: &ActionRecord| record.is_held_since(since) && self.acting(record).is_some();
-            if self.memory.actions.get(&id).is_some_and(is_due) {
+            if !self.memory.actions.get(&id).is_some_and(is_due) {
+                continue;
+            }
+            // The gateway may have it from a request before the one that it refused.
+            if self.memory.is_suspended_by(id) {
+                let lifting = self.lift(id, None, cause, changes);
+                self.memory.lifts_for_now(lifting);
+            } else {
                 self.withdraw(id, cause, changes);
             }
         }
@@ -599,16 +623,15 @@ impl ActionEngine {
         for action in [Action::Suspend, Action::Revoke] {
             let id = ActionId::new(incident, action, round);
             let Some(record) = self.memory.actions.get(&id) else { continue };
-            if record.row.state == ActionState::Held {
+            let is_suspended = self.memory.is_suspended_by(id);
+            if record.row.state == ActionState::Held && !is_suspended {
                 self.withdraw(id, cause, changes);
                 if let Some(decided) = decided {
                     self.memory.decide(id, decided.clone());
                 }
-            } else if self.memory.is_suspended_by(id) {
+            } else if is_suspended {
                 let lifting = self.lift(id, decided.cloned(), cause, changes);
-                if let Some(record) = self.memory.actions.get_mut(&lifting) {
-                    record.is_of_withdrawal = true;
-                }
+                self.memory.lifts_for_now(lifting);
             }
         }
     }
@@ -697,6 +720,11 @@ impl ActionEngine {
         match verb {
             Verb::Approve => match (row.state, row.action) {
                 (ActionState::Held, _) if self.acting(record).is_none() => self.refused(record),
+                // The gateway refused the credentials, and the key is denied all the same.
+                (ActionState::Held, Action::Suspend) if is_suspended => {
+                    self.approve(id, decided, cause, changes);
+                    self.memory.accepted(id)
+                }
                 (ActionState::Held, _) if self.memory.denied.len() >= MAX_DENIED => {
                     Reply::Refused("so many keys are denied that no more can be")
                 }
@@ -740,7 +768,7 @@ impl ActionEngine {
     /// Takes the report of the gateway that is to act. One that comes too late changes nothing: the action was withdrawn
     /// meanwhile, and what it did is undone by an action of its own.
     fn report(&mut self, report: &GatewayReport, changes: &mut Changes) {
-        let GatewayReport { action, gateway, failure, at_ms } = report;
+        let GatewayReport { action, gateway, outcome, at_ms } = report;
         let Some(record) = self.memory.actions.get(action) else { return };
         let is_of = record.gateway.as_ref() == Some(gateway)
             || self.acting(record).is_some_and(|acting| acting.name == *gateway);
@@ -748,17 +776,30 @@ impl ActionEngine {
         if record.row.state != ActionState::Requested || !is_of {
             return;
         }
-        let (state, what) = match failure {
-            None => (ActionState::Done, "done"),
-            Some(why) => {
-                record.row.reason = format!("failed: {why}");
-                (ActionState::Failed, "failed")
+        let cause = |what, why| Cause { who: gateway, what, why, at_ms: *at_ms };
+        match outcome {
+            GatewayOutcome::Done => {
+                changes.turn(record, ActionState::Done, cause("done", ""));
+                self.memory.refusing.remove(gateway);
+                self.memory.note_outcome(gateway, ActionState::Done);
+                self.watch(*action, *at_ms);
             }
-        };
-        let why = failure.as_deref().unwrap_or_default();
-        changes.turn(record, state, Cause { who: gateway, what, why, at_ms: *at_ms });
-        self.memory.note_outcome(gateway, state);
-        self.watch(*action, *at_ms);
+            GatewayOutcome::Failed(why) => {
+                record.row.reason = format!("failed: {why}");
+                changes.turn(record, ActionState::Failed, cause("failed", why));
+                self.memory.note_outcome(gateway, ActionState::Failed);
+            }
+            GatewayOutcome::Refused(why) => {
+                self.memory.refusing.insert(gateway.clone());
+                if record.row.action == Action::Suspend {
+                    record.row.reason = format!("asks a person before suspending the key again{HELD}{why}");
+                    (record.decided, record.held_tick) = (None, changes.tick);
+                    changes.turn(record, ActionState::Held, cause("refused", why));
+                    self.memory.held.insert((changes.tick, *action));
+                    self.memory.probations.lifted(gateway, *action);
+                }
+            }
+        }
     }
 
     /// Notes that an action takes room of the breakers.
@@ -828,7 +869,7 @@ impl ActionEngine {
         let of_key = self.memory.actions.values().filter(|record| record.row.key == key);
         let is_void = |record: &&ActionRecord| match record.row.state {
             ActionState::Requested => record.row.id == suspension,
-            ActionState::Held => record.row.action == Action::Revoke,
+            ActionState::Held => record.row.id == suspension || record.row.action == Action::Revoke,
             ActionState::Done | ActionState::Failed | ActionState::Withdrawn | ActionState::Confirmed => {
                 false
             }
@@ -911,24 +952,22 @@ impl ActionEngine {
         record.row.state = if at_once { ActionState::Done } else { ActionState::Requested };
         changes.note(record, from, cause);
         let row = &record.row;
-        changes.keys.insert(row.key, row.key_id.clone());
         let state = match row.action {
             Action::Suspend => DenialState::Suspended,
             Action::Revoke => DenialState::Revoked,
             Action::Reinstate => {
+                changes.keys.insert(row.key, row.key_id.clone());
                 self.memory.denied.remove(&row.key);
                 self.memory.unconfirmed.remove(&row.key);
                 return;
             }
         };
-        let denial = Denial {
-            state,
-            since_ms: cause.at_ms,
-            incident: row.incident,
-            action: id,
-            key_id: row.key_id.clone(),
-        };
-        self.memory.denied.insert(row.key, denial);
+        // One that is requested anew was denied all the time.
+        if self.memory.denied.get(&row.key).is_none_or(|denial| denial.action != id) {
+            changes.keys.insert(row.key, row.key_id.clone());
+            let (since_ms, incident, key_id) = (cause.at_ms, row.incident, row.key_id.clone());
+            self.memory.denied.insert(row.key, Denial { state, since_ms, incident, action: id, key_id });
+        }
         // What was done about the key before is over.
         self.memory.unconfirmed.remove(&row.key);
         self.watch(id, cause.at_ms);
@@ -1154,6 +1193,13 @@ impl ActionMemory {
             || self.denied.get(&record.row.key).is_some_and(|denial| denial.incident == record.row.incident)
     }
 
+    /// Notes that an action lifts a suspension that may be asked for again.
+    fn lifts_for_now(&mut self, lifting: ActionId) {
+        if let Some(record) = self.actions.get_mut(&lifting) {
+            record.is_of_withdrawal = true;
+        }
+    }
+
     fn decide(&mut self, id: ActionId, decided: Decided) {
         if let Some(record) = self.actions.get_mut(&id) {
             record.decided = Some(decided);
@@ -1186,6 +1232,7 @@ impl ActionMemory {
         let row = &self.actions.get(&of)?.row;
         let reason = match cause.who {
             TABLES => format!("the incident was withdrawn: {}", cause.why),
+            POLICY => format!("the suspension is withdrawn: {}", cause.why),
             _ => reason_of(cause),
         };
         let state = ActionState::Requested;

@@ -106,8 +106,17 @@ fn answer(who: &str, verb: Verb, target: AnswerTarget) -> ActionInput {
 }
 
 fn report(action: ActionId, failure: Option<&str>) -> ActionInput {
-    let (gateway, failure) = ("edge".to_owned(), failure.map(str::to_owned));
-    ActionInput::Report(GatewayReport { action, gateway, failure, at_ms: START_MS + HOUR_MS })
+    reported(action, failure.map_or(GatewayOutcome::Done, |why| GatewayOutcome::Failed(why.to_owned())))
+}
+
+fn reported(action: ActionId, outcome: GatewayOutcome) -> ActionInput {
+    let gateway = "edge".to_owned();
+    ActionInput::Report(GatewayReport { action, gateway, outcome, at_ms: START_MS + HOUR_MS })
+}
+
+/// A report that the gateway refused the job's credentials.
+fn refusal(action: ActionId) -> ActionInput {
+    reported(action, GatewayOutcome::Refused("admin_token is wrong".to_owned()))
 }
 
 fn rules(default: DefaultPolicy) -> PolicyRules {
@@ -919,6 +928,99 @@ fn a_probation_never_keeps_a_key_from_being_let_in_again() {
     assert_eq!(engine.memory().on_probation().count(), 1);
 }
 
+/// An engine of which the gateway refused a suspension, with the suspension's id and its transition.
+fn refused() -> (ActionEngine, ActionId, Transition) {
+    let mut engine = live(PolicyRules::default());
+    let transition = opened(7, START_MS);
+    let suspend = engine.decide_all(std::slice::from_ref(&transition)).remove(0).id;
+    let (rows, _) = engine.fold(0, &[refusal(suspend)], &[], &|key| key.to_string());
+    assert_eq!((rows.revocations.len(), rows.denied.len()), (1, 0), "the key stays denied");
+    let row = &rows.revocations[0];
+    assert_eq!((row.state, held(&row.reason)), (ActionState::Held, "admin_token is wrong"));
+    let entry = &rows.audit[0];
+    assert_eq!((&*entry.who, entry.what, &*entry.why), ("edge", "refused", "admin_token is wrong"));
+    assert_eq!((entry.from, entry.to), (Some(ActionState::Requested), Some(ActionState::Held)));
+    assert_eq!(engine.memory().requested(), []);
+    let stored = postcard::to_stdvec(engine.memory()).unwrap();
+    let path = GatewayKind::File { path: "denied.txt".into() };
+    let memory = postcard::from_bytes(&stored).unwrap();
+    (ActionEngine::restore(PolicyRules::default(), Some(&gateway(path)), memory), suspend, transition)
+}
+
+#[test]
+fn what_a_gateway_refused_for_want_of_rights_is_held_with_all_others_until_one_is_done() {
+    let (mut engine, suspend, _) = refused();
+    assert_eq!(engine.memory().counts().held, 1);
+    let other = engine.decide_all(&[opened(8, START_MS)]).remove(0);
+    assert_eq!(
+        (other.state, held(&other.reason)),
+        (ActionState::Held, "the gateway edge refused the job's credentials")
+    );
+    let first = engine.memory.actions[&suspend].request();
+    for _ in 0..2 {
+        // It is refused until somebody mends it, and each request is another one.
+        assert!(matches!(engine.say(Verb::Approve, suspend).0, Reply::Accepted(Some(_))));
+        assert_eq!(engine.memory().requested(), [suspend]);
+        assert!(engine.memory.actions[&suspend].request() > first);
+        engine.fold(0, &[refusal(suspend)], &[], &|key| key.to_string());
+        assert_eq!(engine.state(suspend), ActionState::Held);
+    }
+    let (reply, rows) = engine.say(Verb::Approve, suspend);
+    assert!(matches!(reply, Reply::Accepted(Some(row)) if row.state == ActionState::Requested));
+    assert_eq!((rows.denied.len(), engine.memory().deny_list().len()), (0, 1), "it was denied all the time");
+    assert_eq!(engine.decide_all(&[opened(9, START_MS)])[0].state, ActionState::Held);
+    engine.report_all(suspend, None);
+    assert_eq!(engine.decide_all(&[opened(10, START_MS)])[0].state, ActionState::Requested);
+    assert_eq!(engine.state(other.id), ActionState::Held, "what is held stays held");
+    // The report and the approval may be of one tick.
+    let (mut engine, suspend, _) = refused();
+    engine.say(Verb::Approve, suspend);
+    let before = engine.memory.actions[&suspend].request();
+    let inputs = [refusal(suspend), engine.asking("alice", Verb::Approve, suspend)];
+    engine.fold(0, &inputs, &[], &|key| key.to_string());
+    assert_eq!(engine.memory().requested(), [suspend]);
+    assert!(engine.memory.actions[&suspend].request() > before);
+}
+
+#[test]
+fn what_a_gateway_refused_is_lifted_when_it_is_withdrawn_since_an_earlier_request_may_have_acted() {
+    let key_id = |key: KeyId| key.to_string();
+    for how in ["dismiss", "reinstate", "tables", "void"] {
+        let (mut engine, suspend, transition) = refused();
+        let rows = match how {
+            "dismiss" => engine.say(Verb::Dismiss, suspend).1,
+            "reinstate" => engine.say(Verb::Reinstate, suspend).1,
+            "tables" => {
+                let withdrawn = changed(transition.clone(), |it| {
+                    (it.seq, it.change, it.reason) = (1, Change::Withdrawn, Some(Reason::Allowed));
+                });
+                engine.fold(0, &[], &[withdrawn], &key_id).0
+            }
+            _ => engine.fold(HELD_MS, &[], &[], &key_id).0,
+        };
+        assert_eq!(engine.state(suspend), ActionState::Withdrawn, "{how}");
+        let lifting = rows.revocations.iter().find(|row| row.action == Action::Reinstate).unwrap();
+        assert_eq!((lifting.state, engine.memory().requested()), (ActionState::Requested, vec![lifting.id]));
+        assert_eq!(rows.denied, [DeniedKey { key_id: KeyId(7).to_string(), denial: None }]);
+        // It is called about until the rights are back.
+        engine.fold(0, &[refusal(lifting.id)], &[], &key_id);
+        assert_eq!(
+            (engine.state(lifting.id), engine.memory().counts().requested),
+            (ActionState::Requested, 1)
+        );
+        let (reply, _) = engine.say(Verb::Approve, suspend);
+        assert!(matches!(reply, Reply::Decided { state: ActionState::Withdrawn, .. }), "{how} {reply:?}");
+        if how == "void" {
+            // Other signals may ask again, by another id.
+            engine.report_all(lifting.id, None);
+            let again = changed(transition, |it| (it.seq, it.change) = (1, Change::Raised));
+            let again = engine.decide_all(&[changed(again, |it| it.at_ms += 2 * DAY_MS)]).remove(0);
+            assert_eq!((again.action, again.state), (Action::Suspend, ActionState::Requested));
+            assert_ne!(again.id, suspend);
+        }
+    }
+}
+
 #[test]
 fn mutes_are_shown_until_they_end() {
     let mut engine = live(PolicyRules::default());
@@ -1169,7 +1271,7 @@ proptest! {
     #[test]
     fn no_order_of_answers_and_reports_requests_an_action_twice_or_gets_around_the_rules(
         ticks in ticks(),
-        said in prop::collection::vec(prop::collection::vec((0..13_usize, any::<prop::sample::Index>()), 0..6), 20),
+        said in prop::collection::vec(prop::collection::vec((0..14_usize, any::<prop::sample::Index>()), 0..6), 20),
         limit in 0..5_u32,
         is_tried in any::<bool>(),
         stops in prop::collection::vec(any::<bool>(), 20),
@@ -1179,6 +1281,7 @@ proptest! {
         let path = || Gateway { probation: probation.clone(), ..tried("") };
         let mut engine = ActionEngine::new(rules, Some(&path()));
         let mut requested: BTreeMap<ActionId, u32> = BTreeMap::new();
+        let mut refused: BTreeMap<ActionId, u32> = BTreeMap::new();
         let mut by_policy = Vec::new();
         // What gateways refuse, by the rows alone.
         let mut denied: BTreeMap<String, DenialState> = BTreeMap::new();
@@ -1188,12 +1291,13 @@ proptest! {
             let known: Vec<ActionId> = engine.memory.actions.keys().copied().collect();
             let inputs: Vec<ActionInput> = said
                 .iter()
-                .filter(|(what, _)| *what <= 10)
+                .filter(|(what, _)| !matches!(what, 11 | 12))
                 .map(|(what, which)| {
                     let action = if known.is_empty() { ActionId(1) } else { *which.get(&known) };
                     match what {
                         8 | 9 => report(action, None),
                         10 => report(action, Some("no")),
+                        13 => refusal(action),
                         verb => engine.asking("alice", Verb::ALL[*verb], action),
                     }
                 })
@@ -1203,7 +1307,7 @@ proptest! {
                 engine = ActionEngine::restore(rules, Some(&path()), postcard::from_bytes(&stored).unwrap());
             }
             // Some of the actions have calls with their keys, which are refused or answered.
-            for (what, which) in said.iter().filter(|(what, _)| *what > 10 && !known.is_empty()) {
+            for (what, which) in said.iter().filter(|(what, _)| matches!(what, 11 | 12) && !known.is_empty()) {
                 let key = engine.memory.actions[which.get(&known)].row.key.0;
                 let calls = if *what == 11 { (0, 1) } else { (1, 0) };
                 engine.hear(&[minute(key, HOUR_MS + MINUTE_MS, calls, true)]);
@@ -1221,11 +1325,16 @@ proptest! {
                     *next += 1;
                 }
                 let record = engine.memory.actions.values().find(|of| of.row.id.to_string() == entry.target);
+                if entry.what == "refused" {
+                    prop_assert_eq!(entry.from, Some(ActionState::Requested));
+                    *refused.entry(record.unwrap().row.id).or_default() += 1;
+                }
                 if entry.to == Some(ActionState::Requested) {
                     let record = record.unwrap();
                     let times = requested.entry(record.row.id).or_default();
                     *times += 1;
-                    prop_assert_eq!(*times, 1, "an action is requested once");
+                    let refusals = refused.get(&record.row.id).copied().unwrap_or(0);
+                    prop_assert!(*times <= refusals + 1, "an action is requested once, and once a refusal");
                     if entry.who == "policy" {
                         let ends = rows.audit.iter().any(|other| other.what == "end_probation");
                         prop_assert!(!was_on_probation || ends, "the policy acts on probation");
@@ -1256,7 +1365,8 @@ proptest! {
             for (key, denial) in &engine.memory.denied {
                 let record = &engine.memory.actions[&denial.action];
                 prop_assert_eq!(record.row.key, *key);
-                prop_assert!(matches!(record.row.state, ActionState::Requested | ActionState::Done | ActionState::Failed | ActionState::Confirmed));
+                let is_refused = record.row.state == ActionState::Held && refused.contains_key(&record.row.id);
+                prop_assert!(is_refused || !matches!(record.row.state, ActionState::Held | ActionState::Withdrawn));
             }
         }
         // Those of all keys are numbered together.

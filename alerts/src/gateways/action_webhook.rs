@@ -72,7 +72,7 @@ impl CalledGateway for ActionWebhook {
 }
 
 fn body_of(action: &RequestedAction) -> Vec<u8> {
-    let RequestedAction { id: _, action, key: _, key_id, incident, why, consumer, credential, undo } = action;
+    let RequestedAction { action, key_id, incident, why, consumer, credential, undo, .. } = action;
     let known = |name: &'_ str| (!name.is_empty()).then_some(());
     let body = ActionBody {
         action: action.name(),

@@ -115,6 +115,7 @@ mod tests {
     fn action(action: Action, credential: &str) -> RequestedAction {
         RequestedAction {
             id: ActionId(1),
+            request: 1,
             action,
             key: KeyId(1),
             key_id: String::new(),

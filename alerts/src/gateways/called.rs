@@ -4,6 +4,9 @@
 //! be reached. A reinstatement is called about first. What isn't ordered any more isn't called about any more: a
 //! suspension that was lifted meanwhile is left out.
 //!
+//! A gateway that refuses the job's credentials isn't called again about a suspension until a person approves it anew: that
+//! is another request of the same action. What lets a key in, or follows its suspension, is tried again.
+//!
 //! Why a crash repeats at most the call that was under way: there is one thread, and what it was told is in a report
 //! before the next call. Adapters look before they act, and requests of a webhook have the same id.
 //!
@@ -12,7 +15,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use keytide_dataflow::{Action, ActionId};
+use keytide_dataflow::{Action, ActionId, GatewayOutcome};
 
 use super::{GatewayContext, OrdersSlot, RETRY_AFTER, RequestedAction, retry_after};
 
@@ -25,6 +28,8 @@ pub(super) enum CallOutcome {
     Done,
     /// It can never be done, for this reason.
     Failed(String),
+    /// The gateway refuses the job's credentials, for this reason: this call changed nothing.
+    Refused(String),
     /// The gateway will report how it went.
     Taken,
     /// It is to be looked at again after so long, in milliseconds; nothing is wrong.
@@ -64,8 +69,8 @@ impl CallQueue {
         let mut before = std::mem::take(&mut self.0);
         for action in requested {
             let (failures, due_ms) = match before.remove(&action.id) {
-                Some(known) => (known.failures, known.due_ms),
-                None => (0, Some(now_ms)),
+                Some(known) if known.action.request == action.request => (known.failures, known.due_ms),
+                _ => (0, Some(now_ms)),
             };
             self.0.insert(action.id, OrderedAction { action, failures, due_ms });
         }
@@ -90,7 +95,7 @@ impl CallQueue {
     fn called(&mut self, id: ActionId, outcome: &CallOutcome, now_ms: u64) {
         let Some(of) = self.0.get_mut(&id) else { return };
         of.due_ms = match outcome {
-            CallOutcome::Done | CallOutcome::Failed(_) => None,
+            CallOutcome::Done | CallOutcome::Failed(_) | CallOutcome::Refused(_) => None,
             CallOutcome::Taken => Some(now_ms + TAKEN_MS),
             CallOutcome::Later(after_ms) => Some(now_ms + after_ms),
             CallOutcome::Again { after_ms, .. } => {
@@ -123,7 +128,7 @@ impl GatewayCaller {
         let started = Instant::now();
         let now_ms = || millis(started.elapsed());
         let mut queue = CallQueue::default();
-        let mut is_away = false;
+        let (mut is_away, mut is_refused) = (false, false);
         loop {
             let until = queue.next_ms().map(|due_ms| started + Duration::from_millis(due_ms));
             let (newer, ends) = shared.wait(until);
@@ -138,14 +143,32 @@ impl GatewayCaller {
                 true => Err("the job ends".to_owned()),
                 false => self.context.may_act().map_err(|error| error.to_string()),
             };
-            let outcome = self.gateway.call(&action, &may_act);
+            let outcome = match self.gateway.call(&action, &may_act) {
+                CallOutcome::Refused(reason) if action.action != Action::Suspend => {
+                    CallOutcome::Again { reason, after_ms: None }
+                }
+                outcome => outcome,
+            };
             queue.called(action.id, &outcome, now_ms());
             let (gateway, of_action) = (&*self.name, action.id);
             match outcome {
-                CallOutcome::Done => self.context.report(action.id, &self.name, None),
+                CallOutcome::Done => {
+                    is_refused = false;
+                    self.context.report(action.id, &self.name, GatewayOutcome::Done);
+                }
                 CallOutcome::Failed(reason) => {
                     tracing::error!(gateway, action = %of_action, "the gateway can't do the action: {reason}");
-                    self.context.report(action.id, &self.name, Some(reason));
+                    self.context.report(action.id, &self.name, GatewayOutcome::Failed(reason));
+                }
+                CallOutcome::Refused(reason) => {
+                    if !std::mem::replace(&mut is_refused, true) {
+                        tracing::error!(
+                            gateway,
+                            action = %of_action,
+                            "the gateway refuses the job, so its actions are held: {reason}"
+                        );
+                    }
+                    self.context.report(action.id, &self.name, GatewayOutcome::Refused(reason));
                 }
                 CallOutcome::Taken | CallOutcome::Later(_) => {}
                 CallOutcome::Again { .. } if is_away || shared.ends() => continue,
@@ -176,6 +199,7 @@ mod tests {
     fn action(id: u128, action: Action) -> RequestedAction {
         RequestedAction {
             id: ActionId(id),
+            request: 1,
             action,
             key: KeyId(7),
             key_id: KeyId(7).to_string(),
@@ -222,6 +246,19 @@ mod tests {
             queue.order(Vec::new(), 2);
             assert!(queue.0.is_empty());
         }
+    }
+
+    #[test]
+    fn what_the_gateway_refused_is_called_about_again_only_if_it_is_requested_anew() {
+        let mut queue = CallQueue::default();
+        let one = action(1, Action::Suspend);
+        queue.order(vec![one.clone()], 0);
+        queue.called(one.id, &CallOutcome::Refused("wrong token".to_owned()), 0);
+        queue.order(vec![one.clone()], 1);
+        assert_eq!(due(&queue, u64::MAX), None);
+        // One tick may have the report and the approval, so that the orders never lacked the action.
+        queue.order(vec![RequestedAction { request: 3, ..one }], 2);
+        assert_eq!(due(&queue, 2), Some(1));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use keytide_dataflow::GatewayOutcome;
+
 use super::deny_list::DenyList;
 use super::{GatewayContext, Orders, OrdersSlot, retry_after};
 
@@ -74,7 +76,7 @@ impl Writer {
             self.list.write(&orders.denied)?;
         }
         for requested in orders.requested.drain(..) {
-            self.context.report(requested.id, &self.name, None);
+            self.context.report(requested.id, &self.name, GatewayOutcome::Done);
         }
         Ok(!is_right)
     }

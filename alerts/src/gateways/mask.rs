@@ -106,6 +106,7 @@ mod tests {
     fn action(key: KeyId, key_id: &str) -> RequestedAction {
         RequestedAction {
             id: ActionId(1),
+            request: 1,
             action: Action::Suspend,
             key,
             key_id: key_id.to_owned(),

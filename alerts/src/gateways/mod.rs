@@ -34,7 +34,9 @@ use std::time::{Duration, Instant};
 
 use keytide_config::{AdminApi, Endpoint, Gateway, GatewayKind, KeyHash};
 use keytide_dataflow::model::KeyId;
-use keytide_dataflow::{Action, ActionId, ActionInput, DenialState, GatewayReport, IncidentId};
+use keytide_dataflow::{
+    Action, ActionId, ActionInput, DenialState, GatewayOutcome, GatewayReport, IncidentId,
+};
 
 use self::action_webhook::ActionWebhook;
 use self::admin::{AdminGateway, Dialect};
@@ -62,6 +64,8 @@ pub struct Orders {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestedAction {
     pub id: ActionId,
+    /// A number that grows with each request of the same action.
+    pub request: u64,
     pub action: Action,
     pub key: KeyId,
     /// The key as views name it.
@@ -127,8 +131,8 @@ impl GatewayContext {
         }
     }
 
-    fn report(&self, action: ActionId, gateway: &str, failure: Option<String>) {
-        let report = GatewayReport { action, gateway: gateway.to_owned(), failure, at_ms: (self.clock)() };
+    fn report(&self, action: ActionId, gateway: &str, outcome: GatewayOutcome) {
+        let report = GatewayReport { action, gateway: gateway.to_owned(), outcome, at_ms: (self.clock)() };
         // A job that ends reads no more reports; its next life has them made again.
         let _ = self.reports.send(ActionInput::Report(report));
     }

@@ -18,6 +18,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 fn requested(id: u128) -> RequestedAction {
     RequestedAction {
         id: ActionId(id),
+        request: 1,
         action: Action::Suspend,
         key: KeyId(7),
         key_id: KeyId(7).to_string(),
@@ -56,7 +57,7 @@ fn report(action: u128, failure: Option<&str>) -> ActionInput {
     ActionInput::Report(GatewayReport {
         action: ActionId(action),
         gateway: "edge".to_owned(),
-        failure: failure.map(str::to_owned),
+        outcome: failure.map_or(GatewayOutcome::Done, |why| GatewayOutcome::Failed(why.to_owned())),
         at_ms: 17,
     })
 }

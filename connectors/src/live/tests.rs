@@ -11,7 +11,7 @@ use keytide_dataflow::model::{
     AccessEvent, CallerLocation, Country, KeyId, NameId, PlanRow, Policy, Position, RequestId, RouteId,
     TableChange, TableRow, TickInfo,
 };
-use keytide_dataflow::{ActionId, ActionInput, GatewayReport};
+use keytide_dataflow::{ActionId, ActionInput, GatewayOutcome, GatewayReport};
 
 use super::testing::MemoryTopic;
 use super::*;
@@ -610,7 +610,11 @@ impl TableFeed for Changing {
             read.inputs.push(ActionInput::Report(GatewayReport {
                 action: ActionId(self.changes.into()),
                 gateway: "gateway".to_owned(),
-                failure: self.changes.is_multiple_of(2).then(|| "refused".to_owned()),
+                outcome: match self.changes % 3 {
+                    0 => GatewayOutcome::Done,
+                    1 => GatewayOutcome::Failed("it is gone".to_owned()),
+                    _ => GatewayOutcome::Refused("wrong token".to_owned()),
+                },
                 at_ms: self.polls,
             }));
             self.changes += 1;

@@ -616,7 +616,8 @@ fn transitions_are_published_and_decided_on_in_the_order_of_their_times_whoever_
         ActionRows { denied: vec![lifted], ..ActionRows::default() }
     };
     let (action, gateway) = (ActionId(7), "edge".to_owned());
-    let report = ActionInput::Report(GatewayReport { action, gateway, failure: None, at_ms: 2 });
+    let report =
+        ActionInput::Report(GatewayReport { action, gateway, outcome: GatewayOutcome::Done, at_ms: 2 });
     let output = TickOutput { inputs: vec![report.clone()], ..tick(2, 1) };
     assert_eq!(publisher.publish(2, vec![output], &partitions(), &mut never).unwrap(), []);
     assert_eq!(said, [report]);

@@ -24,8 +24,8 @@ use keytide_connectors::sink::encode::time;
 use keytide_connectors::tables::{TablesMemory, TablesRead};
 use keytide_dataflow::model::EventTime;
 use keytide_dataflow::{
-    ActionId, ActionInput, AnswerTarget, GatewayReport, IncidentId, PersonAnswer, Revocation, SuspectedLeak,
-    Verb,
+    ActionId, ActionInput, AnswerTarget, GatewayOutcome, GatewayReport, IncidentId, PersonAnswer, Revocation,
+    SuspectedLeak, Verb,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
@@ -341,10 +341,10 @@ impl ActionBoard {
     }
 
     /// Takes a gateway's report of an action. Returns false, and changes nothing, if none of that id is requested of it.
-    pub(super) fn report(&self, gateway: &str, action: ActionId, failure: Option<String>) -> bool {
+    pub(super) fn report(&self, gateway: &str, action: ActionId, outcome: GatewayOutcome) -> bool {
         let is_requested = self.content().requested.get(&action).is_some_and(|of| of == gateway);
         let at_ms = (self.0.clock)();
-        let report = GatewayReport { action, gateway: gateway.to_owned(), failure, at_ms };
+        let report = GatewayReport { action, gateway: gateway.to_owned(), outcome, at_ms };
         is_requested && self.0.inputs.send(ActionInput::Report(report)).is_ok()
     }
 

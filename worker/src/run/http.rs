@@ -54,7 +54,7 @@ use axum::serve::Listener;
 use keytide_alerts::actions::Reply;
 use keytide_config::{Http, Secret, duration_of};
 use keytide_dataflow::model::time::DAY_MS;
-use keytide_dataflow::{ActionId, AnswerTarget, IncidentId, Revocation, Verb, WHY_BYTES};
+use keytide_dataflow::{ActionId, AnswerTarget, GatewayOutcome, IncidentId, Revocation, Verb, WHY_BYTES};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -466,10 +466,10 @@ async fn answer_outcome(
     body: Bytes,
 ) -> Response {
     let body: Result<OutcomeBody, _> = serde_json::from_slice(&body);
-    let failure = match &body {
-        Ok(OutcomeBody { state: OutcomeState::Done, why: _ }) => None,
+    let outcome = match &body {
+        Ok(OutcomeBody { state: OutcomeState::Done, why: _ }) => GatewayOutcome::Done,
         Ok(OutcomeBody { state: OutcomeState::Failed, why: Some(why) }) if is_reason(why.trim()) => {
-            Some(why.trim().to_owned())
+            GatewayOutcome::Failed(why.trim().to_owned())
         }
         _ => {
             let form = "the body must be JSON: {\"state\":\"done\"}, or {\"state\":\"failed\",\"why\":\"1 to 500 bytes \
@@ -482,7 +482,7 @@ async fn answer_outcome(
     }
     let Some(board) = (people.actions)() else { return refuse(StatusCode::SERVICE_UNAVAILABLE, ELSEWHERE) };
     match ActionId::parse(&target) {
-        Some(id) if board.report(&gateway.name, id, failure) => {
+        Some(id) if board.report(&gateway.name, id, outcome) => {
             with_status(StatusCode::ACCEPTED, &serde_json::json!({ "taken": true }))
         }
         _ => refuse(StatusCode::NOT_FOUND, "no such action is requested of this gateway"),
@@ -1075,8 +1075,10 @@ mod tests {
                 assert!(status(&taken) == "202" && taken.ends_with("{\"taken\":true}\n"), "{taken}");
             }
             let report = |failure: Option<&str>| {
-                let (gateway, failure) = ("edge".to_owned(), failure.map(str::to_owned));
-                ActionInput::Report(GatewayReport { action: ActionId(7), gateway, failure, at_ms: 17 })
+                let outcome =
+                    failure.map_or(GatewayOutcome::Done, |why| GatewayOutcome::Failed(why.to_owned()));
+                let (action, gateway) = (ActionId(7), "edge".to_owned());
+                ActionInput::Report(GatewayReport { action, gateway, outcome, at_ms: 17 })
             };
             assert_eq!(received.try_iter().collect::<Vec<_>>(), [report(None), report(Some("it is gone"))]);
         });

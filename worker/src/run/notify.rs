@@ -277,6 +277,7 @@ fn requested_action(record: &ActionRecord, names: &Names) -> RequestedAction {
     let ActionOrigin { place, follows, .. } = origin;
     RequestedAction {
         id: row.id,
+        request: record.request(),
         action: row.action,
         key: row.key,
         key_id: row.key_id.clone(),

@@ -67,6 +67,8 @@ pub(super) struct AdminGateway<D> {
 enum Stop {
     /// The gateway will never do it.
     Refused(String),
+    /// The gateway refused the token.
+    Unauthorized(String),
     /// The gateway couldn't do it now, so it is tried again.
     Away { reason: String, after_ms: Option<u64> },
 }
@@ -215,6 +217,7 @@ impl<D: Dialect> CalledGateway for AdminGateway<D> {
                 self.forget(&path, action.id);
                 CallOutcome::Failed(reason)
             }
+            Err(Stop::Unauthorized(reason)) => CallOutcome::Refused(reason),
             Err(Stop::Away { reason, after_ms }) => CallOutcome::Again { reason, after_ms },
         }
     }
@@ -232,11 +235,9 @@ fn stop(answer: &HttpAnswer) -> Stop {
             };
             Stop::Refused(format!("the Admin API answered {status}{why}"))
         }
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            let reason =
-                format!("the Admin API answered {status}: admin_token is wrong, or has too few rights");
-            Stop::Away { reason, after_ms: answer.after_ms }
-        }
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Stop::Unauthorized(format!(
+            "the Admin API answered {status}: admin_token is wrong, or has too few rights"
+        )),
         _ => Stop::Away { reason: format!("the Admin API answered {status}"), after_ms: answer.after_ms },
     }
 }

@@ -1,5 +1,6 @@
 //! The layers of crates, as cargo resolves them: config <- dataflow <- connectors, alerts <- worker,
-//! generator <- the program, and nothing in the dataflow that talks to the outside; and which crates there may be.
+//! generator <- the program, billing beside, and nothing in the dataflow or in billing that talks to the outside; and
+//! which crates there may be.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -9,7 +10,8 @@ use serde_json::Value;
 use crate::harness::repository;
 
 /// Crates of this workspace, each with those of them it may use.
-const LAYERS: [(&str, &[&str]); 7] = [
+const LAYERS: [(&str, &[&str]); 8] = [
+    ("keytide-billing", &[]),
     ("keytide-config", &[]),
     ("keytide-dataflow", &["keytide-config"]),
     ("keytide-connectors", &["keytide-config", "keytide-dataflow"]),
@@ -150,6 +152,7 @@ fn the_dataflow_knows_nothing_of_the_outside() {
     assert!(graph.closure("keytide-connectors").contains("maxminddb"), "the outside is found where it is");
     for name in OUTSIDE {
         assert!(!used.contains(name), "the dataflow depends on {name}");
+        assert!(!graph.closure("keytide-billing").contains(name), "billing depends on {name}");
     }
 }
 

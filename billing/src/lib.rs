@@ -1,0 +1,20 @@
+//! The arithmetic of bills, quotas and forecasts.
+//!
+//! Pure: no input, no output, no clock, and no number of floating point. A result depends on nothing but the
+//! arguments, so that a replay on another machine gives the same bill. What can't be computed exactly is an
+//! [`Overflow`], never a wrong number.
+
+mod exact;
+mod measure;
+mod money;
+mod price;
+
+pub use self::exact::{Exact, NotAPrice, Overflow};
+pub use self::measure::{BilledUse, Measure, NotAMeasure};
+pub use self::money::{Currency, NotACurrency};
+pub use self::price::{
+    NotAModel, NotAUnit, Price, PriceFault, PriceModel, PriceUnit, TIERS, TierPart, TierRow,
+};
+
+#[cfg(test)]
+mod tests;

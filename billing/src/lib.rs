@@ -8,6 +8,7 @@ mod exact;
 mod measure;
 mod money;
 mod price;
+mod segment;
 
 pub use self::exact::{Exact, NotAPrice, Overflow};
 pub use self::measure::{BilledUse, Measure, NotAMeasure};
@@ -15,6 +16,7 @@ pub use self::money::{Currency, NotACurrency};
 pub use self::price::{
     NotAModel, NotAUnit, Price, PriceFault, PriceModel, PriceUnit, TIERS, TierPart, TierRow,
 };
+pub use self::segment::{Bill, BillFault, ChargeItem, ChargeLine, PlanSegment, PlanTerms, TermsFault};
 
 #[cfg(test)]
 mod tests;

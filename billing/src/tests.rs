@@ -8,6 +8,7 @@ fn no_number_of_floating_point_is_used() {
         include_str!("measure.rs"),
         include_str!("money.rs"),
         include_str!("price.rs"),
+        include_str!("segment.rs"),
     ];
     for source in sources {
         for kind in ["f32", "f64"] {

@@ -4,15 +4,19 @@
 //! arguments, so that a replay on another machine gives the same bill. What can't be computed exactly is an
 //! [`Overflow`], never a wrong number.
 
+mod calendar;
 mod exact;
 mod measure;
 mod money;
+mod period;
 mod price;
 mod segment;
 
+pub use self::calendar::{Calendar, Calendars, HourDays, UnknownZone, zone_version};
 pub use self::exact::{Exact, NotAPrice, Overflow};
 pub use self::measure::{BilledUse, Measure, NotAMeasure};
 pub use self::money::{Currency, NotACurrency};
+pub use self::period::{Anchor, NotAPeriod, NotAnAnchor, Period, PeriodKind, PeriodSetting, Periods};
 pub use self::price::{
     NotAModel, NotAUnit, Price, PriceFault, PriceModel, PriceUnit, TIERS, TierPart, TierRow,
 };

@@ -4,9 +4,11 @@
 #[test]
 fn no_number_of_floating_point_is_used() {
     let sources = [
+        include_str!("calendar.rs"),
         include_str!("exact.rs"),
         include_str!("measure.rs"),
         include_str!("money.rs"),
+        include_str!("period.rs"),
         include_str!("price.rs"),
         include_str!("segment.rs"),
     ];

@@ -10,6 +10,7 @@ mod measure;
 mod money;
 mod period;
 mod price;
+mod quota;
 mod segment;
 
 pub use self::calendar::{Calendar, Calendars, HourDays, UnknownZone, zone_version};
@@ -19,6 +20,10 @@ pub use self::money::{Currency, NotACurrency};
 pub use self::period::{Anchor, NotAPeriod, NotAnAnchor, Period, PeriodKind, PeriodSetting, Periods};
 pub use self::price::{
     NotAModel, NotAUnit, Price, PriceFault, PriceModel, PriceUnit, TIERS, TierPart, TierRow,
+};
+pub use self::quota::{
+    NotACount, NotThresholds, QuotaHolder, QuotaLimit, QuotaRow, QuotaStanding, QuotaThresholds,
+    limits_in_force, parse_count, parse_limit,
 };
 pub use self::segment::{Bill, BillFault, ChargeItem, ChargeLine, PlanSegment, PlanTerms, TermsFault};
 

@@ -17,7 +17,8 @@ pub enum Measure {
     Bytes,
     /// Units that calls report themselves, such as tokens.
     Units,
-    /// The amount of the use, in minor units of the currency. It can be limited, but has no price.
+    /// The amount of the use, in ten-thousandths of the currency's unit: no currency has more digits. It can be
+    /// limited, but has no price.
     Cost,
 }
 

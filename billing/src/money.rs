@@ -30,6 +30,9 @@ const CODES: [(u8, &str); 4] = [
     (4, "CLF UYW"),
 ];
 
+/// The most digits that a currency has behind the point.
+const COST_DIGITS: u32 = 4;
+
 /// A currency of ISO 4217.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "[u8; 3]", into = "[u8; 3]")]
@@ -79,6 +82,16 @@ impl Currency {
     /// The amount is `i128::MIN`.
     pub fn sum(self, amount: i128) -> Result<Exact, Overflow> {
         Exact::fraction(amount, 10_i128.pow(self.digits()))
+    }
+
+    /// Returns minor units as a quantity of [`crate::Measure::Cost`], in ten-thousandths. A credit costs nothing.
+    ///
+    /// # Errors
+    ///
+    /// The quantity needs more than 128 bits.
+    pub fn cost(self, amount: i128) -> Result<u128, Overflow> {
+        let factor = 10_u128.pow(COST_DIGITS.saturating_sub(self.digits()));
+        amount.max(0).unsigned_abs().checked_mul(factor).ok_or(Overflow)
     }
 
     /// Writes minor units as a decimal number with all digits of the currency, such as 1560.00.
@@ -164,6 +177,17 @@ mod tests {
         assert_eq!(text("KRW", -1_560), "-1560");
         assert_eq!(text("BHD", 1_001), "1.001");
         assert_eq!(text("CLF", i128::MIN), "-17014118346046923173168730371588410.5728");
+    }
+
+    #[test]
+    fn cost_is_counted_alike_in_all_currencies() {
+        let cost = |code: &str, amount| code.parse::<Currency>().unwrap().cost(amount);
+        for (code, amount) in [("KRW", 7), ("EUR", 700), ("BHD", 7_000), ("CLF", 70_000)] {
+            assert_eq!(cost(code, amount), Ok(70_000), "{code}");
+            assert_eq!(cost(code, -amount), Ok(0), "{code}");
+        }
+        assert_eq!(cost("KRW", i128::MAX), Err(Overflow));
+        assert!(Currency::all().all(|currency| currency.digits() <= COST_DIGITS));
     }
 
     proptest! {

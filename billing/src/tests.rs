@@ -10,6 +10,7 @@ fn no_number_of_floating_point_is_used() {
         include_str!("money.rs"),
         include_str!("period.rs"),
         include_str!("price.rs"),
+        include_str!("quota.rs"),
         include_str!("segment.rs"),
     ];
     for source in sources {

@@ -6,6 +6,7 @@
 
 mod calendar;
 mod exact;
+mod forecast;
 mod measure;
 mod money;
 mod period;
@@ -15,6 +16,7 @@ mod segment;
 
 pub use self::calendar::{Calendar, Calendars, HourDays, UnknownZone, zone_version};
 pub use self::exact::{Exact, NotAPrice, Overflow};
+pub use self::forecast::{Forecast, Outlook};
 pub use self::measure::{BilledUse, Measure, NotAMeasure};
 pub use self::money::{Currency, NotACurrency};
 pub use self::period::{Anchor, NotAPeriod, NotAnAnchor, Period, PeriodKind, PeriodSetting, Periods};

@@ -6,6 +6,7 @@ fn no_number_of_floating_point_is_used() {
     let sources = [
         include_str!("calendar.rs"),
         include_str!("exact.rs"),
+        include_str!("forecast.rs"),
         include_str!("measure.rs"),
         include_str!("money.rs"),
         include_str!("period.rs"),

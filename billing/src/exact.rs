@@ -106,7 +106,7 @@ impl Exact {
         Self { numerator: -self.numerator, ..self }
     }
 
-    /// Returns the sum, so many times.
+    /// Returns the product of the sum and a whole number.
     ///
     /// # Errors
     ///
@@ -119,7 +119,7 @@ impl Exact {
         Self::fraction(product(self.numerator, factor)?, self.denominator / divisor)
     }
 
-    /// Returns a part of the sum.
+    /// Returns the quotient of the sum and a whole number.
     ///
     /// # Errors
     ///

@@ -47,7 +47,7 @@ const TOTAL_BITS: u32 = 40;
 /// The normal distribution's 90 % quantile, in ten-thousandths: 10 % of periods end beyond it on each side.
 const QUANTILE: u128 = 12_816;
 
-/// What is known of a period that isn't over.
+/// A period that isn't over, its use so far, and the use of earlier days.
 #[derive(Clone, Copy, Debug)]
 pub struct Outlook<'a> {
     pub calendar: &'a Calendar,

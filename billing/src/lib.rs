@@ -1,8 +1,8 @@
 //! The arithmetic of bills, quotas and forecasts.
 //!
 //! Pure: no input, no output, no clock, and no number of floating point. A result depends on nothing but the
-//! arguments, so that a replay on another machine gives the same bill. What can't be computed exactly is an
-//! [`Overflow`], never a wrong number.
+//! arguments, so that a replay on another machine gives the same bill. A sum that can't be computed exactly is
+//! an [`Overflow`], never a wrong number.
 
 mod calendar;
 mod exact;
@@ -27,7 +27,9 @@ pub use self::quota::{
     NotACount, NotThresholds, QuotaHolder, QuotaLimit, QuotaRow, QuotaStanding, QuotaThresholds,
     limits_in_force, parse_count, parse_limit,
 };
-pub use self::segment::{Bill, BillFault, ChargeItem, ChargeLine, PlanSegment, PlanTerms, TermsFault};
+pub use self::segment::{
+    Bill, BillFault, ChargeItem, ChargeLine, DatedTerms, PlanSegment, PlanTerms, TermsFault, days_by_terms,
+};
 
 #[cfg(test)]
 mod tests;

@@ -171,7 +171,7 @@ pub struct TierRow {
     pub up_to: Option<u64>,
     /// The price of a unit, or of a package.
     pub unit_price: Exact,
-    /// What is due once the tier is reached.
+    /// The fee that is due once the tier is reached.
     pub flat_price: Exact,
     /// Units of the period that cost nothing.
     pub included: Option<u64>,
@@ -213,6 +213,11 @@ pub enum PriceFault {
     NeedlessPackage,
     /// Cost has no price.
     PriceOfCost,
+    /// A price is negative.
+    Negative {
+        tier: usize,
+        column: &'static str,
+    },
 }
 
 impl fmt::Display for PriceFault {
@@ -246,6 +251,9 @@ impl fmt::Display for PriceFault {
             Self::NeedlessPackage => {
                 f.write_str("`package` is only for the model package: leave it empty, or change `model`")
             }
+            Self::Negative { tier, column } => {
+                write!(f, "tier {tier}: `{column}` must not be negative: leave it empty, or lower the other prices")
+            }
             Self::PriceOfCost => f.write_str(
                 "`metric` must not be cost, which has no price: use calls, bytes_in, bytes_out, bytes or units",
             ),
@@ -261,7 +269,7 @@ pub struct Price {
     measure: Measure,
     model: PriceModel,
     unit: PriceUnit,
-    /// What costs nothing, as a quantity.
+    /// The part of the period's quantity that costs nothing.
     included: u128,
     /// The size of a package as a quantity; of other models one.
     package: u128,
@@ -289,7 +297,7 @@ pub struct TierPart {
 }
 
 impl Price {
-    /// Makes the price of an item from its rows, in the order of their tiers.
+    /// Makes the price of an item from its rows: ascending by `up_to`, the one without it last.
     ///
     /// # Errors
     ///
@@ -324,6 +332,12 @@ impl Price {
             (_, Some(_)) => return Err(PriceFault::NeedlessPackage),
             (_, None) => 1,
         };
+        for (tier, row) in (1..).zip(rows) {
+            let prices = [("unit_price", row.unit_price), ("flat_price", row.flat_price)];
+            if let Some((column, _)) = prices.into_iter().find(|(_, price)| *price < Exact::ZERO) {
+                return Err(PriceFault::Negative { tier, column });
+            }
+        }
         let mut before = 0;
         for (tier, row) in (1..).zip(&rows[..rows.len() - 1]) {
             let up_to = row.up_to.ok_or(PriceFault::NotLast { tier })?;

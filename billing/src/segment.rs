@@ -1,7 +1,7 @@
 //! The bill of a period, in which plans may have changed.
 //!
-//! A change of plan, or of a plan's prices, splits a period at a local day. What a segment costs is the price of its own
-//! plan at the period's quantity after it, less the same price at the quantity before it:
+//! A change of plan, or of a plan's prices, splits a period at a local day ([`days_by_terms`]). Each segment is priced by
+//! its own plan, at the period's quantity after it less the quantity before it:
 //!
 //! ```text
 //! segment = price(before + own) - price(before)
@@ -26,20 +26,23 @@
 //! Each line is rounded once, half away from zero, and a bill is the sum of its rounded lines. Under the model volume a
 //! segment can cost less than nothing, where its quantity makes earlier units cheaper.
 //!
-//! A final bill never changes. What comes later is the difference of two bills, line by line
-//! ([`Bill::since`]). So the bill and its adjustments always are the bill of all use.
+//! A final bill never changes. Later use is billed as the difference of two bills, line by line ([`Bill::since`]). So the
+//! bill and its adjustments always are the bill of all use.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
+use crate::calendar::Calendar;
 use crate::exact::{Exact, Overflow};
 use crate::measure::BilledUse;
 use crate::money::Currency;
+use crate::period::Period;
 use crate::price::{Price, TierPart};
 
-/// What a plan costs, between two changes of its rows. `I` names an item.
+/// The prices and fees of a plan, between two changes of its rows. `I` names an item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlanTerms<I> {
     currency: Currency,
@@ -130,6 +133,36 @@ pub struct PlanSegment<'a, I> {
     pub used: BilledUse,
 }
 
+/// Terms, and since when they are valid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatedTerms<T> {
+    /// In ms since the epoch; `None` is since ever.
+    pub valid_from_ms: Option<u64>,
+    /// `None` ends the terms before: there is no plan.
+    pub terms: Option<T>,
+}
+
+/// Splits a period by the terms of its days, and leaves out days without any.
+///
+/// Terms count from the local day on in which they become valid. Of several on a day the latest count, and of equally
+/// late ones the last. `calendar` is the one in effect in the period. Days are numbered as [`Calendar::day`] does.
+#[must_use]
+pub fn days_by_terms<'a, T>(
+    calendar: &Calendar,
+    period: &Period,
+    dated: &'a [DatedTerms<T>],
+) -> Vec<(Range<i64>, &'a T)> {
+    let first = calendar.day(period.start_ms);
+    let end = first + i64::from(period.days);
+    let mut dated: Vec<&DatedTerms<T>> = dated.iter().collect();
+    dated.sort_by_key(|dated| dated.valid_from_ms);
+    let from = |dated: &DatedTerms<T>| dated.valid_from_ms.map_or(first, |at_ms| calendar.day(at_ms));
+    let starts = dated.iter().map(|dated| from(dated).max(first));
+    let ends = dated.iter().skip(1).map(|next| from(next).clamp(first, end)).chain([end]);
+    let days = starts.zip(ends).zip(&dated).filter(|((start, end), _)| start < end);
+    days.filter_map(|((start, end), dated)| Some((start..end, dated.terms.as_ref()?))).collect()
+}
+
 /// The subject of a line of a bill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum ChargeItem<I> {
@@ -137,9 +170,9 @@ pub enum ChargeItem<I> {
     BaseFee,
     /// An item that has a price.
     Item(I),
-    /// What is missing to the minimum.
+    /// The amount that is missing to the minimum.
     Minimum,
-    /// What is beyond the maximum, as a negative amount.
+    /// The amount beyond the maximum, negative.
     Maximum,
 }
 

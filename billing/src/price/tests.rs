@@ -143,6 +143,9 @@ fn rows_that_are_no_price_are_refused_with_the_tier_and_the_remedy() {
     assert_eq!(fault(&[package(0, row(PriceModel::Package, None, "1"))]), PriceFault::NoPackage);
     assert_eq!(fault(&[package(2, tier(None))]), PriceFault::NeedlessPackage);
     assert_eq!(fault(&[TierRow { measure: Measure::Cost, ..tier(None) }]), PriceFault::PriceOfCost);
+    let flat_price = Exact::from(1).negative();
+    let found = fault(&[tier(Some(5)), TierRow { flat_price, ..tier(None) }]);
+    assert_eq!(found, PriceFault::Negative { tier: 2, column: "flat_price" });
 
     let differs = |second: TierRow, column| {
         let rows = [

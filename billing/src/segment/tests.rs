@@ -3,7 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::calendar::tests::{calendar, ms};
 use crate::measure::Measure;
+use crate::period::{Anchor, PeriodKind};
 use crate::price::tests::{any_rows, row};
 use crate::price::{PriceModel, TierRow};
 
@@ -202,6 +204,32 @@ fn an_adjustment_takes_back_as_much_as_was_charged() {
     assert_eq!(bill(0).since(&BTreeMap::from([(item, i128::MIN)])), Err(Overflow));
 }
 
+#[test]
+fn terms_count_from_the_day_in_which_they_become_valid() {
+    let berlin = calendar("Europe/Berlin");
+    let march = berlin.period(PeriodKind::Month, Anchor::FIRST, ms("2026-03-15T00:00:00Z"));
+    let first = berlin.day(march.start_ms);
+    let dated = |at: &str, terms| DatedTerms { valid_from_ms: Some(ms(at)), terms };
+    let days = |dated: &[DatedTerms<char>]| {
+        let days = days_by_terms(&berlin, &march, dated);
+        days.into_iter()
+            .map(|(days, terms)| (days.start - first, days.end - first, *terms))
+            .collect::<Vec<_>>()
+    };
+    let ever = DatedTerms { valid_from_ms: None, terms: Some('a') };
+    assert_eq!(days(std::slice::from_ref(&ever)), [(0, 31, 'a')]);
+    assert_eq!(days(&[]), []);
+    // 23:30 UTC is the 11th in Berlin.
+    let later = dated("2026-03-10T23:30:00Z", Some('b'));
+    assert_eq!(days(&[later.clone(), ever.clone()]), [(0, 10, 'a'), (10, 31, 'b')]);
+    assert_eq!(days(std::slice::from_ref(&later)), [(10, 31, 'b')]);
+    let (sooner, none) = (dated("2026-03-10T23:10:00Z", Some('c')), dated("2026-03-21T00:00:00Z", None));
+    assert_eq!(days(&[ever.clone(), sooner, later, none]), [(0, 10, 'a'), (10, 20, 'b')]);
+    let (before, after) =
+        (dated("2026-01-01T00:00:00Z", Some('d')), dated("2026-03-31T22:00:00Z", Some('e')));
+    assert_eq!(days(&[ever, before, after]), [(0, 31, 'd')]);
+}
+
 /// Terms with fees in thousandths and bounds in whole units.
 fn any_terms() -> impl Strategy<Value = Terms> {
     let bound = || proptest::option::of(0_u64..8);
@@ -252,6 +280,30 @@ proptest! {
             prop_assert_eq!(line.amount, euro().amount(line.exact).unwrap());
         }
         prop_assert!(bill.lines.windows(2).all(|pair| pair[0].item < pair[1].item));
+    }
+
+    /// Each day has the terms that a look at each of them alone finds.
+    #[test]
+    fn each_day_has_the_latest_terms(
+        dated in proptest::collection::vec((proptest::option::of(0_u64..100), any::<bool>()), 0..6),
+    ) {
+        let utc = calendar("UTC");
+        let start = ms("2026-03-01T00:00:00Z");
+        let march = utc.period(PeriodKind::Month, Anchor::FIRST, start);
+        let first = utc.day(start);
+        // Halves of days, from two weeks before the month on.
+        let at_ms = |half: u64| start - 14 * 86_400_000 + half * 43_200_000;
+        let dated: Vec<_> = (0..).zip(dated).map(|(name, (half, is_plan))| DatedTerms {
+            valid_from_ms: half.map(at_ms), terms: is_plan.then_some(name),
+        }).collect::<Vec<DatedTerms<i32>>>();
+        let found = days_by_terms(&utc, &march, &dated);
+        prop_assert!(found.windows(2).all(|pair| pair[0].0.end <= pair[1].0.start));
+        for day in first..first + 31 {
+            let valid = dated.iter().filter(|dated| dated.valid_from_ms.is_none_or(|at_ms| utc.day(at_ms) <= day));
+            let expected = valid.max_by_key(|dated| dated.valid_from_ms).and_then(|dated| dated.terms);
+            let in_force = found.iter().find(|(days, _)| days.contains(&day)).map(|(_, terms)| **terms);
+            prop_assert_eq!(in_force, expected);
+        }
     }
 
     /// The bill that was final and all later differences are the bill of all use.

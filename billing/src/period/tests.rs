@@ -55,6 +55,11 @@ fn short_periods_begin_with_local_time_and_with_changes_of_offset() {
         hour("Australia/Lord_Howe", "2026-04-04T15:10:00Z"),
         (ms("2026-04-04T15:00:00Z"), ms("2026-04-04T15:30:00Z"))
     );
+    // St. John's went back at 00:01 local time: its first hour of the day is a minute.
+    assert_eq!(
+        hour("America/St_Johns", "2010-11-07T02:30:30Z"),
+        (ms("2010-11-07T02:30:00Z"), ms("2010-11-07T02:31:00Z"))
+    );
     let minute = period("Asia/Kathmandu", PeriodKind::Minute, "2026-01-01T10:29:59Z");
     assert_eq!(minute, (ms("2026-01-01T10:29:00Z"), ms("2026-01-01T10:30:00Z")));
     let second = period("UTC", PeriodKind::Second, "2026-01-01T10:29:59.999Z");

@@ -153,6 +153,13 @@ fn a_plan_without_a_maximum_is_not_held_by_another_s() {
     let least = fees("0", Some("100"), None);
     let segments = [segment(&bounded, 15, calls(2_500)), segment(&least, 15, calls(0))];
     assert_eq!(billed(&segments, 30).1, "50.00");
+    // The bounded half is held at 5.00, and the other one counts as its minimum.
+    let segments = [segment(&bounded, 15, calls(6_000)), segment(&least, 15, calls(0))];
+    assert_eq!(billed(&segments, 30).1, "55.00");
+    // The unbounded half costs its base fee.
+    let fee = fees("20", None, None);
+    let segments = [segment(&bounded, 15, calls(6_000)), segment(&fee, 15, calls(0))];
+    assert_eq!(billed(&segments, 30).1, "15.00");
 }
 
 #[test]

@@ -13,9 +13,10 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::chart::{Chart, chart};
+use super::digest::{DailyView, DigestView, LISTED};
 use super::guide::Guide;
 use super::templates::{MailTemplates, TemplateError};
-use super::view::{DailyView, DigestView, IncidentView, LISTED};
+use super::view::IncidentView;
 use super::words::Wording;
 use super::{Audience, PlannedAction, samples};
 

@@ -15,6 +15,7 @@ mod bars;
 mod chart;
 mod clean;
 mod compose;
+mod digest;
 mod evidence;
 mod guide;
 mod headline;

@@ -735,7 +735,10 @@ fn the_fingerprint_differs_with_the_results() {
         ("probation = true ", "probation = false "),
         ("confirm_after = \"60s\"", "confirm_after = \"61s\""),
         ("keys_per_hour = 10                        ## optional", "keys_per_hour = 11 ##"),
-        ("percent_per_hour = 1                      ## the same in percent of all", "percent_per_hour = 2 ##"),
+        (
+            "percent_per_hour = 1                      ## the same in percent of all",
+            "percent_per_hour = 2 ##",
+        ),
     ] {
         assert!(text.contains(from), "{from}");
         assert!(seen.insert(fingerprint(&text.replacen(from, to, 1), "0123456789abcdef")), "{from}");

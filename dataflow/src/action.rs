@@ -328,3 +328,15 @@ pub struct Notice {
     /// The actions about the key that it led to.
     pub actions: Vec<Revocation>,
 }
+
+/// Returns the addresses in the lists of a key's and of its subscription's contacts, each once. A list is separated by `;`.
+pub fn contact_addresses<'a>(lists: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    let mut addresses: Vec<String> = Vec::new();
+    let all = lists.into_iter().flat_map(|list| list.split(';')).map(str::trim);
+    for address in all.filter(|address| !address.is_empty()) {
+        if !addresses.iter().any(|known| known == address) {
+            addresses.push(address.to_owned());
+        }
+    }
+    addresses
+}

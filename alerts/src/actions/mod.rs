@@ -55,6 +55,7 @@
 
 mod incidents;
 mod probation;
+mod telling;
 #[cfg(test)]
 mod tests;
 
@@ -65,14 +66,16 @@ use keytide_dataflow::model::time::{DAY_MS, MINUTE_MS};
 use keytide_dataflow::model::{EventTime, KeyId, KeyPlace, KeyState, NameId, Tick};
 use keytide_dataflow::{
     Action, ActionId, ActionInput, ActionRows, ActionState, AnswerTarget, AuditEntry, Change, DenialState,
-    DeniedKey, GatewayOutcome, GatewayReport, IncidentId, PersonAnswer, Reason, Revocation, SuspectedLeak,
-    Transition, Verb,
+    DeniedKey, GatewayOutcome, GatewayReport, IncidentId, Owner, PersonAnswer, Reason, Revocation,
+    SuspectedLeak, Transition, Verb,
 };
 use keytide_dataflow::{Level, OwnedUsage, Row, Usage};
 use serde::{Deserialize, Serialize};
 
 pub use self::incidents::{IncidentSignal, KnownIncident, KnownIncidents};
 use self::probation::Probations;
+use self::telling::GatewayWaits;
+pub use self::telling::{ActionNotice, ActionNotices, GatewayNotice, LateAction};
 use crate::policy::{MEMORY_MS, PolicyEngine, PolicyMemory};
 
 /// The most actions that are remembered, beside those in force.
@@ -93,17 +96,29 @@ const MAX_MUTED: usize = 10_000;
 const WOULD_HAVE: &str = "would have";
 /// Separates the action in a reason from the cause of its being held.
 const HELD: &str = "; held: ";
+/// What the reason of an action begins with that failed.
+const FAILED: &str = "failed: ";
 /// Says why nothing is done without a gateway in the mode `live`.
 const OFF: &str = "acting is off";
 /// The target of audit entries that are about no action.
 const POLICY: &str = "policy";
 /// Who withdraws when a change of the tables explains an incident.
 const TABLES: &str = "tables";
+/// What the policy does when an incident asks for an action.
+const DECIDE: &str = "decide";
+/// What the reason of a reinstatement begins with that the tables ask for.
+const BY_TABLES: &str = "the incident was withdrawn: ";
 
 /// Extracts from a row's reason why its action is held.
 #[must_use]
 pub fn held(reason: &str) -> &str {
     reason.split_once(HELD).map_or(reason, |(_, why)| why)
+}
+
+/// Extracts from a row's reason why its action failed.
+#[must_use]
+pub fn failed(reason: &str) -> &str {
+    reason.strip_prefix(FAILED).unwrap_or(reason)
 }
 
 /// Returns whether a row's action was only shown, as acting was off.
@@ -156,6 +171,7 @@ pub struct ActionMemory {
     incidents: KnownIncidents,
     /// The keys that are muted, as views name them.
     muted: BTreeMap<String, KeyMute>,
+    waits: GatewayWaits,
     /// The number of the next entry of the audit about the policy. The next field has that about keys.
     policy_seq: u64,
     keys_seq: u64,
@@ -208,6 +224,9 @@ pub struct ActionOrigin {
     opened_ms: EventTime,
     /// Where the key was, as the tables said when the key was to be suspended.
     pub place: KeyPlace,
+    pub owner: Owner,
+    /// The lists of the contacts of the key and of its subscription.
+    pub contacts: [NameId; 2],
     /// The suspension that it lifts, or makes final.
     pub follows: Option<ActionId>,
 }
@@ -428,7 +447,7 @@ impl ActionEngine {
             let at_ms = row.start + MINUTE_MS;
             if answered > 0 {
                 let why = format!("still answered: {answered} of {calls} calls in a minute");
-                record.row.reason = format!("failed: {why}");
+                record.row.reason = format!("{FAILED}{why}");
                 let cause = Cause { who: CALLS, what: "failed", why: &why, at_ms };
                 changes.turn(record, ActionState::Failed, cause);
             } else {
@@ -554,10 +573,16 @@ impl ActionEngine {
             reason: reason.clone(),
             at_ms: *at_ms,
         };
-        let cause = Cause { who: POLICY, what: "decide", why: &reason, at_ms: *at_ms };
+        let cause = Cause { who: POLICY, what: DECIDE, why: &reason, at_ms: *at_ms };
         let denial = self.memory.denied.get(&incident.key).map(|denial| denial.action);
         let follows = denial.filter(|_| action == Action::Revoke);
-        let origin = ActionOrigin { opened_ms: incident.opened_ms, place: transition.place, follows };
+        let origin = ActionOrigin {
+            opened_ms: incident.opened_ms,
+            place: transition.place,
+            owner: incident.owner,
+            contacts: [transition.contact, transition.contacts],
+            follows,
+        };
         self.create(row, origin, held.is_none() && acts, cause, changes);
     }
 
@@ -785,7 +810,7 @@ impl ActionEngine {
                 self.watch(*action, *at_ms);
             }
             GatewayOutcome::Failed(why) => {
-                record.row.reason = format!("failed: {why}");
+                record.row.reason = format!("{FAILED}{why}");
                 changes.turn(record, ActionState::Failed, cause("failed", why));
                 self.memory.note_outcome(gateway, ActionState::Failed);
             }
@@ -1231,7 +1256,7 @@ impl ActionMemory {
     fn follow_up(&self, of: ActionId, id: ActionId, action: Action, cause: Cause<'_>) -> Option<Revocation> {
         let row = &self.actions.get(&of)?.row;
         let reason = match cause.who {
-            TABLES => format!("the incident was withdrawn: {}", cause.why),
+            TABLES => format!("{BY_TABLES}{}", cause.why),
             POLICY => format!("the suspension is withdrawn: {}", cause.why),
             _ => reason_of(cause),
         };

@@ -12,6 +12,8 @@ use keytide_dataflow::model::time::HOUR_MS;
 
 use super::*;
 
+mod told;
+
 /// A Saturday in 2024, in milliseconds since 1970.
 const START_MS: u64 = 1_718_452_800_000;
 

@@ -32,15 +32,7 @@ const CONFIG_DIGITS: usize = 16;
 
 /// Returns the addresses of a transition's key and subscription, each once.
 pub(super) fn contacts(transition: &Transition, names: &Names) -> Vec<String> {
-    let mut contacts: Vec<String> = Vec::new();
-    for list in [transition.contact, transition.contacts] {
-        for contact in names.text(list).split(';').map(str::trim).filter(|contact| !contact.is_empty()) {
-            if !contacts.iter().any(|known| known == contact) {
-                contacts.push(contact.to_owned());
-            }
-        }
-    }
-    contacts
+    contact_addresses([transition.contact, transition.contacts].map(|list| names.text(list)))
 }
 
 /// A row of `incidents`, before it is written.

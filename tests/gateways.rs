@@ -89,10 +89,14 @@ fn a_receiver_is_told_of_an_action_until_it_reports_and_a_kill_repeats_the_call_
     let mut this = Restarted::new();
     let kind = format!(
         "kind = \"webhook\"\nurl = \"http://127.0.0.1:{}/actions\"\nsecret = \"file:alice-token\"\n\
-         token = \"file:receiver-token\"\nallow_private = [\"127.0.0.1\"]\ntimeout = \"1m\"\nmode = \"live\"\nprobation = false",
+         token = \"file:receiver-token\"\nallow_private = [\"127.0.0.1\"]\ntimeout = \"1m\"\nmode = \"live\"\n\
+         probation = false\n\
+         [alerts.email]\ndir = \"mails\"\nfrom = \"keytide@example.com\"\nto = [\"security@example.com\"]\nowners = true",
         receiver.server.port
     );
     configure(&mut this, &kind);
+    let subscriptions = "id,customer,plan,contacts\nsub-a,Acme,gold,owner@acme.example\n";
+    fs::write(this.job.path("subscriptions.csv"), subscriptions).unwrap();
     fs::write(this.job.path("receiver-token"), TOKEN).unwrap();
     write_keys(&this, |_| "");
     this.send(70);
@@ -145,6 +149,17 @@ fn a_receiver_is_told_of_an_action_until_it_reports_and_a_kill_repeats_the_call_
     assert_eq!(audit, expected.map(|(who, what)| (json!(who), json!(what))));
     assert!(!log.contains(TOKEN), "{log}");
     assert!(read_if_present(&this.job.path("denied.txt")).is_none());
+    // Each change is a mail to those whom it concerns, and no kill repeats one.
+    let files = fs::read_dir(this.job.path("mails")).unwrap();
+    let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+    let mut told: Vec<String> = names
+        .filter_map(|name| Some(name.split_once("-action-")?.1.rsplit_once('-')?.0.to_owned()))
+        .collect();
+    told.sort();
+    let lifting = failed["action_id"].as_str().unwrap();
+    let mut expected = [format!("{id}.1.owner"), format!("{id}.1.security"), format!("{lifting}.1.security")];
+    expected.sort();
+    assert_eq!(told, expected);
 }
 
 #[test]

@@ -62,6 +62,7 @@ fn the_changelog_tells_how_to_upgrade_to_this_version() {
         ("fingerprint", "config/src/fingerprint.rs", "const VERSION: u64 = "),
         ("detector", "dataflow/src/incident.rs", "const DETECTOR_VERSION: u32 = "),
         ("| state |", "dataflow/src/state/mod.rs", "const STATE_VERSION: u32 = "),
+        ("| outbox |", "alerts/src/outbox/claims.rs", "const FORMAT: u32 = "),
     ] {
         let source = file(source);
         let number = source.split(constant).nth(1).unwrap().split(';').next().unwrap();

@@ -1,4 +1,4 @@
-//! Writes the mails of some incidents into a folder, to be looked at: `.eml`, `.html` (with the chart beside it),
+//! Writes the mails of some incidents and actions into a folder, to be looked at: `.eml`, `.html` (with the chart beside it),
 //! `.txt`, `.png`, in every language, for security and for owners.
 //!
 //! ```sh
@@ -8,7 +8,7 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-use keytide_alerts::email::{Audience, Composer, Letter, Mail, samples};
+use keytide_alerts::email::{ActionLetter, Audience, Composer, Letter, Mail, StormDigest, samples};
 use keytide_config::Language;
 
 /// Monday, 23 November 2026, 09:00 UTC.
@@ -36,7 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         Ok(())
     };
-    let (transitions, planned) = (samples::all(), samples::planned());
+    let (transitions, planned, actions) = (samples::all(), samples::planned(), samples::actions());
     for (language, code) in [(Language::En, "en"), (Language::Ko, "ko")] {
         for audience in [Audience::Security, Audience::Owner] {
             for (transition, sample) in transitions.iter().zip(samples::NAMES) {
@@ -44,9 +44,24 @@ fn main() -> Result<(), Box<dyn Error>> {
                 let letter = Letter { transition, planned, audience, language, to: &to, date_ms: DATE_MS };
                 write(&format!("{code}-{}-{sample}", audience.name()), &composer.incident(&letter)?)?;
             }
-            let many: Vec<_> = transitions.iter().cycle().take(60).collect();
+            for (notice, sample) in actions.iter().zip(samples::ACTION_NAMES) {
+                if audience == Audience::Security || notice.concerns_owners() {
+                    let letter = ActionLetter { notice, audience, language, to: &to, date_ms: DATE_MS };
+                    write(
+                        &format!("{code}-{}-action-{sample}", audience.name()),
+                        &composer.action(&letter)?,
+                    )?;
+                }
+            }
+            let many = transitions.iter().cycle().take(60).map(|each| (each, None)).collect();
+            let digest =
+                StormDigest { incidents: many, actions: actions.iter().collect(), ..Default::default() };
             let name = format!("{}-{}-digest", code, audience.name());
-            write(&name, &composer.digest(&many, 0, audience, language, &to, DATE_MS)?)?;
+            write(&name, &composer.digest(&digest, audience, language, &to, DATE_MS)?)?;
+        }
+        for (notice, number) in samples::gateways().iter().zip(0..) {
+            let mail = composer.gateway(notice, language, &to, DATE_MS)?;
+            write(&format!("{code}-security-gateway-{number}"), &mail)?;
         }
         let notices = [&samples::refused()];
         write(&format!("{code}-security-daily"), &composer.daily(&notices, 0, language, &to, DATE_MS)?)?;

@@ -8,7 +8,7 @@ use keytide_alerts::gateways;
 use keytide_alerts::outbox::Mailer;
 use keytide_alerts::webhook::Client;
 use keytide_config::{
-    AdminApi, Alerts, Delivery, EmailAlerts, End, Gateway, GatewayKind, JobConfig, KafkaClient, KafkaSink,
+    AdminApi, Delivery, EmailAlerts, End, Gateway, GatewayKind, JobConfig, KafkaClient, KafkaSink,
     KafkaSource, Source, SourceKind, State, StatePlace, TableSource, Webhook,
 };
 use keytide_connectors::kafka::{KafkaError, Right, Topic};
@@ -46,7 +46,7 @@ pub(super) fn steps(config: &JobConfig) -> Vec<CheckStep<'_>> {
         steps.push(CheckStep::lookup(move |report| report.lookup_mail(email)));
     }
     for webhook in &alerts.webhooks {
-        steps.push(CheckStep::lookup(move |report| report.lookup_webhook(webhook, alerts)));
+        steps.push(CheckStep::lookup(move |report| report.lookup_webhook(webhook)));
     }
     for gateway in &config.gateways {
         steps.push(CheckStep::lookup(move |report| report.lookup_gateway(gateway)));
@@ -159,9 +159,9 @@ impl CheckReport {
     }
 
     /// Resolves the host of a webhook.
-    fn lookup_webhook(&mut self, webhook: &Webhook, alerts: &Alerts) {
+    fn lookup_webhook(&mut self, webhook: &Webhook) {
         let name = &webhook.name;
-        let client = Client::new(webhook, alerts.link.as_ref()).map_err(|error| error.to_string());
+        let client = Client::new(webhook, Guide::default()).map_err(|error| error.to_string());
         let found = client.and_then(|client| client.resolve());
         self.resolved(&format!("alerts.webhook \"{name}\""), &webhook.url.host, found);
     }

@@ -618,7 +618,7 @@ impl CheckReport {
         }
         for webhook in &alerts.webhooks {
             let name = &webhook.name;
-            match Client::new(webhook, alerts.link.as_ref()).map(|client| client.test(clock::now())) {
+            match Client::new(webhook, Guide::default()).map(|client| client.test(clock::now())) {
                 Ok(WebhookOutcome::Sent) => self.line("test", format!("webhook {name} took a request")),
                 Ok(WebhookOutcome::Retry { reason, .. } | WebhookOutcome::Refused(reason)) => {
                     self.problems.push(format!("alerts.webhook \"{name}\": {reason}"));

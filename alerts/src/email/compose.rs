@@ -12,13 +12,15 @@ use lettre::{Message, message::header::ContentId};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
+use super::action::{ActionMailView, GatewayMailView};
 use super::chart::{Chart, chart};
-use super::digest::{DailyView, DigestView, LISTED};
+use super::digest::{DailyView, DigestView, LISTED, StormDigest};
 use super::guide::Guide;
 use super::templates::{MailTemplates, TemplateError};
 use super::view::IncidentView;
 use super::words::Wording;
 use super::{Audience, PlannedAction, samples};
+use crate::actions::{ActionNotice, GatewayNotice};
 
 /// Why a mail can't be composed.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +30,7 @@ pub enum ComposeError {
     Template(#[from] TemplateError),
     #[error("the mail can't be built: {0}")]
     Message(#[from] lettre::error::Error),
-    #[error("a digest of no incidents")]
+    #[error("a digest of nothing")]
     Empty,
 }
 
@@ -37,6 +39,17 @@ pub enum ComposeError {
 pub struct Letter<'a> {
     pub transition: &'a TransitionJson,
     pub planned: Option<&'a PlannedAction>,
+    pub audience: Audience,
+    pub language: Language,
+    pub to: &'a Mailbox,
+    /// The date of the mail, in milliseconds since 1970.
+    pub date_ms: u64,
+}
+
+/// The input of a mail about a change of an action.
+#[derive(Clone, Copy, Debug)]
+pub struct ActionLetter<'a> {
+    pub notice: &'a ActionNotice,
     pub audience: Audience,
     pub language: Language,
     pub to: &'a Mailbox,
@@ -133,6 +146,8 @@ impl Composer {
         let templates = self.own.as_ref().unwrap_or(&self.bundled);
         let (transitions, planned) = (samples::all(), samples::planned());
         let many: Vec<&TransitionJson> = transitions.iter().cycle().take(LISTED + 10).collect();
+        let actions = samples::actions();
+        let many_actions: Vec<&ActionNotice> = actions.iter().cycle().take(LISTED + 10).collect();
         let guides = [Guide::default(), samples::guide()];
         for language in Wording::ALL {
             for audience in [Audience::Security, Audience::Owner] {
@@ -144,14 +159,26 @@ impl Composer {
                         fill(templates, audience.name(), language, &view)?;
                     }
                 }
-                for count in [1, many.len()] {
-                    fill(
-                        templates,
-                        "digest",
-                        language,
-                        &DigestView::new(&many[..count], 0, audience, language),
-                    )?;
+                for (guide, count) in guides.iter().zip([1, many.len()]) {
+                    let incidents = many[..count].iter().map(|each| (*each, Some(&planned))).collect();
+                    let of_actions = many_actions[..count].to_vec();
+                    let digest =
+                        StormDigest { incidents, actions: of_actions, held: 2, ..StormDigest::default() };
+                    let alone = StormDigest { incidents: Vec::new(), held: 0, ..digest.clone() };
+                    for digest in [digest, alone] {
+                        let view = DigestView::new(&digest, audience, language, guide);
+                        fill(templates, "digest", language, &view)?;
+                    }
                 }
+                for (notice, guide) in
+                    actions.iter().flat_map(|notice| guides.iter().map(move |guide| (notice, guide)))
+                {
+                    let view = ActionMailView::new(notice, audience, language, guide);
+                    fill(templates, "action", language, &view)?;
+                }
+            }
+            for (notice, guide) in samples::gateways().iter().zip(guides.iter().cycle()) {
+                fill(templates, "gateway", language, &GatewayMailView::new(notice, language, guide))?;
             }
             for count in [1, many.len()] {
                 fill(templates, "daily", language, &DailyView::new(&many[..count], 0, language))?;
@@ -193,26 +220,79 @@ impl Composer {
         self.mail(headers, rendered, chart.zip(view.chart_id))
     }
 
-    /// Composes one mail about many transitions. It lists the worst 50 and counts the others; `more` further ones are
-    /// only known by number.
+    /// Composes the mail about a change of an action, in the thread of its incident.
     ///
     /// # Errors
-    /// If there are no transitions, or if a bundled template fails.
+    /// If a bundled template fails.
+    pub fn action(&self, letter: &ActionLetter<'_>) -> Result<Mail, ComposeError> {
+        let ActionLetter { notice, audience, to, date_ms, .. } = *letter;
+        let language = Wording(letter.language);
+        let view = ActionMailView::new(notice, audience, language, &self.guide);
+        let headers = MailHeaders {
+            to,
+            date_ms,
+            subject: view.subject.clone(),
+            local: format!("action-{}.{}.{}", notice.id, notice.seq, audience.name()),
+            thread: Some(format!("{}.0.{}", notice.incident, audience.name())),
+            more: vec![
+                ("X-Keytide-Incident", notice.incident.to_string()),
+                ("X-Keytide-Change", format!("{}-{}", notice.action.name(), notice.state.name())),
+            ],
+        };
+        let rendered = self.render("action", language, &view)?;
+        self.mail(headers, rendered, None)
+    }
+
+    /// Composes security's mail about a gateway that is late. Those of one time form a thread.
+    ///
+    /// # Errors
+    /// If a bundled template fails.
+    pub fn gateway(
+        &self,
+        notice: &GatewayNotice,
+        language: Language,
+        to: &Mailbox,
+        date_ms: u64,
+    ) -> Result<Mail, ComposeError> {
+        let language = Wording(language);
+        let view = GatewayMailView::new(notice, language, &self.guide);
+        // A name may have characters that an id can't have.
+        let name = hex(&Sha256::digest(notice.gateway.as_deref().unwrap_or_default())[..8]);
+        let local =
+            |count: u32| format!("gateway-{name}-{}.{count}.{}", notice.first, Audience::Security.name());
+        let headers = MailHeaders {
+            to,
+            date_ms,
+            subject: view.subject.clone(),
+            local: local(notice.count),
+            thread: (notice.count > 0).then(|| local(0)),
+            more: vec![("X-Keytide-Change", "gateway-late".to_owned())],
+        };
+        let rendered = self.render("gateway", language, &view)?;
+        self.mail(headers, rendered, None)
+    }
+
+    /// Composes one mail about many transitions and changes of actions. It lists the worst 50 of each and counts the
+    /// others.
+    ///
+    /// # Errors
+    /// If there are none, or if a bundled template fails.
     pub fn digest(
         &self,
-        transitions: &[&TransitionJson],
-        more: u64,
+        digest: &StormDigest<'_>,
         audience: Audience,
         language: Language,
         to: &Mailbox,
         date_ms: u64,
     ) -> Result<Mail, ComposeError> {
-        if transitions.is_empty() {
+        if digest.incidents.is_empty() && digest.actions.is_empty() {
             return Err(ComposeError::Empty);
         }
         let language = Wording(language);
-        let view = DigestView::new(transitions, more, audience, language);
-        let local = format!("digest-{}.{}", hash(transitions), audience.name());
+        let view = DigestView::new(digest, audience, language, &self.guide);
+        let incidents = digest.incidents.iter().map(|(each, _)| format!("{}.{}", each.incident_id, each.seq));
+        let actions = digest.actions.iter().map(|each| format!("action-{}.{}", each.id, each.seq));
+        let local = format!("digest-{}.{}", hash(incidents.chain(actions).collect()), audience.name());
         let headers = MailHeaders::alone("digest", &view.subject, local, to, date_ms);
         let rendered = self.render("digest", language, &view)?;
         self.mail(headers, rendered, None)
@@ -236,7 +316,8 @@ impl Composer {
         }
         let language = Wording(language);
         let view = DailyView::new(notices, more, language);
-        let local = format!("daily-{}.{}", hash(notices), Audience::Security.name());
+        let names = notices.iter().map(|each| format!("{}.{}", each.incident_id, each.seq)).collect();
+        let local = format!("daily-{}.{}", hash(names), Audience::Security.name());
         let headers = MailHeaders::alone("daily", &view.subject, local, to, date_ms);
         let rendered = self.render("daily", language, &view)?;
         self.mail(headers, rendered, None)
@@ -338,12 +419,10 @@ impl Composer {
     }
 }
 
-/// Returns a hash of transitions, whatever their order.
-fn hash(transitions: &[&TransitionJson]) -> String {
-    let mut members: Vec<String> =
-        transitions.iter().map(|each| format!("{}.{}", each.incident_id, each.seq)).collect();
-    members.sort();
-    hex(&Sha256::digest(members.join("\n"))[..16])
+/// Returns a hash of the names of what a mail lists, whatever their order.
+fn hash(mut names: Vec<String>) -> String {
+    names.sort();
+    hex(&Sha256::digest(names.join("\n"))[..16])
 }
 
 /// Fills a template and returns its text and HTML.

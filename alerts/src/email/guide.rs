@@ -1,5 +1,5 @@
-//! The guide of a mail: a link, steps, and commands that answer the incident or show sample records, all from the
-//! configuration. No link acts: scanners of mail follow links, and send forms.
+//! The guide of a mail: a link, steps, and commands that answer an incident or an action or show sample records, all from
+//! the configuration. No link acts: scanners of mail follow links, and send forms.
 //!
 //! Readers copy steps and commands into a shell. So every value that is filled in is one word of a POSIX shell: it has
 //! plain characters, or stands in single quotes without any character that could end them. It never begins with a
@@ -8,11 +8,12 @@
 use std::collections::BTreeMap;
 
 use keytide_config::{Alerts, LinkTemplate, Source, SourceKind, Steps, fill_in};
-use keytide_dataflow::Verb;
 use keytide_dataflow::incident_row::{SampleJson, TransitionJson};
+use keytide_dataflow::{Action, ActionId, ActionState, Verb};
 
 use super::clean::{foreign, line};
 use super::{Audience, PlannedAction, is_over};
+use crate::actions::ActionNotice;
 
 /// The most characters of a value in a step or a command.
 const WORD: usize = 128;
@@ -26,6 +27,14 @@ pub struct Guide {
     asked: Option<String>,
     /// Where the records of a source are, by the source's name.
     records: BTreeMap<String, Records>,
+}
+
+/// The names that a step may have.
+struct StepNames<'a> {
+    key_id: &'a str,
+    incident_id: &'a str,
+    subscription: Option<&'a str>,
+    customer: Option<&'a str>,
 }
 
 /// Where the records of a source are.
@@ -72,9 +81,9 @@ impl Guide {
         self
     }
 
-    /// Returns the incident's address in the reader's own tool.
-    pub(super) fn link(&self, transition: &TransitionJson) -> Option<String> {
-        Some(self.link.as_ref()?.fill(&transition.incident_id, &transition.key_id))
+    /// Returns an incident's address in the reader's own tool.
+    pub(crate) fn link(&self, incident_id: &str, key_id: &str) -> Option<String> {
+        Some(self.link.as_ref()?.fill(incident_id, key_id))
     }
 
     /// Returns the scheme and host of all links.
@@ -84,39 +93,100 @@ impl Guide {
 
     /// Returns the configured steps for a reader, filled in.
     pub(super) fn steps(&self, transition: &TransitionJson, audience: Audience) -> Vec<String> {
+        let TransitionJson { key_id, incident_id, subscription, customer, .. } = transition;
+        self.fill_steps(
+            audience,
+            &StepNames {
+                key_id,
+                incident_id,
+                subscription: subscription.as_deref(),
+                customer: customer.as_deref(),
+            },
+        )
+    }
+
+    /// Returns the configured steps for the owner of a key that is denied, filled in.
+    pub(super) fn steps_of_owner(&self, notice: &ActionNotice) -> Vec<String> {
+        let ActionNotice { key_id, incident, subscription, customer, .. } = notice;
+        self.fill_steps(
+            Audience::Owner,
+            &StepNames {
+                key_id,
+                incident_id: &incident.to_string(),
+                subscription: subscription.as_deref(),
+                customer: customer.as_deref(),
+            },
+        )
+    }
+
+    fn fill_steps(&self, audience: Audience, names: &StepNames<'_>) -> Vec<String> {
         let steps = match audience {
             Audience::Security => &self.steps.security,
             Audience::Owner => &self.steps.owner,
         };
-        steps.iter().map(|step| fill(step, transition)).collect()
+        steps.iter().map(|step| fill(step, names)).collect()
     }
 
     /// Returns the commands by which a person answers an incident, in the order in which they are listed. What is over is
     /// answered no more, unless an action was asked for.
-    pub(super) fn answers(
+    pub(crate) fn answers(
         &self,
         transition: &TransitionJson,
         planned: Option<&PlannedAction>,
     ) -> Vec<(Verb, String)> {
-        let Some(asked) = &self.asked else { return Vec::new() };
         let TransitionJson { incident_id, key_id, .. } = transition;
-        // At an address the token says who asks.
-        let token = if asked.contains("://") { " --token env:KEYTIDE_TOKEN" } else { "" };
-        let command = |verb: Verb, target: &str, more: &str| {
-            let (asked, target) = (word(asked), word(&line(target, WORD)));
-            (verb, format!("keytide actions {asked} {} {target}{more} --why REASON{token}", verb.name()))
-        };
-        let of_action = planned.and_then(|planned| {
-            let verb = if planned.held.is_some() { Verb::Approve } else { Verb::Reinstate };
-            planned.id.map(|id| command(verb, &id.to_string(), ""))
-        });
+        let of_action = planned.and_then(|planned| Some((planned.id?, planned.action, planned.state)));
+        let of_action = of_action.into_iter().flat_map(|(id, action, state)| about(id, action, state));
         let of_incident = [
-            command(Verb::Dismiss, incident_id, ""),
-            command(Verb::Accept, key_id, ""),
-            command(Verb::Mute, key_id, " --for 2h"),
+            (Verb::Dismiss, incident_id.clone(), ""),
+            (Verb::Accept, key_id.clone(), ""),
+            (Verb::Mute, key_id.clone(), " --for 2h"),
         ];
         let of_incident = of_incident.into_iter().filter(|_| !is_over(transition));
-        of_action.into_iter().chain(of_incident).collect()
+        let all = of_action.chain(of_incident);
+        all.filter_map(|(verb, target, more)| Some((verb, self.answer(verb, &target, more)?))).collect()
+    }
+
+    /// Returns the commands by which a person answers after a change of an action, in the order in which they are listed.
+    pub(crate) fn answers_about(&self, notice: &ActionNotice) -> Vec<(Verb, String)> {
+        let ActionNotice { id, action, state, .. } = *notice;
+        let mut all = about(id, action, state);
+        // A revocation is final, and what is let in again needs no more.
+        if action == Action::Suspend && state != ActionState::Withdrawn {
+            all.push((Verb::Dismiss, id.to_string(), ""));
+        }
+        all.into_iter()
+            .filter_map(|(verb, target, more)| Some((verb, self.answer(verb, &target, more)?)))
+            .collect()
+    }
+
+    /// Returns the command that holds every action; `None` if nobody may answer.
+    pub(super) fn pause(&self) -> Option<String> {
+        self.answer(Verb::Pause, "", "")
+    }
+
+    /// Returns the command that shows an action.
+    pub(super) fn show(&self, id: ActionId) -> Option<String> {
+        self.ask("show", &id.to_string(), "")
+    }
+
+    /// Returns the command that lists all actions.
+    pub(crate) fn list(&self) -> Option<String> {
+        self.ask("list", "", "")
+    }
+
+    /// Returns a command that gives an answer about a target, if it has one, with further options.
+    fn answer(&self, verb: Verb, target: &str, more: &str) -> Option<String> {
+        self.ask(verb.name(), target, &format!("{more} --why REASON"))
+    }
+
+    fn ask(&self, what: &str, target: &str, more: &str) -> Option<String> {
+        let asked = self.asked.as_ref()?;
+        // At an address the token says who asks.
+        let token = if asked.contains("://") { " --token env:KEYTIDE_TOKEN" } else { "" };
+        let target =
+            if target.is_empty() { String::new() } else { format!(" {}", word(&line(target, WORD))) };
+        Some(format!("keytide actions {} {what}{target}{more}{token}", word(asked)))
     }
 
     /// Returns the command that shows the record of a sample; `None` if its place isn't known.
@@ -132,6 +202,19 @@ impl Guide {
     }
 }
 
+/// Returns the answers that an action of a state has, with their targets and options.
+fn about(id: ActionId, action: Action, state: ActionState) -> Vec<(Verb, String, &'static str)> {
+    use ActionState::{Confirmed, Done, Failed, Held, Requested, Withdrawn};
+    let verbs: &[Verb] = match (state, action) {
+        (Held, _) => &[Verb::Approve],
+        (Done | Confirmed, Action::Suspend) => &[Verb::Reinstate, Verb::Revoke],
+        // The key is denied from the request on, whether or not the gateway can do it.
+        (Requested | Failed, Action::Suspend) => &[Verb::Reinstate],
+        (Requested | Done | Confirmed | Failed, Action::Revoke | Action::Reinstate) | (Withdrawn, _) => &[],
+    };
+    verbs.iter().map(|verb| (*verb, id.to_string(), "")).collect()
+}
+
 /// Returns the command that shows the line at a byte of a file.
 fn of_file(path: &str, offset: u64) -> String {
     // `tail` counts bytes from 1.
@@ -143,17 +226,14 @@ fn of_file(path: &str, offset: u64) -> String {
 }
 
 /// Fills a step with the names of an incident, each as one word of a shell.
-fn fill(step: &str, transition: &TransitionJson) -> String {
-    let TransitionJson { key_id, incident_id, subscription, customer, .. } = transition;
-    let name = |name: &Option<String>| {
-        name.as_deref().map_or_else(|| "unknown".to_owned(), |name| foreign(name, WORD))
-    };
+fn fill(step: &str, names: &StepNames<'_>) -> String {
+    let name = |name: Option<&str>| name.map_or_else(|| "unknown".to_owned(), |name| foreign(name, WORD));
     fill_in(step, |placeholder| {
         word(&match placeholder {
-            "key_id" => line(key_id, WORD),
-            "incident_id" => line(incident_id, WORD),
-            "subscription" => name(subscription),
-            _ => name(customer),
+            "key_id" => line(names.key_id, WORD),
+            "incident_id" => line(names.incident_id, WORD),
+            "subscription" => name(names.subscription),
+            _ => name(names.customer),
         })
     })
 }
@@ -176,7 +256,6 @@ fn word(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use keytide_config::{JobConfig, Language};
-    use keytide_dataflow::{Action, ActionId};
     use lettre::message::Mailbox;
     use proptest::prelude::*;
 
@@ -209,7 +288,9 @@ mod tests {
         let planned = |held: Option<&str>| PlannedAction {
             id: Some(ActionId(7)),
             action: Action::Suspend,
-            held: held.map(str::to_owned),
+            state: if held.is_some() { ActionState::Held } else { ActionState::Requested },
+            why: held.unwrap_or_default().to_owned(),
+            is_decision: true,
         };
         let leak = samples::leak();
         let asked = |asked: &str| Guide { asked: Some(asked.to_owned()), ..Guide::default() };
@@ -350,8 +431,8 @@ mod tests {
 
         #[test]
         fn a_step_says_what_it_says_whatever_the_names_are(key in any::<String>(), customer in any::<String>()) {
-            let transition = TransitionJson { key_id: key, customer: Some(customer), ..samples::leak() };
-            let filled = fill("a {key_id} b {customer} c", &transition);
+            let names = StepNames { key_id: &key, incident_id: "", subscription: None, customer: Some(&customer) };
+            let filled = fill("a {key_id} b {customer} c", &names);
             prop_assert!(filled.starts_with("a ") && filled.ends_with(" c") && filled.contains(" b "), "{}", filled);
             prop_assert!(!filled.contains(['{', '}', '$', '`', ';', '|', '&', '<', '>']), "{}", filled);
         }

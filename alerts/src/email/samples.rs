@@ -1,5 +1,5 @@
 //! Sample incidents, for checking templates and for looking at mails. They are one leak from its first minute to its
-//! end, a burst on a launch day, revoked keys, a slow drip, and a stolen database.
+//! end, a burst on a launch day, revoked keys, a slow drip, and a stolen database; and what became of actions.
 
 use jiff::Timestamp;
 use keytide_config::{KafkaClient, KafkaSource, LinkTemplate, SourceKind};
@@ -8,9 +8,10 @@ use keytide_dataflow::incident_row::{
     CountJson, EarlierJson, EvidenceJson, OtherKeyJson, OtherKeysJson, PointJson, SampleJson, SignalJson,
     TakenJson, TransitionJson, UsualJson, ValueJson,
 };
-use keytide_dataflow::{Action, ActionId, Reason};
+use keytide_dataflow::{Action, ActionId, ActionState, IncidentId, Reason, Verb};
 
 use super::{Guide, PlannedAction};
+use crate::actions::{ActionNotice, Decided, GatewayNotice, LateAction};
 
 const STEP_S: i64 = 300;
 
@@ -194,7 +195,95 @@ pub fn refused() -> TransitionJson {
 /// Returns the action that a policy asks for after a leak.
 #[must_use]
 pub fn planned() -> PlannedAction {
-    PlannedAction { id: Some(ActionId(7)), action: Action::Suspend, held: Some("acting is off".to_owned()) }
+    PlannedAction {
+        id: Some(ActionId(7)),
+        action: Action::Suspend,
+        state: ActionState::Held,
+        why: "acting is off".to_owned(),
+        is_decision: true,
+    }
+}
+
+/// The names of the notices of [`actions`], in their order.
+pub const ACTION_NAMES: [&str; 8] =
+    ["held", "suspended", "approved", "lifted", "revoked", "failed", "still-answered", "void"];
+
+/// Returns changes of actions of every kind.
+#[must_use]
+pub fn actions() -> Vec<ActionNotice> {
+    let leak = leak();
+    let by = |verb, who: &str| Some(Decided { verb, who: who.to_owned(), at_ms: 1_795_270_260_000 });
+    let held = ActionNotice {
+        id: ActionId(7),
+        seq: 0,
+        key_id: leak.key_id,
+        incident: IncidentId::parse(&leak.incident_id).unwrap_or(IncidentId(0)),
+        action: Action::Suspend,
+        from: None,
+        state: ActionState::Held,
+        at_ms: 1_795_270_020_000,
+        decided: None,
+        why: "the breaker lets pass 10 keys an hour, of 1200 in use".to_owned(),
+        gateway: Some("kong-seoul".to_owned()),
+        subscription: leak.subscription,
+        customer: leak.customer,
+        plan: leak.plan,
+        is_decision: true,
+        contacts: Vec::new(),
+    };
+    let done = |seq, action, decided, why: &str| ActionNotice {
+        seq,
+        from: Some(ActionState::Requested),
+        state: ActionState::Done,
+        action,
+        decided,
+        why: why.to_owned(),
+        is_decision: false,
+        ..held.clone()
+    };
+    let suspended = done(1, Action::Suspend, None, "");
+    let failed = |from, why: &str| ActionNotice {
+        seq: 2,
+        from: Some(from),
+        state: ActionState::Failed,
+        why: why.to_owned(),
+        ..suspended.clone()
+    };
+    vec![
+        held.clone(),
+        suspended.clone(),
+        done(2, Action::Suspend, by(Verb::Approve, "alice"), "the customer doesn't know these calls"),
+        done(1, Action::Reinstate, by(Verb::Reinstate, "bob"), "a load test, see ticket 4711"),
+        done(1, Action::Revoke, by(Verb::Revoke, "alice"), "the customer has a new key"),
+        failed(ActionState::Requested, "the gateway has no such credential"),
+        failed(ActionState::Done, "still answered: 3 of 40 calls in a minute"),
+        ActionNotice {
+            from: Some(ActionState::Held),
+            state: ActionState::Withdrawn,
+            why: "nobody decided about it within a day".to_owned(),
+            is_decision: false,
+            ..held.clone()
+        },
+    ]
+}
+
+/// Returns notices of a gateway that is late with one action, and again with many, and of a job without one.
+#[must_use]
+pub fn gateways() -> Vec<GatewayNotice> {
+    let named =
+        |number: u128, action, key: &str| LateAction { id: ActionId(number), action, key_id: key.to_owned() };
+    let first = GatewayNotice {
+        gateway: Some("kong-seoul".to_owned()),
+        first: 1_795_270_380_000,
+        count: 0,
+        since: 1_795_270_080_000,
+        late: 1,
+        named: vec![named(7, Action::Suspend, &leak().key_id)],
+    };
+    let mut again = GatewayNotice { count: 1, late: 1_204, ..first.clone() };
+    again.named.push(named(8, Action::Reinstate, "partner-batch"));
+    let none = GatewayNotice { gateway: None, ..first.clone() };
+    vec![first, again, none]
 }
 
 /// Returns a guide with a link, steps, and commands that answer and show records.

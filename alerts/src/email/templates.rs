@@ -1,7 +1,7 @@
 //! Templates of mails: bundled, and overridable file by file from a folder.
 //!
-//! The sentences are in `en/` and `ko/` (`security`, `owner`, `digest`, `daily`, `test`; each as `.txt` and `.html`),
-//! shared parts beside these folders. Overrides are tried at start with incidents of every kind. So a broken one is an
+//! The sentences are in `en/` and `ko/` (`security`, `owner`, `action`, `gateway`, `digest`, `daily`, `test`; each as
+//! `.txt` and `.html`), shared parts beside these folders. Overrides are tried at start with incidents of every kind. So a broken one is an
 //! error with file and line at start, and never a missing alert.
 //!
 //! Limits: an override has at most 256 KiB.
@@ -25,12 +25,16 @@ macro_rules! bundled {
 /// Pairs of a template's name and its source.
 const BUNDLED: &[(&str, &str)] = bundled! {
     "layout.html" "facts.html" "signals.html" "answers.html" "samples.html" "taken.html" "others.html" "steps.html" "earlier.html"
-    "chart.html" "rows.html"
-    "facts.txt" "signals.txt" "answers.txt" "samples.txt" "taken.txt" "others.txt" "steps.txt" "earlier.txt" "rows.txt"
+    "chart.html" "rows.html" "actions.html"
+    "facts.txt" "signals.txt" "answers.txt" "samples.txt" "taken.txt" "others.txt" "steps.txt" "earlier.txt" "rows.txt" "actions.txt"
     "en/security.html" "en/owner.html" "en/digest.html" "en/daily.html" "en/test.html"
+    "en/action.html" "en/gateway.html"
     "en/security.txt" "en/owner.txt" "en/digest.txt" "en/daily.txt" "en/test.txt"
+    "en/action.txt" "en/gateway.txt"
     "ko/security.html" "ko/owner.html" "ko/digest.html" "ko/daily.html" "ko/test.html"
+    "ko/action.html" "ko/gateway.html"
     "ko/security.txt" "ko/owner.txt" "ko/digest.txt" "ko/daily.txt" "ko/test.txt"
+    "ko/action.txt" "ko/gateway.txt"
 };
 
 /// The page about an incident on a terminal, which no folder replaces.

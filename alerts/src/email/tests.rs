@@ -17,6 +17,8 @@ use unicode_width::UnicodeWidthStr;
 
 use super::*;
 
+mod actions;
+
 const DATE_MS: u64 = 1_795_424_400_000;
 const AUDIENCES: [Audience; 2] = [Audience::Security, Audience::Owner];
 const LANGUAGES: [Language; 2] = [Language::En, Language::Ko];
@@ -31,6 +33,12 @@ fn letter(transition: &TransitionJson, audience: Audience, language: Language) -
 
 fn mail(transition: &TransitionJson, audience: Audience, language: Language) -> Mail {
     COMPOSER.incident(&letter(transition, audience, language)).unwrap()
+}
+
+/// A digest of incidents about which nothing is done.
+fn storm<'a>(incidents: &[&'a TransitionJson]) -> StormDigest<'a> {
+    let incidents = incidents.iter().map(|each| (*each, None)).collect();
+    StormDigest { incidents, ..StormDigest::default() }
 }
 
 /// Every text of a transition. A field that is added doesn't compile until it is here.
@@ -251,17 +259,13 @@ fn mails_of_every_kind_are_harmless_whatever_strangers_wrote() {
                     signal.signal.clone_from(&known.signal);
                 }
             }
-            let planned = PlannedAction {
-                id: Some(ActionId(7)),
-                action: Action::Suspend,
-                held: Some((*payload).to_owned()),
-            };
+            let planned = PlannedAction { why: (*payload).to_owned(), ..samples::planned() };
             for audience in AUDIENCES {
                 for language in LANGUAGES {
                     let letter = Letter { planned: Some(&planned), ..letter(&hostile, audience, language) };
                     is_harmless(&COMPOSER.incident(&letter).unwrap());
                     let many = vec![&hostile; 3];
-                    is_harmless(&COMPOSER.digest(&many, 0, audience, language, &TO, DATE_MS).unwrap());
+                    is_harmless(&COMPOSER.digest(&storm(&many), audience, language, &TO, DATE_MS).unwrap());
                     is_harmless(&COMPOSER.daily(&many, 1, language, &TO, DATE_MS).unwrap());
                 }
             }
@@ -307,7 +311,7 @@ proptest! {
         }
         let (audience, language) = (AUDIENCES[kind / 2], LANGUAGES[kind % 2]);
         is_harmless(&mail(&transition, audience, language));
-        is_harmless(&COMPOSER.digest(&[&transition], 0, audience, language, &TO, count()).unwrap());
+        is_harmless(&COMPOSER.digest(&storm(&[&transition]), audience, language, &TO, count()).unwrap());
         is_harmless(&COMPOSER.daily(&[&transition], count(), language, &TO, count()).unwrap());
     }
 }
@@ -421,12 +425,12 @@ fn owners_read_no_scores_no_evidence_and_nothing_of_others() {
     for secret in [&mut transition.evidence.config, &mut transition.evidence.samples[0].source] {
         "c0ffee".clone_into(secret);
     }
-    let planned =
-        PlannedAction { id: Some(ActionId(7)), action: Action::Revoke, held: Some("c0ffee".to_owned()) };
+    let planned = PlannedAction { action: Action::Revoke, why: "c0ffee".to_owned(), ..samples::planned() };
     for language in LANGUAGES {
         let letter = Letter { planned: Some(&planned), ..letter(&transition, Audience::Owner, language) };
         let owner = COMPOSER.incident(&letter).unwrap();
-        let digest = COMPOSER.digest(&[&transition], 0, Audience::Owner, language, &TO, DATE_MS).unwrap();
+        let storm = StormDigest { incidents: vec![(&transition, Some(&planned))], ..StormDigest::default() };
+        let digest = COMPOSER.digest(&storm, Audience::Owner, language, &TO, DATE_MS).unwrap();
         let security = COMPOSER.incident(&Letter { audience: Audience::Security, ..letter }).unwrap();
         let hidden = ["c0ffee", "93 %", "203.0.113.77", "23.5", "77777"];
         for text in [&security.text, &security.html] {
@@ -445,8 +449,9 @@ fn a_digest_lists_fifty_and_counts_the_rest() {
         .map(|i| TransitionJson { incident_id: format!("{i:032x}"), score: 50 + i, ..samples::leak() })
         .collect();
     let mut many: Vec<&TransitionJson> = many.iter().collect();
-    let digest =
-        |many: &[&TransitionJson]| COMPOSER.digest(many, 0, Audience::Security, Language::En, &TO, DATE_MS);
+    let digest = |many: &[&TransitionJson]| {
+        COMPOSER.digest(&storm(many), Audience::Security, Language::En, &TO, DATE_MS)
+    };
     let mail = digest(&many).unwrap();
     assert_eq!(mail.text.matches("* ALERT").count(), 50);
     assert!(mail.text.contains("And 3 more that aren't listed here."), "{}", mail.text);
@@ -544,11 +549,11 @@ fn mails_are_those_that_were_looked_at() {
     let guided =
         Composer::new("keytide@example.com".parse().unwrap(), None).unwrap().guided(samples::guide());
     let planned = samples::planned();
-    let storm: Vec<TransitionJson> = (0..53_u8)
+    let incidents: Vec<TransitionJson> = (0..53_u8)
         .zip(samples::all().into_iter().cycle())
         .map(|(i, row)| TransitionJson { incident_id: format!("{i:032x}"), score: 50 + i % 50, ..row })
         .collect();
-    let storm: Vec<&TransitionJson> = storm.iter().collect();
+    let incidents: Vec<&TransitionJson> = incidents.iter().collect();
     let mut goldens: Vec<(String, String)> = Vec::new();
     for language in LANGUAGES {
         let mut add = |name: &str, mail: Mail| {
@@ -579,8 +584,35 @@ fn mails_are_those_that_were_looked_at() {
             }
         }
         for audience in AUDIENCES {
-            let mail = composer.digest(&storm, 7, audience, language, &TO, DATE_MS).unwrap();
+            let digest = StormDigest { more: 7, ..storm(&incidents) };
+            let mail = composer.digest(&digest, audience, language, &TO, DATE_MS).unwrap();
             add(&format!("storm-{}", audience.name()), mail);
+        }
+        for (notice, name) in samples::actions().iter().zip(samples::ACTION_NAMES) {
+            for audience in AUDIENCES {
+                let wanted = match audience {
+                    Audience::Security => !matches!(name, "suspended" | "revoked" | "void"),
+                    Audience::Owner => matches!(name, "suspended" | "lifted" | "still-answered"),
+                };
+                if wanted {
+                    let letter = ActionLetter { notice, audience, language, to: &TO, date_ms: DATE_MS };
+                    add(&format!("action-{name}-{}", audience.name()), guided.action(&letter).unwrap());
+                }
+            }
+        }
+        let late = guided.gateway(&samples::gateways()[1], language, &TO, DATE_MS).unwrap();
+        add("gateway-late", late);
+        let of_actions = samples::actions();
+        let digest = StormDigest {
+            incidents: incidents[..3].iter().map(|each| (*each, Some(&planned))).collect(),
+            actions: of_actions.iter().collect(),
+            more_actions: 9_990,
+            held: 9_985,
+            ..StormDigest::default()
+        };
+        for audience in AUDIENCES {
+            let mail = guided.digest(&digest, audience, language, &TO, DATE_MS).unwrap();
+            add(&format!("storm-actions-{}", audience.name()), mail);
         }
         let refused = samples::refused();
         let mut other = samples::refused();

@@ -3,10 +3,10 @@
 //! The fields are a contract with authors of own templates. All text is ready to be shown.
 
 use keytide_config::Language;
-use keytide_dataflow::Change;
 use keytide_dataflow::incident_row::{
     CountJson, EarlierJson, OtherKeysJson, SampleJson, SignalJson, TakenJson, TransitionJson, ValueJson,
 };
+use keytide_dataflow::{ActionState, Change};
 use serde::Serialize;
 
 use super::clean::{NAME, VALUE, foreign, line};
@@ -28,13 +28,13 @@ pub(super) const ID: usize = 40;
 /// The most characters of a caller's address: an IPv6 address with an IPv4 address in it.
 pub(super) const CLIENT: usize = 45;
 /// The most characters of a subject.
-const SUBJECT: usize = 200;
+pub(super) const SUBJECT: usize = 200;
 
 /// A labelled value, one line of a list of facts.
 #[derive(Serialize)]
 pub(crate) struct Fact {
-    label: &'static str,
-    value: String,
+    pub(super) label: &'static str,
+    pub(super) value: String,
 }
 
 /// A signal as templates see it.
@@ -116,8 +116,12 @@ pub(crate) struct EarlierView {
 pub(crate) struct PlannedView {
     /// One of `suspend`, `revoke`, `reinstate`.
     action: &'static str,
-    /// Says why the action waits; absent if it is being done.
+    /// True once the gateway did it.
+    done: bool,
+    /// Says why the action waits; absent if it doesn't.
     held: Option<String>,
+    /// Says why the gateway can't do it; absent if it didn't fail.
+    failed: Option<String>,
 }
 
 /// An incident as templates see it.
@@ -191,12 +195,12 @@ pub(crate) struct IncidentView {
     pub(crate) chart_id: Option<String>,
 }
 
-/// A command that answers an incident.
+/// A command that answers an incident or an action, or shows actions.
 #[derive(Serialize)]
-struct AnswerView {
+pub(super) struct AnswerView {
     /// What it does, as an instruction.
-    what: &'static str,
-    command: String,
+    pub(super) what: &'static str,
+    pub(super) command: String,
 }
 
 /// Returns the first eight digits of a key's id, or the name of a key that isn't a hash.
@@ -225,15 +229,38 @@ fn duration(from: &str, to: &str, language: Wording) -> String {
 
 /// Returns key, customer and plan as in subjects: `3f2a9c41 Acme (gold)`.
 pub(super) fn whose(transition: &TransitionJson) -> String {
-    let mut whose = short_key(&transition.key_id);
-    if let Some(name) = owner_name(transition) {
+    key_of(&transition.key_id, owner_name(transition), transition.plan.as_deref())
+}
+
+/// Returns the same of a key with these names.
+pub(super) fn key_of(key_id: &str, owner: Option<&str>, plan: Option<&str>) -> String {
+    let mut whose = short_key(key_id);
+    if let Some(name) = owner {
         whose.push(' ');
         whose.push_str(&line(name, 32));
     }
-    if let Some(plan) = &transition.plan {
+    if let Some(plan) = plan {
         whose.push_str(&format!(" ({})", line(plan, 16)));
     }
     whose
+}
+
+impl PlannedView {
+    /// Owners see only what is being done or done, as all else is for security to decide.
+    fn new(planned: &PlannedAction, audience: Audience, language: Wording) -> Option<Self> {
+        let PlannedAction { id: _, action, state, why, is_decision: _ } = planned;
+        let is_pending = matches!(state, ActionState::Held | ActionState::Failed);
+        if audience == Audience::Owner && is_pending {
+            return None;
+        }
+        let because = |of: ActionState| (*state == of).then(|| language.held(why));
+        Some(Self {
+            action: action.name(),
+            done: matches!(state, ActionState::Done | ActionState::Confirmed),
+            held: because(ActionState::Held),
+            failed: because(ActionState::Failed),
+        })
+    }
 }
 
 impl IncidentView {
@@ -318,9 +345,10 @@ impl IncidentView {
         };
         view.subject = view.subject(transition, audience, language);
         view.facts = view.facts(transition, audience, language);
-        // Owners see no records, no versions, no planned actions, no link of security's, and nothing of other keys.
+        view.planned = planned.and_then(|planned| PlannedView::new(planned, audience, language));
+        // Owners see no records, no versions, no link of security's, and nothing of other keys.
         if !owner {
-            view.link = guide.link(transition);
+            view.link = guide.link(&transition.incident_id, &transition.key_id);
             let answers = guide.answers(transition, planned).into_iter();
             view.answers =
                 answers.map(|(verb, command)| AnswerView { what: language.answer(verb), command }).collect();
@@ -343,10 +371,6 @@ impl IncidentView {
                 .collect();
             view.commands = view.samples.iter().any(|sample| sample.command.is_some());
             view.lookup = view.lookup(transition, language);
-            view.planned = planned.map(|planned| PlannedView {
-                action: planned.action.name(),
-                held: planned.held.as_deref().map(|held| language.held(held)),
-            });
         }
         view
     }

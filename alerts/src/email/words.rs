@@ -358,8 +358,8 @@ impl Wording {
         }
     }
 
-    /// Words the reason for which an action is held, by translating the clauses of `policy` one by one. Unknown clauses
-    /// stay as they are.
+    /// Words the reason for which an action is held, failed or is void, by translating the clauses of `policy` and
+    /// `actions` one by one. Unknown clauses stay as they are.
     pub(crate) fn held(self, reason: &str) -> String {
         let korean = |part: &str| {
             let mut numbers = part.split(|c: char| !c.is_ascii_digit()).filter(|digits| !digits.is_empty());
@@ -369,13 +369,27 @@ impl Wording {
                 "acting is off, too" => "조치 기능도 꺼져 있습니다".to_owned(),
                 "the job was catching up" => "밀린 기록을 처리하는 중이었습니다".to_owned(),
                 "many keys rose together" => "여러 키의 호출이 함께 늘었습니다".to_owned(),
+                "nobody decided about it within a day" => "하루 동안 아무도 결정하지 않았습니다".to_owned(),
                 _ if part.starts_with("the key was acted on within the last ") => {
                     "얼마 전에 이미 조치한 키입니다".to_owned()
                 }
                 _ if part.starts_with("the breaker lets pass ") => {
                     format!("조치는 시간당 {}개까지입니다(사용 중인 키 {}개)", number(), number())
                 }
-                _ => part.to_owned(),
+                _ if part.starts_with("still answered: ") => {
+                    let (answered, calls) = (number(), number());
+                    format!("1분간 호출 {calls}회 중 {answered}회가 응답되었습니다")
+                }
+                _ => match (part.strip_suffix(" paused actions"), part.strip_prefix("the last ")) {
+                    (Some(who), _) => format!("{who} 님이 모든 조치를 보류했습니다"),
+                    (None, Some(_)) if part.ends_with(" failed") => {
+                        format!("이 게이트웨이의 마지막 조치 {}건이 실패했습니다", number())
+                    }
+                    _ => match part.strip_suffix(" dismissed the incident before") {
+                        Some(who) => format!("{who} 님이 이 사건을 기각한 적이 있습니다"),
+                        None => part.to_owned(),
+                    },
+                },
             }
         };
         let reason = foreign(reason, REASON);
@@ -580,6 +594,15 @@ mod tests {
             held("the breaker lets pass 10 keys an hour, of 1200 in use"),
             "조치는 시간당 10개까지입니다(사용 중인 키 1200개)"
         );
+        assert_eq!(
+            held("still answered: 3 of 40 calls in a minute"),
+            "1분간 호출 40회 중 3회가 응답되었습니다"
+        );
+        assert_eq!(held("alice paused actions"), "alice 님이 모든 조치를 보류했습니다");
+        assert_eq!(held("bob dismissed the incident before"), "bob 님이 이 사건을 기각한 적이 있습니다");
+        let failing = "the last 3 actions of the gateway edge failed";
+        assert_eq!(held(failing), "이 게이트웨이의 마지막 조치 3건이 실패했습니다");
+        assert_eq!(held("nobody decided about it within a day"), "하루 동안 아무도 결정하지 않았습니다");
         assert_eq!(held("another reason"), "another reason");
         assert_eq!(Wording(Language::En).held("the job was catching up"), "the job was catching up");
     }

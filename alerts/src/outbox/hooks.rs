@@ -2,7 +2,8 @@
 //! (`mails.rs`), and keeps rows in order.
 //!
 //! A request that was tried stays the same until it is taken or refused. For Slack up to 20 waiting rows become one
-//! message. Slack gets neither notices nor repeats, as they are for programs; other webhooks get every row.
+//! message. Slack gets neither notices nor repeats, as they are for programs, and also changes of actions and late
+//! gateways, as they are for people. Other webhooks get every row of incidents, and nothing else.
 //!
 //! [`WebhookMemory`] is what a restart needs. A queue that goes on with one is given the claims that were made since (see
 //! `claims.rs`). Their rows are taken out of what waits, and left out when their ticks are pushed again.
@@ -14,25 +15,30 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use keytide_config::WebhookFormat;
+use keytide_dataflow::ActionState;
 use keytide_dataflow::incident_row::TransitionJson;
-use keytide_dataflow::model::Tick;
 use keytide_dataflow::model::time::HOUR_MS;
+use keytide_dataflow::model::{Tick, hex};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use super::pace::{Jitter, backoff_ms};
 use super::{NextStep, OutboundQueue, QueueStats, Settled, is_notice, is_repeat};
-use crate::email::is_over;
-use crate::webhook::{ROWS, WebhookBatch, WebhookOutcome};
+use crate::actions::{ActionNotice, GatewayNotice};
+use crate::email::{PlannedAction, is_over};
+use crate::webhook::{ROWS, WebhookBatch, WebhookOutcome, WebhookRow};
 
 const MAX_ROWS: usize = 10_000;
 const MAX_BYTES: usize = 32 << 20;
+/// What a row counts as that is no incident's, in bytes.
+const OTHER_BYTES: usize = 2 << 10;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct QueuedRow {
     id: String,
     tick: Tick,
-    json: Arc<[u8]>,
-    /// False if the incident is over, a notice or a repeat: such rows are dropped first.
+    row: WebhookRow,
+    /// False if the incident is over, a notice or a repeat, or the action is void: such rows are dropped first.
     is_alarm: bool,
 }
 
@@ -40,7 +46,7 @@ struct QueuedRow {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct QueuedBatch {
     pub(super) number: u64,
-    /// The ids of all rows, in the form `incident.seq`.
+    /// The ids of all rows.
     pub(super) ids: Vec<String>,
     /// The tick of the last row.
     pub(super) tick: Tick,
@@ -71,6 +77,14 @@ pub(super) struct WebhookQueue {
     stats: QueueStats,
 }
 
+/// Returns the bytes that a row counts as. Those of actions and gateways have bounded texts beside names of tables.
+fn bytes(row: &WebhookRow) -> usize {
+    match row {
+        WebhookRow::Incident(json, _) => json.len(),
+        WebhookRow::Action(_) | WebhookRow::Gateway(_) => OTHER_BYTES,
+    }
+}
+
 impl WebhookQueue {
     pub(super) fn new(format: WebhookFormat, jitter: Jitter) -> Self {
         let rows_per_batch = match format {
@@ -96,22 +110,58 @@ impl WebhookQueue {
         queue
     }
 
-    pub(super) fn push(&mut self, transition: &TransitionJson, json: Arc<[u8]>, tick: Tick) {
-        let memory = &mut self.memory;
-        memory.told.retain(|_, of| *of >= tick);
-        let id = format!("{}.{}", transition.incident_id, transition.seq);
+    /// Queues a row of the log of incidents, with the action that says what is done about its key.
+    pub(super) fn push(
+        &mut self,
+        transition: &TransitionJson,
+        planned: Option<&PlannedAction>,
+        json: Arc<[u8]>,
+        tick: Tick,
+    ) {
         let is_quiet = is_notice(transition) || is_repeat(transition);
-        if is_quiet && self.format == WebhookFormat::Slack || memory.told.contains_key(&id) {
+        if is_quiet && self.format == WebhookFormat::Slack {
             return;
         }
+        let id = format!("{}.{}", transition.incident_id, transition.seq);
+        // Requests for programs are the row alone.
+        let planned = planned.filter(|_| self.format == WebhookFormat::Slack);
         let is_alarm = !is_quiet && !is_over(transition);
-        self.bytes += json.len();
-        memory.waiting.push_back(QueuedRow { id, tick, json, is_alarm });
+        self.queue(id, WebhookRow::Incident(json, planned.cloned()), is_alarm, tick);
+    }
+
+    /// Queues a change of an action for Slack, unless `is_said` by the row of a transition.
+    pub(super) fn push_action(&mut self, notice: &ActionNotice, is_said: bool, tick: Tick) {
+        if self.format == WebhookFormat::Slack && !is_said {
+            let id = format!("action-{}.{}", notice.id, notice.seq);
+            let is_alarm = notice.state != ActionState::Withdrawn;
+            let notice = ActionNotice { contacts: Vec::new(), ..notice.clone() };
+            self.queue(id, WebhookRow::Action(Arc::new(notice)), is_alarm, tick);
+        }
+    }
+
+    /// Queues for Slack that a gateway is late.
+    pub(super) fn push_gateway(&mut self, notice: &GatewayNotice, tick: Tick) {
+        if self.format == WebhookFormat::Slack {
+            // A name may have characters that a header can't have.
+            let name = hex(&Sha256::digest(notice.gateway.as_deref().unwrap_or_default())[..8]);
+            let id = format!("gateway-{name}-{}.{}", notice.first, notice.count);
+            self.queue(id, WebhookRow::Gateway(Arc::new(notice.clone())), true, tick);
+        }
+    }
+
+    fn queue(&mut self, id: String, row: WebhookRow, is_alarm: bool, tick: Tick) {
+        let memory = &mut self.memory;
+        memory.told.retain(|_, of| *of >= tick);
+        if memory.told.contains_key(&id) {
+            return;
+        }
+        self.bytes += bytes(&row);
+        memory.waiting.push_back(QueuedRow { id, tick, row, is_alarm });
         self.stats.queued += 1;
         while memory.waiting.len() > MAX_ROWS || self.bytes > MAX_BYTES {
             let least = memory.waiting.iter().position(|row| !row.is_alarm).unwrap_or(0);
             let Some(row) = memory.waiting.remove(least) else { break };
-            self.bytes -= row.json.len();
+            self.bytes -= bytes(&row.row);
             memory.skipped += 1;
             self.stats.queued -= 1;
             self.stats.condensed += 1;
@@ -164,7 +214,7 @@ impl OutboundQueue for WebhookQueue {
 
     fn recount(&mut self) {
         let WebhookMemory { waiting, tried, .. } = &self.memory;
-        self.bytes = waiting.iter().map(|row| row.json.len()).sum();
+        self.bytes = waiting.iter().map(|row| bytes(&row.row)).sum();
         let queued = waiting.len() + tried.as_ref().map_or(0, |tried| tried.ids.len());
         self.stats = QueueStats { queued: queued as u64, ..QueueStats::default() };
     }
@@ -190,11 +240,11 @@ impl OutboundQueue for WebhookQueue {
         }
         let count = self.rows_per_batch.min(memory.waiting.len());
         let rows: Vec<QueuedRow> = memory.waiting.drain(..count).collect();
-        self.bytes -= rows.iter().map(|row| row.json.len()).sum::<usize>();
+        self.bytes -= rows.iter().map(|row| bytes(&row.row)).sum::<usize>();
         let Some((first, last)) = rows.first().zip(rows.last()) else { return NextStep::Wait(None) };
         let (id, tick) = (first.id.clone(), last.tick);
         let skipped = std::mem::take(&mut memory.skipped);
-        let (ids, rows) = rows.into_iter().map(|row| (row.id, row.json)).unzip();
+        let (ids, rows) = rows.into_iter().map(|row| (row.id, row.row)).unzip();
         memory.number += 1;
         let batch = WebhookBatch { id, rows, skipped };
         let batch = QueuedBatch { number: memory.number, ids, tick, batch };
@@ -244,7 +294,7 @@ mod tests {
     }
 
     fn push(queue: &mut WebhookQueue, seq: u32, change: Change) {
-        queue.push(&row(seq, change), Arc::from(seq.to_string().into_bytes()), seq.into());
+        queue.push(&row(seq, change), None, Arc::from(seq.to_string().into_bytes()), seq.into());
     }
 
     fn handed(queue: &mut WebhookQueue, now: u64) -> WebhookBatch {
@@ -305,9 +355,41 @@ mod tests {
         for (format, expected) in [(WebhookFormat::Slack, 1), (WebhookFormat::Keytide, 3)] {
             let mut queue = queue(format);
             for row in [&notice, &repeat, &row(4, Change::Opened)] {
-                queue.push(row, Arc::from(&b"{}"[..]), 0);
+                queue.push(row, None, Arc::from(&b"{}"[..]), 0);
             }
             assert_eq!(queue.stats().queued, expected, "{format:?}");
+        }
+    }
+
+    #[test]
+    fn only_slack_gets_actions_and_late_gateways_each_of_them_once() {
+        let [held, done, ..] = &*samples::actions() else { panic!("samples") };
+        let late = &samples::gateways()[0];
+        for (format, expected) in [(WebhookFormat::Keytide, 1), (WebhookFormat::Slack, 3)] {
+            let mut queue = queue(format);
+            let planned = samples::planned();
+            queue.push(&row(0, Change::Opened), Some(&planned), Arc::from(&b"{}"[..]), 5);
+            // The row of the incident says that it is held.
+            queue.push_action(held, true, 5);
+            queue.push_action(done, false, 5);
+            queue.push_gateway(late, 5);
+            assert_eq!(queue.stats().queued, expected, "{format:?}");
+            let NextStep::Do(batch) = queue.next(0) else { panic!("{format:?}") };
+            let with_action =
+                matches!(&batch.batch.rows[0], WebhookRow::Incident(_, Some(of)) if *of == planned);
+            assert_eq!(with_action, format == WebhookFormat::Slack);
+            assert_eq!(batch.ids.len() as u64, expected);
+            // Another life that had no part in it sends the same, and nothing again.
+            let mut other =
+                super::WebhookQueue::restore(format, WebhookMemory::default(), 0, Box::new(|_| 0));
+            other.claimed(batch.clone(), 0);
+            other.recount();
+            queue = other;
+            queue.push_action(done, false, 5);
+            queue.push_gateway(late, 5);
+            assert_eq!(queue.next(0), NextStep::Do(batch.clone()));
+            queue.done(&batch, &WebhookOutcome::Sent, 0);
+            assert_eq!(queue.stats().queued, 0, "{format:?}");
         }
     }
 
@@ -330,7 +412,7 @@ mod tests {
     fn rows_are_bounded_by_bytes() {
         let mut queue = queue(WebhookFormat::Keytide);
         let large: Arc<[u8]> = Arc::from(vec![b'x'; 1 << 20]);
-        (0..40).for_each(|seq| queue.push(&row(seq, Change::Opened), large.clone(), 0));
+        (0..40).for_each(|seq| queue.push(&row(seq, Change::Opened), None, large.clone(), 0));
         assert_eq!((queue.bytes, queue.stats().queued, queue.memory.skipped), (32 << 20, 32, 8));
     }
 }

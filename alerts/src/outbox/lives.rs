@@ -1,7 +1,7 @@
 //! Tests of an outbox through many lives: a job that dies between any two steps, a store that fails, and a server whose
 //! mailboxes are counted.
 //!
-//! The oracle counts what is owed: each transition of a committed tick, once to each of its recipients. A mail may come
+//! The oracle counts what is owed: each transition and change of a committed tick, once to each of its recipients. A mail may come
 //! twice only as it was, and only if the process died after its attempt and before its outcome was stored.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -11,9 +11,10 @@ use keytide_config::{EmailAlerts, Secret, Sender as From, Webhook, WebhookFormat
 use keytide_dataflow::model::time::{DAY_MS, HOUR_MS, MINUTE_MS};
 use proptest::prelude::*;
 
-use super::mails::{MailContent, Recipient};
-use super::tests::notice;
+use super::mails::{MailContent, MailItem, Recipient};
+use super::tests::{action, gateway, notice};
 use super::*;
+use crate::actions::ActionNotice;
 use crate::email::{Audience, samples};
 
 const SECURITY: &str = "security@example.com";
@@ -84,8 +85,12 @@ fn incident(number: u64) -> TransitionJson {
     TransitionJson { incident_id: format!("{number:032x}"), transition: Change::Opened, ..samples::leak() }
 }
 
-/// A transition with the owner of its key.
-type Owed = (TransitionJson, Option<&'static str>);
+/// A transition, change or gateway with the owner of its key.
+type Owed = (MailItem, Option<&'static str>);
+
+fn owed(transition: TransitionJson, owner: Option<&'static str>) -> Owed {
+    (MailItem::Incident(Arc::new(transition), None), owner)
+}
 
 /// A tick with its transitions.
 #[derive(Clone)]
@@ -201,9 +206,19 @@ impl Lives {
     }
 
     fn push(&mut self, made: Made) {
-        for (transition, owner) in made.owed {
+        let (queue, now) = (&mut self.life.queue, self.now);
+        for (item, owner) in made.owed {
             let contacts: Vec<String> = owner.iter().map(|&owner| owner.to_owned()).collect();
-            self.life.queue.push(transition, None, &contacts, self.now, made.tick);
+            match item {
+                MailItem::Incident(transition, planned) => {
+                    assert_eq!(planned, None);
+                    queue.push((*transition).clone(), None, &contacts, now, made.tick);
+                }
+                MailItem::Action(notice) => {
+                    queue.push_action(ActionNotice { contacts, ..(*notice).clone() }, false, now, made.tick);
+                }
+                MailItem::Gateway(notice) => queue.push_gateway((*notice).clone(), now, made.tick),
+            }
         }
     }
 
@@ -326,15 +341,15 @@ impl Lives {
                 mails.push(mail);
             }
         }
-        // STEP 2: each transition is in one mail to each recipient.
-        let mut told: BTreeMap<(&Recipient, &str, u32), u64> = BTreeMap::new();
+        // STEP 2: each transition, and each change, is in one mail to each recipient.
+        let mut told: BTreeMap<(&Recipient, (Box<str>, u32)), u64> = BTreeMap::new();
         let (mut newest, mut notices, mut uncounted) = (BTreeMap::new(), 0, 0);
         for mail in mails {
-            let listed: Vec<&Arc<TransitionJson>> = match &mail.content {
-                MailContent::Single(transition, _) => vec![transition],
-                MailContent::Digest(transitions, more) => {
-                    uncounted += more;
-                    transitions.iter().collect()
+            let listed: Vec<(Box<str>, u32)> = match &mail.content {
+                MailContent::Single(item) => vec![item.name()],
+                MailContent::Digest(items) => {
+                    uncounted += items.more + items.more_actions;
+                    items.names().collect()
                 }
                 MailContent::Daily(of_day) => {
                     notices += mail.content.count();
@@ -342,24 +357,32 @@ impl Lives {
                     Vec::new()
                 }
             };
-            for transition in listed {
-                *told.entry((&mail.to, &transition.incident_id, transition.seq)).or_default() += 1;
+            for name in listed {
+                *told.entry((&mail.to, name)).or_default() += 1;
             }
         }
         let security = Recipient { audience: Audience::Security, address: SECURITY.to_owned() };
         let owners =
             OWNERS.map(|owner| (owner, Recipient { audience: Audience::Owner, address: owner.to_owned() }));
         let (mut owed_notices, mut owed_newest) = (0, BTreeMap::new());
-        for (transition, owner) in self.committed.iter().flat_map(|made| &made.owed) {
-            if is_notice(transition) {
+        for (item, owner) in self.committed.iter().flat_map(|made| &made.owed) {
+            if let MailItem::Incident(transition, _) = item
+                && is_notice(transition)
+            {
                 owed_notices += 1;
                 owed_newest.insert(&*transition.incident_id, transition.seq);
                 continue;
             }
-            let owner = owner.and_then(|of| owners.iter().find(|(owner, _)| *owner == of));
+            let is_for_owners = match item {
+                MailItem::Incident(..) => true,
+                MailItem::Action(notice) => notice.state == ActionState::Done,
+                MailItem::Gateway(_) => false,
+            };
+            let owner =
+                owner.filter(|_| is_for_owners).and_then(|of| owners.iter().find(|(owner, _)| *owner == of));
             for recipient in owner.map(|(_, owner)| owner).into_iter().chain([&security]) {
-                let times = told.remove(&(recipient, &transition.incident_id, transition.seq));
-                assert_eq!(times, Some(1), "{} to {recipient:?}", transition.incident_id);
+                let times = told.remove(&(recipient, item.name()));
+                assert_eq!(times, Some(1), "{item:?} to {recipient:?}");
             }
         }
         assert!(told.is_empty(), "{told:?}");
@@ -390,17 +413,18 @@ enum Happening {
     Death(u32),
 }
 
-/// What a tick has: so many incidents of an owner, so many notices.
+/// What a tick has: so many incidents of an owner, so many notices, and so many changes of actions of that owner.
 #[derive(Clone, Debug)]
 enum Drawn {
-    Tick(u64, usize, u64),
+    Tick(u64, usize, u64, u64),
     Other(Happening),
 }
 
 fn happenings() -> impl Strategy<Value = Vec<Drawn>> {
     let other = |happening: Happening| Drawn::Other(happening);
     let drawn = prop_oneof![
-        4 => (0..6_u64, 0..3_usize, 0..4_u64).prop_map(|(count, owner, notices)| Drawn::Tick(count, owner, notices)),
+        4 => (0..6_u64, 0..3_usize, 0..4_u64, 0..5_u64)
+            .prop_map(|(count, owner, notices, actions)| Drawn::Tick(count, owner, notices, actions)),
         3 => Just(other(Happening::Commit)),
         2 => Just(other(Happening::Checkpoint)),
         3 => (0..3 * MINUTE_MS, any::<u8>()).prop_map(move |(time, mood)| other(Happening::Time(time, mood))),
@@ -421,18 +445,27 @@ proptest! {
         let (mut number, mut seqs) = (0, BTreeMap::new());
         for drawn in happenings {
             let happening = match drawn {
-                Drawn::Tick(count, owner, notices) => {
-                    let mut owed: Vec<Owed> = Vec::new();
+                Drawn::Tick(count, owner, notices, actions) => {
+                    let mut all: Vec<Owed> = Vec::new();
                     for _ in 0..count {
-                        owed.push((incident(number), OWNERS.get(owner).copied()));
+                        all.push(owed(incident(number), OWNERS.get(owner).copied()));
                         number += 1;
                     }
                     for which in 0..notices {
                         let seq: &mut u32 = seqs.entry(which).or_default();
-                        owed.push((notice(which, *seq), None));
+                        all.push(owed(notice(which, *seq), None));
                         *seq += 1;
                     }
-                    Happening::Tick(owed)
+                    for which in 0..actions {
+                        let state = if which % 2 == 0 { ActionState::Done } else { ActionState::Failed };
+                        let item = MailItem::Action(Arc::new(action(number, state)));
+                        all.push((item, OWNERS.get(owner).copied()));
+                        number += 1;
+                    }
+                    if actions == 4 {
+                        all.push((MailItem::Gateway(Arc::new(gateway(number))), None));
+                    }
+                    Happening::Tick(all)
                 }
                 Drawn::Other(happening) => happening,
             };
@@ -448,12 +481,14 @@ proptest! {
 #[test]
 fn a_digest_that_counts_more_than_it_lists_is_not_told_again_in_other_words() {
     let mut world = Lives::new(email());
-    world.make((0..2_500).map(|number| (incident(number), None)).collect());
+    world.make((0..2_500).map(|number| owed(incident(number), None)).collect());
     assert!(world.commit().is_ok());
     world.run(2 * MINUTE_MS, 66).ok().unwrap();
     let digest = world.taken.pop().unwrap();
-    assert!(matches!(&digest.content, MailContent::Digest(listed, 500) if listed.len() == 2_000));
-    world.make(vec![(incident(9_999), None)]);
+    assert!(
+        matches!(&digest.content, MailContent::Digest(of) if of.more == 500 && of.incidents.len() == 2_000)
+    );
+    world.make(vec![owed(incident(9_999), None)]);
     assert!(world.commit().is_ok());
     world.die();
     world.run(world.now + DAY_MS, 66).ok().unwrap();
@@ -465,7 +500,7 @@ fn a_digest_that_counts_more_than_it_lists_is_not_told_again_in_other_words() {
 fn limits_of_an_hour_and_of_a_day_and_the_pace_outlive_a_process() {
     let mut world = Lives::new(EmailAlerts { per_recipient: 3, ..email() });
     let minute = |world: &mut Lives, number| {
-        world.make(vec![(incident(number), None), (notice(number, 0), None)]);
+        world.make(vec![owed(incident(number), None), owed(notice(number, 0), None)]);
         assert!(world.commit().is_ok() && world.run(world.now + MINUTE_MS, 66).is_ok());
     };
     (0..5).for_each(|number| minute(&mut world, number));
@@ -490,7 +525,7 @@ fn limits_of_an_hour_and_of_a_day_and_the_pace_outlive_a_process() {
 #[test]
 fn addresses_that_the_configuration_no_longer_names_get_no_more_mails() {
     let mut world = Lives::new(email());
-    world.make(vec![(incident(1), Some(OWNERS[0])), (incident(2), None)]);
+    world.make(vec![owed(incident(1), Some(OWNERS[0])), owed(incident(2), None)]);
     assert!(world.commit().is_ok());
     let memory = world.life.queue.memory();
     let other = EmailAlerts { owners: false, ..email() };
@@ -518,7 +553,7 @@ fn rows_of_webhooks_come_once_and_in_order_through_all_lives() {
             // The ticks since the checkpoint, which comes after tick 3.
             let is_first = memory.1.is_empty();
             for tick in if is_first { 0..3 } else { 3..8_u64 } {
-                queue.push(&incident(tick), Arc::from(&b"{}"[..]), tick);
+                queue.push(&incident(tick), None, Arc::from(&b"{}"[..]), tick);
             }
             let mut steps = 0;
             let mut dies = || {
@@ -531,7 +566,7 @@ fn rows_of_webhooks_come_once_and_in_order_through_all_lives() {
             };
             if is_first {
                 memory = (claims.position(), postcard::to_stdvec(&queue.memory()).unwrap());
-                (3..8).for_each(|tick| queue.push(&incident(tick), Arc::from(&b"{}"[..]), tick));
+                (3..8).for_each(|tick| queue.push(&incident(tick), None, Arc::from(&b"{}"[..]), tick));
             }
             while let NextStep::Do(batch) = queue.next(0) {
                 if dies() {
@@ -601,7 +636,7 @@ fn an_outbox_keeps_what_waits_and_sends_the_mail_under_way_again_byte_for_byte()
     let folder = tempfile::tempdir().unwrap();
     let disk = Arc::new(Disk::default());
     let alerts = outbox(folder.path(), &disk, OutboxMemory::default(), 1);
-    let memory = alerts.memory(vec![(1_795_269_000_000, notices(1))]);
+    let memory = alerts.memory(vec![(1_795_269_000_000, notices(1).into())]);
     let bytes = postcard::to_stdvec(&memory).unwrap();
     assert_eq!(memory, postcard::from_bytes(&bytes).unwrap());
     alerts.notify(1_795_269_000_000, notices(1));
@@ -694,6 +729,6 @@ fn the_format_of_entries_and_memories_is_that_of_its_version() {
         |bytes: &[u8]| keytide_dataflow::model::hex(&<sha2::Sha256 as sha2::Digest>::digest(bytes)[..8]);
     assert_eq!(
         (FORMAT, digest(&single), digest(&memory)),
-        (2, "861b7a9246f703a2".to_owned(), "bdc84ca5b4340aac".to_owned())
+        (3, "93cecdf34e252d22".to_owned(), "f518fefe3d2c2f21".to_owned())
     );
 }

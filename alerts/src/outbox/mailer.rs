@@ -3,9 +3,10 @@
 use keytide_config::{EmailAlerts, Language};
 use lettre::message::Mailbox;
 
-use super::mails::{MailContent, QueuedMail};
+use super::mails::{DigestItems, MailContent, MailItem, QueuedMail};
 use crate::email::{
-    Audience, ComposeError, Composer, Guide, Letter, MailOutcome, TemplateError, Transport, TransportError,
+    ActionLetter, Audience, ComposeError, Composer, Guide, Letter, MailOutcome, StormDigest, TemplateError,
+    Transport, TransportError,
 };
 
 /// Why a mailer can't be set up.
@@ -96,13 +97,29 @@ impl Mailer {
         };
         let date_ms = mail.date_ms;
         match &mail.content {
-            MailContent::Single(transition, planned) => {
+            MailContent::Single(MailItem::Incident(transition, planned)) => {
                 let planned = planned.as_deref();
                 self.composer.incident(&Letter { transition, planned, audience, language, to, date_ms })
             }
-            MailContent::Digest(transitions, more) => {
-                let transitions: Vec<_> = transitions.iter().map(AsRef::as_ref).collect();
-                self.composer.digest(&transitions, *more, audience, language, to, date_ms)
+            MailContent::Single(MailItem::Action(notice)) => {
+                self.composer.action(&ActionLetter { notice, audience, language, to, date_ms })
+            }
+            MailContent::Single(MailItem::Gateway(notice)) => {
+                self.composer.gateway(notice, language, to, date_ms)
+            }
+            MailContent::Digest(items) => {
+                let DigestItems { incidents, more, actions, more_actions, held } = &**items;
+                let digest = StormDigest {
+                    incidents: incidents
+                        .iter()
+                        .map(|(each, planned)| (&**each, planned.as_deref()))
+                        .collect(),
+                    more: *more,
+                    actions: actions.iter().map(AsRef::as_ref).collect(),
+                    more_actions: *more_actions,
+                    held: *held,
+                };
+                self.composer.digest(&digest, audience, language, to, date_ms)
             }
             MailContent::Daily(notices) => {
                 let lines: Vec<_> = notices.lines.values().map(AsRef::as_ref).collect();

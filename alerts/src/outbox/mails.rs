@@ -25,32 +25,36 @@
 //! * A repeat (see `is_repeat`) is no mail. A notice (see `is_notice`) is a line of security's daily digest, one for each
 //!   incident, by its newest transition. That digest leaves a day after its first line, never within 24 hours of the one
 //!   before. At the end of the process it doesn't wait for its day to be over, but keeps that distance.
-//! * A transition that is pushed again is ignored if it is among the last 65,536.
+//! * A change of an action, and a gateway that is late, are told as transitions are. Owners are told of what is done, and
+//!   of what is still answered after that. A gateway is never condensed: its mail is rare, and must come in a storm.
+//! * A transition or change that is pushed again is ignored if it is among the last 65,536.
 //!
 //! [`MailMemory`] is what a restart needs. A queue that goes on with one is given the claims that were made since (see
 //! `claims.rs`): mails that were settled are left out, and those that weren't are tried again. The transitions of either
 //! are taken out of what waits, and left out when their ticks are pushed again. A mail lists its transitions by name. Those
 //! that a digest only counts have no names, but a digest takes all that waits for its recipient, and ticks are pushed
-//! whole. So all transitions up to the tick of its last one are in it or in a mail before it.
+//! whole. So all transitions up to the tick of its last one are in it or in a mail before it. The same holds for changes of
+//! actions.
 //!
-//! Limits: 4,096 waiting transitions, 2,000 in a digest of either kind and 16 tried mails for each recipient; 10,000
-//! recipients and 8,192 buffered transitions in all. Beyond the last, a recipient's digest still takes one. Beyond its
-//! limits a digest keeps the transitions that matter most and counts the others; owners beyond theirs are counted as
-//! `untold`.
+//! Limits: 4,096 waiting transitions and changes, 2,000 of each in a digest of either kind and 16 tried mails for each
+//! recipient; 10,000 recipients and 8,192 buffered transitions and changes in all. Beyond the last, a recipient's digest
+//! still takes one of each. Beyond its limits a digest keeps those that matter most and counts the others; owners beyond
+//! theirs are counted as `untold`.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use keytide_config::EmailAlerts;
-use keytide_dataflow::Change;
 use keytide_dataflow::incident_row::TransitionJson;
 use keytide_dataflow::model::Tick;
 use keytide_dataflow::model::time::{DAY_MS, MINUTE_MS};
+use keytide_dataflow::{ActionState, Change};
 use serde::{Deserialize, Serialize};
 
 use super::pace::{Jitter, LONGEST_MS, SlidingHour, backoff_ms};
 use super::{NextStep, OutboundQueue, QueueStats, Settled, is_notice, is_repeat};
-use crate::email::{Audience, MailOutcome, PlannedAction, is_over};
+use crate::actions::{ActionNotice, GatewayNotice};
+use crate::email::{Audience, MailOutcome, PlannedAction, is_over, weight};
 
 const MAX_WAITING: usize = 4_096;
 const MAX_COLLECTED: usize = 2_000;
@@ -74,14 +78,73 @@ pub(super) struct Recipient {
     pub(super) address: String,
 }
 
+/// What one mail tells, unless it is a digest.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) enum MailItem {
+    /// A transition, and the action that says what is done about its key.
+    Incident(Arc<TransitionJson>, Option<Arc<PlannedAction>>),
+    /// A change of an action.
+    Action(Arc<ActionNotice>),
+    Gateway(Arc<GatewayNotice>),
+}
+
+impl MailItem {
+    /// Returns a name that is the same in each life of the job.
+    pub(super) fn name(&self) -> (Box<str>, u32) {
+        match self {
+            Self::Incident(transition, _) => name_of(transition),
+            Self::Action(notice) => name_of_action(notice),
+            Self::Gateway(notice) => {
+                let gateway = notice.gateway.as_deref().unwrap_or_default();
+                (format!("gateway/{gateway}/{}", notice.first).into(), notice.count)
+            }
+        }
+    }
+}
+
+fn name_of(transition: &TransitionJson) -> (Box<str>, u32) {
+    (transition.incident_id.as_str().into(), transition.seq)
+}
+
+fn name_of_action(notice: &ActionNotice) -> (Box<str>, u32) {
+    (format!("action/{}", notice.id).into(), u32::try_from(notice.seq).unwrap_or(u32::MAX))
+}
+
 /// The content of a queued mail, before it is composed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) enum MailContent {
-    Single(Arc<TransitionJson>, Option<Arc<PlannedAction>>),
-    /// Lists transitions and counts further ones that weren't kept.
-    Digest(Arc<[Arc<TransitionJson>]>, u64),
+    Single(MailItem),
+    Digest(Arc<DigestItems>),
     /// Lists the notices of a day.
     Daily(Arc<Notices>),
+}
+
+/// What a digest lists, and how many further ones it counts that weren't kept.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct DigestItems {
+    pub(super) incidents: Vec<(Arc<TransitionJson>, Option<Arc<PlannedAction>>)>,
+    pub(super) more: u64,
+    pub(super) actions: Vec<Arc<ActionNotice>>,
+    pub(super) more_actions: u64,
+    /// The actions of all these that wait for a person.
+    pub(super) held: u64,
+}
+
+impl DigestItems {
+    fn count(&self) -> u64 {
+        self.listed() as u64 + self.more + self.more_actions
+    }
+
+    /// Returns the names of what it lists, as single mails have them.
+    pub(super) fn names(&self) -> impl Iterator<Item = (Box<str>, u32)> {
+        let incidents = self.incidents.iter().map(|(each, _)| name_of(each));
+        incidents.chain(self.actions.iter().map(|each| name_of_action(each)))
+    }
+
+    /// Returns the number of transitions and changes that it lists.
+    fn listed(&self) -> usize {
+        self.incidents.len() + self.actions.len()
+    }
 }
 
 /// The notices of a day: calls of revoked keys that were refused.
@@ -96,11 +159,11 @@ pub(super) struct Notices {
 }
 
 impl MailContent {
-    /// Returns the number of transitions that the mail lists or counts.
+    /// Returns the number of transitions and changes that the mail lists or counts.
     pub(super) fn count(&self) -> u64 {
         match self {
-            Self::Single(..) => 1,
-            Self::Digest(transitions, more) => transitions.len() as u64 + more,
+            Self::Single(_) => 1,
+            Self::Digest(items) => items.count(),
             Self::Daily(notices) => notices.count,
         }
     }
@@ -125,15 +188,13 @@ struct Tried {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Waiting {
-    transition: Arc<TransitionJson>,
-    planned: Option<Arc<PlannedAction>>,
+    item: MailItem,
     date_ms: Tick,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Collected {
-    transitions: Vec<Arc<TransitionJson>>,
-    more: u64,
+    items: DigestItems,
     since: u64,
     date_ms: Tick,
 }
@@ -165,14 +226,14 @@ struct RecipientQueue {
     pause: u64,
 }
 
-/// The transitions that were told to one recipient in ticks that are made again.
+/// The transitions and changes that were told to one recipient in ticks that are made again.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct ToldTransitions {
-    /// The transitions that mails list, each with the date of its mail.
-    transitions: BTreeMap<(Box<str>, u32), Tick>,
+    /// What mails list, by name, each with the date of its mail.
+    items: BTreeMap<(Box<str>, u32), Tick>,
     /// The newest notice of each incident in daily digests, with the date of the digest.
     notices: BTreeMap<Box<str>, (u32, Tick)>,
-    /// A digest that counts more than it lists has all transitions up to this tick.
+    /// A digest that counts more than it lists has all transitions and changes up to this tick.
     until: Tick,
     /// A daily digest that counts more than it lists has all notices up to this tick.
     notices_until: Tick,
@@ -204,7 +265,7 @@ pub(super) struct MailQueue {
     security: Vec<String>,
     owners: bool,
     memory: MailMemory,
-    /// Transitions that are waiting, collected or in tried digests.
+    /// Transitions and changes that are waiting, collected or in tried digests.
     buffered: usize,
     /// True once the process ends: digests no longer wait for more transitions.
     ending: bool,
@@ -225,7 +286,7 @@ fn rank(transition: &TransitionJson) -> (bool, bool, u8) {
     (!is_over(transition), transition.level == "revoke", transition.score)
 }
 
-/// Returns the queue of a recipient for one more transition; `None` if there are too many recipients. Counts either.
+/// Returns the queue of a recipient for one more transition or change; `None` if there are too many recipients. Counts either.
 fn queue_of<'a>(
     queues: &'a mut BTreeMap<Recipient, RecipientQueue>,
     recipient: Recipient,
@@ -289,7 +350,7 @@ impl MailQueue {
     ) {
         self.memory.told.retain(|_, told| told.forget(date_ms));
         // STEP 1: ignore a transition that was pushed before, or of which people know.
-        if !self.memory.seen.insert((transition.incident_id.as_str().into(), transition.seq)) {
+        if !self.memory.seen.insert(name_of(&transition)) {
             return;
         }
         if is_notice(&transition) {
@@ -299,23 +360,45 @@ impl MailQueue {
         if is_repeat(&transition) {
             return;
         }
-        // STEP 2: find the recipients, which share the transition.
+        // STEP 2: queue it for all who are told.
         let owners = if self.owners && self.concerns_owners(&transition) { contacts } else { &[] };
-        let (transition, planned) = (Arc::new(transition), planned.map(Arc::new));
-        let recipients: Vec<Recipient> =
-            [(Audience::Security, self.security.as_slice()), (Audience::Owner, owners)]
-                .into_iter()
-                .flat_map(|(audience, addresses)| {
-                    addresses.iter().map(move |address| Recipient { audience, address: address.clone() })
-                })
-                .collect();
-        // STEP 3: queue it for each, unless an earlier life told of it, or there are too many of them.
+        let item = MailItem::Incident(Arc::new(transition), planned.map(Arc::new));
+        self.queue(&item, true, owners, now, date_ms);
+    }
+
+    /// Queues a change of an action at the tick `date_ms`, after the transitions of that tick. `is_said` means that the
+    /// mail of a transition says it to security.
+    pub(super) fn push_action(&mut self, mut notice: ActionNotice, is_said: bool, now: u64, date_ms: Tick) {
+        let contacts = std::mem::take(&mut notice.contacts);
+        let owners = if self.owners && notice.concerns_owners() { contacts } else { Vec::new() };
+        let item = MailItem::Action(Arc::new(notice));
+        if self.memory.seen.insert(item.name()) {
+            self.queue(&item, !is_said, &owners, now, date_ms);
+        }
+    }
+
+    /// Queues for security that a gateway is late at the tick `date_ms`.
+    pub(super) fn push_gateway(&mut self, notice: GatewayNotice, now: u64, date_ms: Tick) {
+        let item = MailItem::Gateway(Arc::new(notice));
+        if self.memory.seen.insert(item.name()) {
+            self.queue(&item, true, &[], now, date_ms);
+        }
+    }
+
+    /// Queues an item for security, if it is for them, and for owners. An earlier life may have told of it, or there may
+    /// be too many recipients.
+    fn queue(&mut self, item: &MailItem, is_for_security: bool, owners: &[String], now: u64, date_ms: Tick) {
+        let security = if is_for_security { self.security.as_slice() } else { &[] };
+        let recipients = [(Audience::Security, security), (Audience::Owner, owners)];
+        let recipients = recipients.into_iter().flat_map(|(audience, addresses)| {
+            addresses.iter().map(move |address| Recipient { audience, address: address.clone() })
+        });
         for recipient in recipients {
-            if self.memory.told.get(&recipient).is_some_and(|told| told.has(&transition, date_ms)) {
+            if self.memory.told.get(&recipient).is_some_and(|told| told.has(item, date_ms)) {
                 continue;
             }
             let Some(queue) = queue_of(&mut self.memory.queues, recipient, &mut self.stats) else { continue };
-            let waiting = Waiting { transition: transition.clone(), planned: planned.clone(), date_ms };
+            let waiting = Waiting { item: item.clone(), date_ms };
             self.stats.condensed += queue.push(waiting, self.storm, &mut self.buffered, now);
         }
     }
@@ -418,26 +501,24 @@ impl MailMemory {
 
 impl ToldTransitions {
     fn add(&mut self, QueuedMail { content, date_ms, .. }: &QueuedMail) {
-        let name = |transition: &TransitionJson| (transition.incident_id.as_str().into(), transition.seq);
         match content {
-            MailContent::Single(transition, _) => {
-                self.transitions.insert(name(transition), *date_ms);
+            MailContent::Single(item) => {
+                self.items.insert(item.name(), *date_ms);
             }
-            MailContent::Digest(transitions, more) => {
-                self.transitions.extend(transitions.iter().map(|each| (name(each), *date_ms)));
-                self.until = if *more > 0 { *date_ms } else { self.until };
+            MailContent::Digest(items) => {
+                self.items.extend(items.names().map(|name| (name, *date_ms)));
+                self.until = if items.more + items.more_actions > 0 { *date_ms } else { self.until };
             }
             MailContent::Daily(notices) => {
-                let lines = notices.lines.values().map(|line| name(line));
+                let lines = notices.lines.values().map(|line| name_of(line));
                 self.notices.extend(lines.map(|(incident, seq)| (incident, (seq, *date_ms))));
                 self.notices_until = if notices.more > 0 { *date_ms } else { self.notices_until };
             }
         }
     }
 
-    fn has(&self, transition: &TransitionJson, tick: Tick) -> bool {
-        let name = (transition.incident_id.as_str().into(), transition.seq);
-        tick <= self.until || self.transitions.contains_key(&name)
+    fn has(&self, item: &MailItem, tick: Tick) -> bool {
+        tick <= self.until || self.items.contains_key(&item.name())
     }
 
     fn has_notice(&self, notice: &TransitionJson, tick: Tick) -> bool {
@@ -447,10 +528,10 @@ impl ToldTransitions {
 
     /// Forgets mails all of whose ticks come before `tick`. Returns whether something is left.
     fn forget(&mut self, tick: Tick) -> bool {
-        self.transitions.retain(|_, date| *date >= tick);
+        self.items.retain(|_, date| *date >= tick);
         self.notices.retain(|_, (_, date)| *date >= tick);
         let until = self.until.max(self.notices_until);
-        !self.transitions.is_empty() || !self.notices.is_empty() || until >= tick
+        !self.items.is_empty() || !self.notices.is_empty() || until >= tick
     }
 }
 
@@ -550,12 +631,12 @@ impl OutboundQueue for MailQueue {
         self.memory.told.entry(mail.to.clone()).or_default().add(&mail);
         let queue = self.memory.queues.entry(mail.to.clone()).or_default();
         match &mail.content {
-            MailContent::Single(transition, _) => queue.waiting.retain(|waiting| {
-                let Waiting { transition: other, .. } = waiting;
-                (&other.incident_id, other.seq) != (&transition.incident_id, transition.seq)
-            }),
+            MailContent::Single(item) => {
+                let name = item.name();
+                queue.waiting.retain(|waiting| waiting.item.name() != name);
+            }
             // A digest takes everything that waits.
-            MailContent::Digest(..) => {
+            MailContent::Digest(_) => {
                 queue.waiting.clear();
                 queue.collected = Collected::default();
                 queue.digests.add(at);
@@ -631,9 +712,9 @@ impl OutboundQueue for MailQueue {
         // STEP 3: else make the next one, which counts as tried from now on.
         let is_daily = !queue.has_new(self.ending, now);
         let (content, date_ms) = match queue.waiting.pop_front() {
-            Some(Waiting { transition, planned, date_ms }) => {
+            Some(Waiting { item, date_ms }) => {
                 self.buffered -= 1;
-                (MailContent::Single(transition, planned), date_ms)
+                (MailContent::Single(item), date_ms)
             }
             None if is_daily => {
                 (queue.daily.last, queue.daily.is_tried) = (Some(now), true);
@@ -642,8 +723,8 @@ impl OutboundQueue for MailQueue {
             }
             None => {
                 queue.digests.add(now);
-                let Collected { transitions, more, date_ms, .. } = std::mem::take(&mut queue.collected);
-                (MailContent::Digest(transitions.into(), more), date_ms)
+                let Collected { items, date_ms, .. } = std::mem::take(&mut queue.collected);
+                (MailContent::Digest(Arc::new(items)), date_ms)
             }
         };
         self.memory.number += 1;
@@ -662,7 +743,7 @@ impl OutboundQueue for MailQueue {
             MailOutcome::Sent { .. } => {
                 self.stats.misconfigured = false;
                 self.stats.sent += 1;
-                self.stats.digests += u64::from(!matches!(mail.content, MailContent::Single(..)));
+                self.stats.digests += u64::from(!matches!(mail.content, MailContent::Single(_)));
                 Settled::Sent
             }
             MailOutcome::Refused(_) => {
@@ -672,15 +753,15 @@ impl OutboundQueue for MailQueue {
         };
         self.settle(mail, settled, now);
         self.stats.queued -= mail.content.count();
-        if let MailContent::Digest(transitions, _) = &mail.content {
-            self.buffered -= transitions.len();
+        if let MailContent::Digest(items) = &mail.content {
+            self.buffered -= items.listed();
         }
         Some(settled)
     }
 }
 
 impl RecipientQueue {
-    /// Queues a transition. Returns how many transitions lose their own mail to a digest by it.
+    /// Queues an item. Returns how many lose their own mail to a digest by it.
     fn push(&mut self, waiting: Waiting, storm: usize, buffered: &mut usize, now: u64) -> u64 {
         // By their ticks, since ticks that are made again come faster.
         let tick = waiting.date_ms;
@@ -692,7 +773,8 @@ impl RecipientQueue {
             self.arrivals.pop_front();
         }
         let calm = self.arrivals.len() <= storm && self.waiting.len() < storm && *buffered < MAX_BUFFERED;
-        if calm && self.collected.count() == 0 {
+        let is_alone = matches!(waiting.item, MailItem::Gateway(_));
+        if calm && self.collected.count() == 0 || is_alone {
             self.waiting.push_back(waiting);
             *buffered += 1;
             return 0;
@@ -701,13 +783,17 @@ impl RecipientQueue {
             (self.collected.since, self.collected.date_ms) = (now, waiting.date_ms);
         }
         let mut condensed = 1;
-        for waiting in self.waiting.drain(..) {
+        for waiting in std::mem::take(&mut self.waiting) {
+            if matches!(waiting.item, MailItem::Gateway(_)) {
+                self.waiting.push_back(waiting);
+                continue;
+            }
             *buffered -= 1;
             condensed += 1;
-            self.collected.add(&waiting.transition, buffered);
+            self.collected.add(waiting.item, buffered);
         }
         self.collected.date_ms = waiting.date_ms;
-        self.collected.add(&waiting.transition, buffered);
+        self.collected.add(waiting.item, buffered);
         condensed
     }
 
@@ -748,11 +834,11 @@ impl RecipientQueue {
     /// Returns the number of transitions that are held for single mails and digests that aren't daily.
     fn buffered(&self) -> usize {
         let of_tried = |tried: &Tried| match &tried.mail.content {
-            MailContent::Digest(transitions, _) => transitions.len(),
-            MailContent::Single(..) | MailContent::Daily(_) => 0,
+            MailContent::Digest(items) => items.listed(),
+            MailContent::Single(_) | MailContent::Daily(_) => 0,
         };
         let tried: usize = self.tried.iter().map(of_tried).sum();
-        self.waiting.len() + self.collected.transitions.len() + tried
+        self.waiting.len() + self.collected.items.listed() + tried
     }
 
     fn is_idle(&mut self, now: u64) -> bool {
@@ -767,20 +853,44 @@ impl RecipientQueue {
 
 impl Collected {
     fn count(&self) -> u64 {
-        self.transitions.len() as u64 + self.more
+        self.items.count()
     }
 
-    fn add(&mut self, transition: &TransitionJson, buffered: &mut usize) {
-        let room = self.transitions.len() < MAX_COLLECTED && *buffered < MAX_BUFFERED;
-        if room || self.transitions.is_empty() {
-            self.transitions.push(condensed(transition));
-            *buffered += 1;
-            return;
-        }
-        self.more += 1;
-        let least = self.transitions.iter_mut().min_by_key(|other| rank(other));
-        if let Some(least) = least.filter(|least| rank(least) < rank(transition)) {
-            *least = condensed(transition);
+    /// Adds a transition or a change. If there is no room for it, the one that matters least is only counted.
+    fn add(&mut self, item: MailItem, buffered: &mut usize) {
+        let DigestItems { incidents, more, actions, more_actions, held } = &mut self.items;
+        let has_room = |listed: usize, buffered: &usize| {
+            listed == 0 || listed < MAX_COLLECTED && *buffered < MAX_BUFFERED
+        };
+        match item {
+            MailItem::Incident(transition, planned) => {
+                *held += u64::from(planned.as_ref().is_some_and(|planned| planned.begins_to_wait()));
+                if has_room(incidents.len(), buffered) {
+                    incidents.push((condensed(&transition), planned));
+                    *buffered += 1;
+                    return;
+                }
+                *more += 1;
+                let least = incidents.iter_mut().min_by_key(|(other, _)| rank(other));
+                if let Some(least) = least.filter(|(other, _)| rank(other) < rank(&transition)) {
+                    *least = (condensed(&transition), planned);
+                }
+            }
+            MailItem::Action(notice) => {
+                *held += u64::from(notice.state == ActionState::Held);
+                if has_room(actions.len(), buffered) {
+                    actions.push(notice);
+                    *buffered += 1;
+                    return;
+                }
+                *more_actions += 1;
+                let least = actions.iter_mut().max_by_key(|other| weight(other.state));
+                if let Some(least) = least.filter(|other| weight(other.state) > weight(notice.state)) {
+                    *least = notice;
+                }
+            }
+            // It has a mail of its own, see `push`.
+            MailItem::Gateway(_) => {}
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The outbox: from transitions of incidents to mails and webhook requests, with queues, limits and retries.
+//! The outbox: from transitions of incidents and changes of actions to mails and webhook requests, with queues, limits
+//! and retries.
 //!
 //! ```text
 //!            ┌─> MailQueue     ──thread──> Mailer
@@ -13,7 +14,7 @@
 //! `incident_log` has them.
 //!
 //! With a store an outbox goes on where an earlier life of the job was, see [`Outbox::resume`]. Checkpoints hold its
-//! [`OutboxMemory`], and `claims.rs` what went out since. Each transition is told once to each recipient. Only a mail or
+//! [`OutboxMemory`], and `claims.rs` what went out since. Each transition, and each change, is told once to each recipient. Only a mail or
 //! request that was under way at a crash may come twice, with the same id and date. Alerts wait while the store is away.
 
 mod claims;
@@ -36,7 +37,7 @@ use std::time::{Duration, Instant};
 use keytide_config::{DefaultPolicy, EmailAlerts, Source, Webhook};
 use keytide_dataflow::incident_row::TransitionJson;
 use keytide_dataflow::model::Tick;
-use keytide_dataflow::{ActionState, Change, Notice, Revocation};
+use keytide_dataflow::{ActionId, ActionState, Change, Notice, Revocation};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -45,7 +46,7 @@ pub use self::claims::{ClaimStore, Claims, ClaimsError, EntryKind, StoreFault};
 use self::hooks::{QueuedBatch, WebhookMemory, WebhookQueue};
 pub use self::mailer::{MailError, Mailer};
 use self::mails::{MailMemory, MailQueue, QueuedMail};
-use crate::actions;
+use crate::actions::{self, ActionNotice, ActionNotices};
 use crate::email::{Guide, MailOutcome, PlannedAction};
 use crate::exchange::ClientError;
 use crate::webhook::{Client, WebhookOutcome};
@@ -95,7 +96,7 @@ pub struct QueueStats {
     pub condensed: u64,
     /// Counts transitions that an owner missed because the queue had its maximum of recipients.
     pub untold: u64,
-    /// Transitions that wait to be sent.
+    /// Transitions, and changes of actions, that wait to be sent.
     pub queued: u64,
     /// Recipients that wait for an hourly limit.
     pub limited: u64,
@@ -291,7 +292,29 @@ pub struct OutboxMemory {
     /// Pairs of a webhook's name and the memory of its queue.
     webhooks: Vec<(String, WebhookMemory)>,
     /// Notices that were not put into the queues, by their ticks.
-    waiting: Vec<(Tick, Vec<Notice>)>,
+    waiting: Vec<(Tick, TickNotices)>,
+}
+
+/// What people are told of a tick.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TickNotices {
+    /// Transitions of incidents. The actions of each are those that say what is done about its key.
+    pub incidents: Vec<Notice>,
+    pub actions: ActionNotices,
+}
+
+impl TickNotices {
+    /// Returns whether nothing is told.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.incidents.is_empty() && self.actions.is_empty()
+    }
+}
+
+impl From<Vec<Notice>> for TickNotices {
+    fn from(incidents: Vec<Notice>) -> Self {
+        Self { incidents, actions: ActionNotices::default() }
+    }
 }
 
 impl Default for OutboxMemory {
@@ -370,7 +393,7 @@ impl Outbox {
     /// Returns the memory for a checkpoint. `waiting` are notices that belong to it, but aren't to be sent yet. It waits for
     /// neither mails nor the store.
     #[must_use]
-    pub fn memory(&self, waiting: Vec<(Tick, Vec<Notice>)>) -> OutboxMemory {
+    pub fn memory(&self, waiting: Vec<(Tick, TickNotices)>) -> OutboxMemory {
         // The position must be read before the queues, see `claims.rs`.
         let position = self.claims.as_ref().map_or(0, |claims| claims.position());
         let OutboxMonitor { mails, webhooks } = &self.monitor;
@@ -384,14 +407,19 @@ impl Outbox {
         }
     }
 
-    /// Puts the notices of a tick into all queues, except those of keys whose policy is `observe`.
-    pub fn notify(&self, tick: Tick, notices: Vec<Notice>) {
+    /// Puts the notices of a tick into all queues, except those of keys whose policy is `observe`. What the mail of a
+    /// transition says is no mail of its own: the decision that it led to.
+    pub fn notify(&self, tick: Tick, notices: impl Into<TickNotices>) {
         let OutboxMonitor { mails, webhooks } = &self.monitor;
         if mails.is_none() && webhooks.is_empty() {
             return;
         }
-        let mut told = Vec::with_capacity(notices.len());
-        for Notice { json, contacts, actions } in notices {
+        let TickNotices { incidents, actions: ActionNotices { actions, gateways } } = notices.into();
+        let decisions: BTreeSet<ActionId> =
+            actions.iter().filter(|notice| notice.is_decision).map(|notice| notice.id).collect();
+        let mut said = BTreeSet::new();
+        let mut told = Vec::with_capacity(incidents.len());
+        for Notice { json, contacts, actions } in incidents {
             let mut transition: TransitionJson = match serde_json::from_slice(&json) {
                 Ok(transition) => transition,
                 Err(error) => {
@@ -403,13 +431,24 @@ impl Outbox {
                 }
             };
             let policy = transition.policy.get_or_insert_with(|| self.default.name().to_owned());
-            if policy != DefaultPolicy::Observe.name() {
-                told.push((transition, Arc::<[u8]>::from(json), contacts, planned(&actions)));
+            if policy == DefaultPolicy::Observe.name() {
+                continue;
             }
+            let mut planned = planned(&actions);
+            if let Some(planned) = &mut planned {
+                planned.is_decision = planned.id.is_some_and(|id| decisions.contains(&id));
+                let has_mail = !is_notice(&transition) && !is_repeat(&transition);
+                said.extend(planned.id.filter(|_| has_mail && planned.is_decision));
+            }
+            told.push((transition, Arc::<[u8]>::from(json), contacts, planned));
         }
         for (_, queue) in webhooks {
             queue.put(|queue, _| {
-                told.iter().for_each(|(transition, json, ..)| queue.push(transition, json.clone(), tick));
+                for (transition, json, _, planned) in &told {
+                    queue.push(transition, planned.as_ref(), json.clone(), tick);
+                }
+                actions.iter().for_each(|notice| queue.push_action(notice, is_said(notice, &said), tick));
+                gateways.iter().for_each(|notice| queue.push_gateway(notice, tick));
             });
         }
         if let Some(queue) = mails {
@@ -417,6 +456,13 @@ impl Outbox {
             queue.put(|queue, now| {
                 for (transition, _, contacts, planned) in told {
                     queue.push(transition, planned, &contacts, now, tick);
+                }
+                for notice in actions {
+                    let is_said = is_said(&notice, &said);
+                    queue.push_action(notice, is_said, now, tick);
+                }
+                for notice in gateways {
+                    queue.push_gateway(notice, now, tick);
                 }
             });
         }
@@ -453,14 +499,14 @@ struct Senders<'a> {
 
 impl<'a> Senders<'a> {
     fn new(config: &'a keytide_config::Alerts, sources: &[Source]) -> Result<Self, OutboxError> {
-        let mailer =
-            config.email.as_ref().map(|email| Ok((email, Mailer::new(email, Guide::new(config, sources))?)));
+        let guide = Guide::new(config, sources);
+        let mailer = config.email.as_ref().map(|email| Ok((email, Mailer::new(email, guide.clone())?)));
         let mailer = mailer.transpose().map_err(OutboxError::Mail)?;
         let mut clients = Vec::new();
         for webhook in &config.webhooks {
             let name = webhook.name.clone();
-            let client = Client::new(webhook, config.link.as_ref())
-                .map_err(|error| OutboxError::Webhook { name, error })?;
+            let client =
+                Client::new(webhook, guide.clone()).map_err(|error| OutboxError::Webhook { name, error })?;
             clients.push((webhook, client));
         }
         Ok(Self { mailer, clients })
@@ -541,16 +587,23 @@ fn go_on<Q: OutboundQueue>(
     Ok(())
 }
 
-/// Returns the action of a notice that its mails announce: one that is held, or being done.
+/// Returns whether the mail of a transition says what a notice does, as `said` are the actions that such mails announce.
+fn is_said(notice: &ActionNotice, said: &BTreeSet<ActionId>) -> bool {
+    notice.is_decision && said.contains(&notice.id)
+}
+
+/// Returns the action of a notice that its mails announce: the first that isn't withdrawn.
 fn planned(actions: &[Revocation]) -> Option<PlannedAction> {
     let of = |action: &Revocation| {
-        let held = match action.state {
-            ActionState::Held => Some(actions::held(&action.reason).to_owned()),
-            ActionState::Requested | ActionState::Done | ActionState::Confirmed => None,
-            ActionState::Failed | ActionState::Withdrawn => return None,
+        let why = match action.state {
+            ActionState::Held => actions::held(&action.reason),
+            ActionState::Failed => actions::failed(&action.reason),
+            ActionState::Requested | ActionState::Done | ActionState::Confirmed => "",
+            ActionState::Withdrawn => return None,
         };
         let id = (!actions::is_only_shown(&action.reason)).then_some(action.id);
-        Some(PlannedAction { id, action: action.action, held })
+        let (action, state, why) = (action.action, action.state, why.to_owned());
+        Some(PlannedAction { id, action, state, why, is_decision: false })
     };
     actions.iter().find_map(of)
 }

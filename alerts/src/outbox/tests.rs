@@ -13,8 +13,9 @@ use keytide_dataflow::model::time::{HOUR_MS, MINUTE_MS};
 use keytide_dataflow::{Action, ActionId, ActionState, IncidentId, Revocation};
 use proptest::prelude::*;
 
-use super::mails::{MailContent, MailQueue, QueuedMail, Recipient};
+use super::mails::{MailContent, MailItem, MailQueue, QueuedMail, Recipient};
 use super::*;
+use crate::actions::{ActionNotice, GatewayNotice};
 use crate::email::{Audience, samples};
 
 fn email() -> EmailAlerts {
@@ -25,6 +26,17 @@ fn email() -> EmailAlerts {
 fn incident(number: u64, seq: u32) -> TransitionJson {
     let transition = if seq == 0 { Change::Opened } else { Change::Raised };
     TransitionJson { incident_id: format!("{number:032x}"), seq, transition, ..samples::leak() }
+}
+
+/// A change of an action by its number, about which owners are told if it is done.
+pub(super) fn action(number: u64, state: ActionState) -> ActionNotice {
+    let id = ActionId(u128::from(number));
+    ActionNotice { id, state, from: None, is_decision: false, ..samples::actions().swap_remove(0) }
+}
+
+/// A notice of a gateway by the tick of the first one.
+pub(super) fn gateway(first: Tick) -> GatewayNotice {
+    GatewayNotice { first, ..samples::gateways().swap_remove(0) }
 }
 
 fn sent() -> MailOutcome {
@@ -77,25 +89,30 @@ impl World {
         self.now = end;
     }
 
-    /// Counts how often mails to a recipient list each transition, and all transitions in them.
+    /// Counts how often mails to a recipient list each transition and change, and all of them.
     fn notified(&self, address: &str) -> (BTreeMap<(String, u32), usize>, u64) {
         let (mut each, mut all) = (BTreeMap::new(), 0);
         for (_, mail) in self.taken.iter().filter(|(_, mail)| mail.to.address == address) {
-            let listed: Vec<&TransitionJson> = match &mail.content {
-                MailContent::Single(transition, _) => vec![transition],
-                MailContent::Digest(transitions, more) => {
-                    all += more;
-                    transitions.iter().map(AsRef::as_ref).collect()
+            let listed: Vec<(Box<str>, u32)> = match &mail.content {
+                MailContent::Single(item) => vec![item.name()],
+                MailContent::Digest(items) => {
+                    all += items.more + items.more_actions;
+                    items.names().collect()
                 }
                 // Notices have numbers of their own, see `notices`.
                 MailContent::Daily(_) => continue,
             };
             all += listed.len() as u64;
-            for transition in listed {
-                *each.entry((transition.incident_id.clone(), transition.seq)).or_default() += 1;
+            for (name, seq) in listed {
+                *each.entry((name.into(), seq)).or_default() += 1;
             }
         }
         (each, all)
+    }
+
+    fn push_action(&mut self, notice: ActionNotice, contacts: &[&str]) {
+        let contacts = contacts.iter().map(|&contact| contact.to_owned()).collect();
+        self.mails.push_action(ActionNotice { contacts, ..notice }, false, self.now, self.now);
     }
 
     /// Returns the daily digests to an address: when, which incidents by which transition, and of how many.
@@ -130,7 +147,7 @@ fn each_transition_is_a_mail_in_calm_times() {
         world.run(world.now + 10 * MINUTE_MS, |_, _| sent());
     }
     let contents: Vec<&MailContent> = world.taken.iter().map(|(_, mail)| &mail.content).collect();
-    let seq = |content: &&MailContent| matches!(content, MailContent::Single(transition, None) if transition.evidence.traffic.len() > 1);
+    let seq = |content: &&MailContent| matches!(content, MailContent::Single(MailItem::Incident(transition, None)) if transition.evidence.traffic.len() > 1);
     assert_eq!(
         (contents.len(), contents.iter().filter(|it| seq(it)).count()),
         (3, 3),
@@ -167,7 +184,7 @@ fn a_server_that_was_away_gets_everything_once() {
     });
     let (notified, all) = world.notified(SECURITY);
     assert_eq!((notified.len(), all, notified.values().max()), (5, 5, Some(&1)));
-    assert!(world.taken.iter().all(|(_, mail)| matches!(mail.content, MailContent::Single(..))));
+    assert!(world.taken.iter().all(|(_, mail)| matches!(mail.content, MailContent::Single(_))));
     assert_eq!(world.mails.stats().queued, 0);
     // About every five minutes, after the first few.
     let gaps: Vec<u64> = times.windows(2).map(|pair| pair[1] - pair[0]).filter(|gap| *gap > 0).collect();
@@ -192,7 +209,7 @@ fn a_mail_that_may_have_arrived_comes_again_as_it_was() {
         seen.push(mail.clone());
         if seen.len() < 5 { down() } else { sent() }
     });
-    let first = seen.iter().position(|mail| matches!(mail.content, MailContent::Digest(..))).unwrap();
+    let first = seen.iter().position(|mail| matches!(mail.content, MailContent::Digest(_))).unwrap();
     let again: Vec<&QueuedMail> = seen.iter().filter(|mail| mail.number == seen[first].number).collect();
     assert!(again.len() >= 3 && again.iter().all(|mail| **mail == seen[first]), "{}", again.len());
     let (notified, all) = world.notified(SECURITY);
@@ -212,6 +229,83 @@ fn ten_thousand_incidents_at_once_are_a_few_digests() {
         world.mails.stats(),
         QueueStats { sent: 1, digests: 1, condensed: 10_000, ..QueueStats::default() }
     );
+}
+
+#[test]
+fn ten_thousand_held_actions_at_once_are_one_digest_that_counts_them() {
+    // As parts of their incidents, and alone, as if the incidents were told before.
+    for alone in [false, true] {
+        let mut world = World::new(&EmailAlerts { owners: true, ..email() });
+        for number in 0..10_000 {
+            if alone {
+                world.push_action(action(number, ActionState::Held), &["owner@example.com"]);
+                continue;
+            }
+            let planned = PlannedAction { id: Some(ActionId(number.into())), ..samples::planned() };
+            world.mails.push(incident(number, 0), Some(planned), &[], 0, 0);
+            let decided = ActionNotice { is_decision: true, ..action(number, ActionState::Held) };
+            world.mails.push_action(decided, true, 0, 0);
+        }
+        world.run(2 * HOUR_MS, |_, _| sent());
+        assert_eq!(world.notified(SECURITY).1, 10_000);
+        assert_eq!(
+            (world.taken.len(), world.taken[0].0),
+            (1, MINUTE_MS),
+            "one mail, a minute after it began"
+        );
+        let MailContent::Digest(items) = &world.taken[0].1.content else { panic!("{:?}", world.taken) };
+        assert_eq!((items.held, items.incidents.len() + items.actions.len()), (10_000, 2_000));
+        let composer = crate::email::Composer::new("keytide@example.com".parse().unwrap(), None).unwrap();
+        let digest = crate::email::StormDigest {
+            incidents: items.incidents.iter().map(|(each, planned)| (&**each, planned.as_deref())).collect(),
+            more: items.more,
+            actions: items.actions.iter().map(AsRef::as_ref).collect(),
+            more_actions: items.more_actions,
+            held: items.held,
+        };
+        for (language, held) in [
+            (keytide_config::Language::En, "10,000 actions wait for a person"),
+            (keytide_config::Language::Ko, "조치 10,000건이 승인을 기다림"),
+        ] {
+            let to = "security@example.com".parse().unwrap();
+            let mail = composer.digest(&digest, Audience::Security, language, &to, 0).unwrap();
+            assert!(mail.subject.contains(held), "{}", mail.subject);
+            assert!(mail.html.len() < 200_000, "{}", mail.html.len());
+        }
+    }
+}
+
+#[test]
+fn a_late_gateway_has_a_mail_of_its_own_in_a_storm_and_only_to_security() {
+    let mut world = World::new(&EmailAlerts { owners: true, digest_after: 2, ..email() });
+    (0..100).for_each(|number| world.push(incident(number, 0), &["owner@example.com"]));
+    world.mails.push_gateway(gateway(7), 0, 0);
+    (100..200).for_each(|number| world.push(incident(number, 0), &[]));
+    world.mails.push_gateway(gateway(7), 0, 0);
+    world.run(0, |_, _| sent());
+    assert_eq!(world.taken.len(), 1);
+    let of_gateway = |mail: &QueuedMail| matches!(mail.content, MailContent::Single(MailItem::Gateway(_)));
+    assert!(of_gateway(&world.taken[0].1) && world.taken[0].1.to.audience == Audience::Security);
+    world.run(HOUR_MS, |_, _| sent());
+    assert_eq!((world.taken.len(), world.notified(SECURITY).1), (3, 201));
+}
+
+#[test]
+fn owners_are_told_of_what_is_done_and_of_what_is_answered_after_that() {
+    let mut world = World::new(&EmailAlerts { owners: true, ..email() });
+    for (number, notice) in (0..).zip(samples::actions()) {
+        world.push_action(ActionNotice { id: ActionId(number), ..notice }, &["owner@example.com"]);
+        world.run(world.now + 10 * MINUTE_MS, |_, _| sent());
+    }
+    let told = |to: &str| -> Vec<u32> {
+        let (each, _) = world.notified(to);
+        let ids = each.keys().map(|(name, _)| u32::from_str_radix(&name[7..], 16).unwrap());
+        ids.collect()
+    };
+    assert_eq!(told(SECURITY), [0, 1, 2, 3, 4, 5, 6, 7]);
+    let done: Vec<&str> =
+        told("owner@example.com").iter().map(|&at| samples::ACTION_NAMES[at as usize]).collect();
+    assert_eq!(done, ["suspended", "approved", "lifted", "revoked", "still-answered"]);
 }
 
 #[test]
@@ -274,7 +368,7 @@ fn a_mail_that_fails_for_long_lets_others_pass() {
     (0..4).for_each(|number| world.push(incident(number, 0), &[]));
     let poison = format!("{:032x}", 0);
     world.run(2 * HOUR_MS, |_, mail| match &mail.content {
-        MailContent::Single(transition, _) if transition.incident_id == poison => down(),
+        MailContent::Single(MailItem::Incident(transition, _)) if transition.incident_id == poison => down(),
         _ => sent(),
     });
     assert_eq!(world.notified(SECURITY).0.len(), 3);
@@ -436,7 +530,7 @@ fn owners_are_told_of_the_opening_and_the_end_and_security_of_each_change() {
         let mails = world.taken.iter().filter(|(_, mail)| mail.to.audience == audience);
         mails
             .map(|(_, mail)| match &mail.content {
-                MailContent::Single(transition, _) => transition.transition,
+                MailContent::Single(MailItem::Incident(transition, _)) => transition.transition,
                 other => panic!("{other:?}"),
             })
             .collect()
@@ -461,6 +555,9 @@ fn a_repeat_is_no_mail_but_a_rise_always_is() {
 #[derive(Clone, Debug)]
 enum Event {
     Incidents(u64, usize),
+    /// Changes of actions of an owner, and whether they are done.
+    Actions(u64, usize, bool),
+    Gateway,
     Notices(u64),
     Time(u64, u8),
 }
@@ -468,6 +565,9 @@ enum Event {
 fn events() -> impl Strategy<Value = Vec<Event>> {
     let event = prop_oneof![
         (1..40_u64, 0..4_usize).prop_map(|(count, owner)| Event::Incidents(count, owner)),
+        (1..40_u64, 0..4_usize, any::<bool>())
+            .prop_map(|(count, owner, is_done)| Event::Actions(count, owner, is_done)),
+        Just(Event::Gateway),
         (0..20 * MINUTE_MS, any::<u8>()).prop_map(|(time, mood)| Event::Time(time, mood)),
         (0..20 * HOUR_MS, 64..255_u8).prop_map(|(time, mood)| Event::Time(time, mood)),
         (1..20_u64).prop_map(Event::Notices),
@@ -499,6 +599,22 @@ proptest! {
                     if let Some(owner) = owners.get(owner) {
                         *expected.entry(owner).or_default() += count;
                     }
+                }
+                Event::Actions(count, owner, is_done) => {
+                    let state = if is_done { ActionState::Done } else { ActionState::Held };
+                    for _ in 0..count {
+                        world.push_action(action(number, state), owners.get(owner..=owner).unwrap_or(&[]));
+                        number += 1;
+                    }
+                    *expected.entry(SECURITY).or_default() += count;
+                    if let Some(owner) = owners.get(owner).filter(|_| is_done) {
+                        *expected.entry(owner).or_default() += count;
+                    }
+                }
+                Event::Gateway => {
+                    world.mails.push_gateway(gateway(number), world.now, world.now);
+                    number += 1;
+                    *expected.entry(SECURITY).or_default() += 1;
                 }
                 Event::Notices(count) => {
                     for which in 0..count {
@@ -647,4 +763,54 @@ fn without_mails_and_webhooks_nothing_is_done() {
     alerts.notify(1, vec![Notice { json: json(1, None), contacts: Vec::new(), actions: Vec::new() }]);
     assert_eq!(alerts.monitor().stats(), OutboxStats::default());
     assert_eq!(alerts.stop(Duration::ZERO), 0);
+}
+
+#[test]
+fn the_decision_that_a_transitions_mail_announces_is_no_mail_of_its_own() {
+    // The mail of a reopening that repeats isn't sent, so it announces nothing. Owners read what is done in any case.
+    for (is_repeat, state, expected) in [
+        (false, ActionState::Held, 1),
+        (true, ActionState::Held, 1),
+        (false, ActionState::Done, 2),
+        (true, ActionState::Done, 2),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let email = EmailAlerts { dir: Some(folder.path().to_owned()), owners: true, ..email() };
+        let config = keytide_config::Alerts { email: Some(email), ..Default::default() };
+        let alerts = Outbox::open(&config, &[], Arc::new(|| 1_795_269_960_000)).unwrap();
+        let mut row: serde_json::Value = serde_json::from_slice(&json(1, Some("suspend"))).unwrap();
+        (row["transition"], row["repeat"]) = ("reopened".into(), is_repeat.into());
+        let contacts = vec!["owner@example.com".to_owned()];
+        let decided = ActionNotice { is_decision: true, contacts: contacts.clone(), ..action(1, state) };
+        let standing = Revocation {
+            id: decided.id,
+            key: KeyId(7),
+            key_id: KeyId(7).to_string(),
+            incident: IncidentId(1),
+            action: Action::Suspend,
+            state,
+            reason: "asks a person before suspending the key; held: many keys rose together".to_owned(),
+            at_ms: 0,
+        };
+        // What an earlier action became in that tick is told beside it.
+        let other = ActionNotice { is_decision: false, ..action(2, ActionState::Failed) };
+        let notices = TickNotices {
+            incidents: vec![Notice { json: row.to_string().into(), contacts, actions: vec![standing] }],
+            actions: ActionNotices { actions: vec![decided, other], gateways: vec![gateway(5)] },
+        };
+        for _ in 0..2 {
+            alerts.notify(5, notices.clone());
+        }
+        assert_eq!(alerts.stop(Duration::from_secs(600)), 0);
+        let files = folder.path().read_dir().unwrap();
+        let mut names: Vec<String> =
+            files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        let of = |part: &str| names.iter().filter(|name| name.contains(part)).count();
+        assert_eq!((of("gateway-"), of(&format!("action-{:032x}", 2))), (1, 1), "{names:?}");
+        // Both have the number 1, and one of them is sent.
+        assert_eq!(of(&format!("-{:032x}.0.security", 1)), 1, "{names:?}");
+        assert_eq!(of(&format!("action-{:032x}.0.security", 1)), usize::from(is_repeat), "{names:?}");
+        assert_eq!(names.len(), 2 + expected, "{names:?}");
+    }
 }

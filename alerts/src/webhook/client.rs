@@ -3,15 +3,16 @@
 use std::net::IpAddr;
 
 use hyper::{Method, StatusCode};
-use keytide_config::{Endpoint, LinkTemplate, Webhook};
+use keytide_config::{Endpoint, Webhook};
 
 use super::{SignedRequest, WebhookBatch, WebhookOutcome};
+use crate::email::Guide;
 use crate::exchange::{ClientError, HttpAnswer, HttpCall, HttpClient, SecretBytes};
 
 /// Sends requests to one webhook. Each call blocks for at most the webhook's timeout.
 pub struct Client {
     webhook: Webhook,
-    link: Option<LinkTemplate>,
+    guide: Guide,
     http: HttpClient,
 }
 
@@ -22,13 +23,14 @@ impl std::fmt::Debug for Client {
 }
 
 impl Client {
-    /// Creates a client that trusts the certificates of this system. Messages for people have the `link`.
+    /// Creates a client that trusts the certificates of this system. Messages for people have the link and
+    /// the commands of `guide`.
     ///
     /// # Errors
     /// If a runtime can't be started, or the system has no trusted certificates.
-    pub fn new(webhook: &Webhook, link: Option<&LinkTemplate>) -> Result<Self, ClientError> {
+    pub fn new(webhook: &Webhook, guide: Guide) -> Result<Self, ClientError> {
         let http = HttpClient::new(&endpoint(webhook))?;
-        Ok(Self { webhook: webhook.clone(), link: link.cloned(), http })
+        Ok(Self { webhook: webhook.clone(), guide, http })
     }
 
     #[cfg(test)]
@@ -38,13 +40,13 @@ impl Client {
         resolve: crate::exchange::Resolve,
     ) -> Result<Self, ClientError> {
         let http = HttpClient::with(endpoint(webhook), tls, resolve)?;
-        Ok(Self { webhook: webhook.clone(), link: None, http })
+        Ok(Self { webhook: webhook.clone(), guide: Guide::default(), http })
     }
 
     /// Sends a batch of rows. `now_ms` is in milliseconds since 1970.
     #[must_use]
     pub fn send(&self, batch: &WebhookBatch, now_ms: u64) -> WebhookOutcome {
-        self.post(SignedRequest::new(&self.webhook, self.link.as_ref(), batch, now_ms / 1_000), now_ms)
+        self.post(SignedRequest::new(&self.webhook, &self.guide, batch, now_ms / 1_000), now_ms)
     }
 
     /// Sends a request that says that it is a test.

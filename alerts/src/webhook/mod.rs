@@ -1,9 +1,9 @@
-//! Webhooks: incidents as signed requests, or as messages for Slack.
+//! Webhooks: incidents as signed requests, or incidents and actions as messages for Slack.
 //!
 //! A request is a POST whose body is the row of `incident_log` as it was published, with these headers:
 //!
 //! ```text
-//! Keytide-Id: INCIDENT.SEQ                  the same whenever it is sent again
+//! Keytide-Id: INCIDENT.SEQ                  the same whenever it is sent again; for Slack also action-ID.SEQ
 //! Keytide-Timestamp: 1718452800             seconds since 1970
 //! Keytide-Signature: v1=HEX                 HMAC-SHA-256 with the secret over TIMESTAMP "." BODY
 //! Keytide-Skipped: 12                       rows that were dropped before it, as too many were waiting
@@ -20,20 +20,32 @@ mod tests;
 pub use self::client::Client;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use keytide_config::{LinkTemplate, Secret, Webhook, WebhookFormat};
+use keytide_config::{Secret, Webhook, WebhookFormat};
 use keytide_dataflow::model::hex;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
-use keytide_dataflow::incident_row::TransitionJson;
+use std::sync::Arc;
+
+use crate::actions::{ActionNotice, GatewayNotice};
+use crate::email::{Guide, PlannedAction};
+
+/// What a webhook is told. Only messages for Slack have more than incidents.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WebhookRow {
+    /// A row of `incident_log` as it was published, and the action that says what is done about its key.
+    Incident(Arc<[u8]>, Option<PlannedAction>),
+    Action(Arc<ActionNotice>),
+    Gateway(Arc<GatewayNotice>),
+}
 
 /// The rows of one request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WebhookBatch {
-    /// Has the form `incident.seq`, of its first row.
+    /// The name of its first row. Of an incident's it has the form `incident.seq`.
     pub id: String,
     /// Holds one row, or for Slack up to [`ROWS`].
-    pub rows: Vec<std::sync::Arc<[u8]>>,
+    pub rows: Vec<WebhookRow>,
     /// Counts the rows that were dropped before this batch.
     pub skipped: u64,
 }
@@ -62,19 +74,11 @@ pub(crate) struct SignedRequest {
 
 impl SignedRequest {
     /// Builds the request for a batch. `now_s` is in seconds since 1970.
-    pub(crate) fn new(
-        webhook: &Webhook,
-        link: Option<&LinkTemplate>,
-        batch: &WebhookBatch,
-        now_s: u64,
-    ) -> Self {
-        let body = match webhook.format {
-            WebhookFormat::Keytide => batch.rows.first().map(|row| row.to_vec()).unwrap_or_default(),
-            WebhookFormat::Slack => {
-                let rows: Vec<TransitionJson> =
-                    batch.rows.iter().filter_map(|row| serde_json::from_slice(row).ok()).collect();
-                slack::message(&rows, batch.skipped, link)
-            }
+    pub(crate) fn new(webhook: &Webhook, guide: &Guide, batch: &WebhookBatch, now_s: u64) -> Self {
+        let body = match (webhook.format, batch.rows.first()) {
+            (WebhookFormat::Keytide, Some(WebhookRow::Incident(row, _))) => row.to_vec(),
+            (WebhookFormat::Keytide, _) => Vec::new(),
+            (WebhookFormat::Slack, _) => slack::message(&batch.rows, batch.skipped, guide),
         };
         let mut request = Self::signed(webhook.secret.as_ref(), &batch.id, now_s, body);
         if batch.skipped > 0 {

@@ -14,6 +14,8 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig, ServerConnection, Stream
 use serde_json::{Value, json};
 use sha2::Sha256;
 
+use keytide_dataflow::incident_row::TransitionJson;
+
 use super::*;
 use crate::email::samples;
 
@@ -38,7 +40,16 @@ fn webhook(port: u16) -> Webhook {
 }
 
 fn batch(row: &str) -> WebhookBatch {
-    WebhookBatch { id: "00ff.0".to_owned(), rows: vec![Arc::from(row.as_bytes())], skipped: 0 }
+    WebhookBatch {
+        id: "00ff.0".to_owned(),
+        rows: vec![WebhookRow::Incident(Arc::from(row.as_bytes()), None)],
+        skipped: 0,
+    }
+}
+
+/// A row of an incident about whose key nothing is done.
+fn slack_row(row: &TransitionJson) -> WebhookRow {
+    WebhookRow::Incident(Arc::from(serde_json::to_vec(row).unwrap()), None)
 }
 
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {
@@ -296,7 +307,7 @@ fn certificates_are_of_the_host_and_of_somebody_who_is_trusted() {
 #[test]
 fn dropped_rows_are_reported_by_number() {
     let batch = WebhookBatch { skipped: 12, ..batch(ROW) };
-    let request = SignedRequest::new(&webhook(1), None, &batch, 1);
+    let request = SignedRequest::new(&webhook(1), &Guide::default(), &batch, 1);
     assert!(request.headers.contains(&("Keytide-Skipped", "12".to_owned())));
 }
 
@@ -317,7 +328,8 @@ fn slack_shows_strangers_texts_as_they_are() {
         "<!channel> & <https://evil.example|here> *b* `c` ~d~ @e \u{202e}\u{2028}\u{200b}\u{1b}[31m"
             .to_owned(),
     );
-    let message: Value = serde_json::from_slice(&slack::message(&[row], 0, None)).unwrap();
+    let message: Value =
+        serde_json::from_slice(&slack::message(&[slack_row(&row)], 0, &Guide::default())).unwrap();
     let text = message["text"].as_str().unwrap();
     assert!(
         text.contains(
@@ -333,7 +345,8 @@ fn slack_shows_strangers_texts_as_they_are() {
 fn slack_reads_the_headline_and_no_name_of_a_column() {
     let message = |row: TransitionJson| -> String {
         let link = LinkTemplate::new("https://soc.example.com/?i={incident_id}&k={key_id}");
-        let message: Value = serde_json::from_slice(&slack::message(&[row], 0, link.as_ref())).unwrap();
+        let guide = Guide::new(&keytide_config::Alerts { link, ..Default::default() }, &[]);
+        let message: Value = serde_json::from_slice(&slack::message(&[slack_row(&row)], 0, &guide)).unwrap();
         message["text"].as_str().unwrap().to_owned()
     };
     assert_eq!(
@@ -356,8 +369,8 @@ fn slack_reads_the_headline_and_no_name_of_a_column() {
 
 #[test]
 fn slack_gets_many_rows_at_once_and_the_number_of_dropped_ones() {
-    let rows: Vec<TransitionJson> = samples::all();
-    let message: Value = serde_json::from_slice(&slack::message(&rows, 3, None)).unwrap();
+    let rows: Vec<WebhookRow> = samples::all().iter().map(slack_row).collect();
+    let message: Value = serde_json::from_slice(&slack::message(&rows, 3, &Guide::default())).unwrap();
     assert_eq!(message["text"], format!("Keytide: {} changes of incidents", rows.len() + 3));
     let blocks = message["blocks"].as_array().unwrap();
     assert_eq!(blocks.len(), rows.len() + 1);
@@ -373,7 +386,91 @@ fn slack_gets_many_rows_at_once_and_the_number_of_dropped_ones() {
         incident_id: long,
         ..samples::leak()
     };
-    let message: Value = serde_json::from_slice(&slack::message(&[row], 0, None)).unwrap();
+    let message: Value =
+        serde_json::from_slice(&slack::message(&[slack_row(&row)], 0, &Guide::default())).unwrap();
     let text = message["blocks"][0]["text"]["text"].as_str().unwrap();
     assert!(text.chars().count() <= 3_000 && text.ends_with('`'), "{text}");
+}
+
+#[test]
+fn slack_reads_what_became_of_actions_and_the_commands_that_come_next() {
+    let guide = samples::guide();
+    let of = |row: WebhookRow| -> (String, Vec<String>) {
+        let message: Value = serde_json::from_slice(&slack::message(&[row], 0, &guide)).unwrap();
+        let text = message["blocks"][0]["text"]["text"].as_str().unwrap();
+        let mut lines = text.lines().map(str::to_owned);
+        let first = lines.next().unwrap();
+        assert_eq!(message["text"], first, "a notification has no commands");
+        (first, lines.collect())
+    };
+    let job = "keytide actions http://keytide.example.com:9464";
+    let id = "00000000000000000000000000000007";
+    let command = |verb: &str| format!("`{job} {verb} {id} --why REASON --token env:KEYTIDE_TOKEN`");
+    let incident = "<https://soc.example.com/incidents/8c4f21d97a06b35e19f2c0a4d7e86b13|incident \
+                    8c4f21d97a06b35e19f2c0a4d7e86b13>";
+    let key = "Key `3f2a9c41d0b7e85566f1a2903c4d7e1b` of Acme Logistics (gold)";
+    let actions = samples::actions();
+    let of_action = |at: usize| of(WebhookRow::Action(Arc::new(actions[at].clone())));
+    let breaker = "the breaker lets pass 10 keys an hour, of 1200 in use";
+    assert_eq!(
+        of_action(0),
+        (
+            format!(
+                "*HELD*: {key} isn't suspended until a person decides: {breaker}, kong-seoul. {incident}"
+            ),
+            vec![command("approve"), command("dismiss")]
+        )
+    );
+    assert_eq!(
+        of_action(2),
+        (
+            format!(
+                "*SUSPENDED*: {key} is suspended: approved by alice (the customer doesn't know these calls), kong-seoul. \
+                 {incident}"
+            ),
+            vec![command("reinstate"), command("revoke"), command("dismiss")]
+        )
+    );
+    let (late, commands) = of(WebhookRow::Gateway(Arc::new(samples::gateways().swap_remove(0))));
+    assert_eq!(
+        late,
+        "*LATE*: The gateway kong-seoul doesn't do what is asked of it: 1 action since 2026-11-21 14:08 UTC."
+    );
+    assert_eq!(commands, [format!("`{job} list --token env:KEYTIDE_TOKEN`")]);
+
+    // An incident's message says what is done, and how to approve it.
+    let leak = Arc::from(serde_json::to_vec(&samples::leak()).unwrap());
+    let (text, commands) = of(WebhookRow::Incident(leak, Some(samples::planned())));
+    assert!(text.contains("Action: held: suspending it: acting is off."), "{text}");
+    assert_eq!(commands[0], command("approve"));
+    let many = [WebhookRow::Action(Arc::new(actions[0].clone())), slack_row(&samples::leak())];
+    let message: Value = serde_json::from_slice(&slack::message(&many, 0, &guide)).unwrap();
+    assert_eq!(message["text"], "Keytide: 2 changes");
+}
+
+#[test]
+fn slack_shows_what_strangers_wrote_about_actions_as_it_is() {
+    let guide = samples::guide();
+    let text = "<!channel> `x` *b* @here \u{202e}\n<https://evil.example|here>".to_owned();
+    for value in [text, "<".repeat(100_000)] {
+        let names = Some(value.clone());
+        let mut row = samples::actions().swap_remove(2);
+        (row.key_id, row.why) = (value.clone(), value.clone());
+        (row.customer, row.plan, row.gateway) = (names.clone(), names.clone(), names.clone());
+        row.decided.as_mut().unwrap().who.clone_from(&value);
+        let mut late = samples::gateways().swap_remove(0);
+        late.gateway = names;
+        for row in [WebhookRow::Action(Arc::new(row)), WebhookRow::Gateway(Arc::new(late))] {
+            let message: Value = serde_json::from_slice(&slack::message(&[row], 0, &guide)).unwrap();
+            let text = message["blocks"][0]["text"]["text"].as_str().unwrap();
+            assert!(text.chars().count() <= 3_000, "{}", text.len());
+            assert!(!text.contains("<!") && !text.contains('@') && !text.contains('\u{202e}'), "{text}");
+            let links = text.matches('<').count();
+            assert_eq!(links, text.matches("<https://soc.example.com/").count(), "{text}");
+            // Each line after the first is one whole command.
+            for line in text.lines().skip(1) {
+                assert!(line.starts_with("`keytide actions ") && line.matches('`').count() == 2, "{line}");
+            }
+        }
+    }
 }

@@ -1,5 +1,5 @@
-//! Notifications of incidents, and actions on keys: they are decided while a tick is published. Mails go out and
-//! gateways act once it is acknowledged, or committed if there is a ledger.
+//! Notifications of incidents and actions, and actions on keys: they are decided while a tick is published. Mails go out
+//! and gateways act once it is acknowledged, or committed if there is a ledger.
 //!
 //! A mail must not name rows that can't be looked up, so a tick's notices wait until all of its rows are acknowledged.
 //! The sinks bound how many wait: when their buffers are full, the next tick isn't published.
@@ -13,10 +13,12 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use keytide_alerts::actions::{ActionCounts, ActionEngine, ActionMemory, ActionOrigin, ActionRecord, Reply};
+use keytide_alerts::actions::{
+    ActionCounts, ActionEngine, ActionMemory, ActionNotices, ActionOrigin, ActionRecord, Reply,
+};
 use keytide_alerts::gateways::{GatewayContext, Orders, RequestedAction, RunningGateway};
 use keytide_alerts::outbox::{
-    ClaimStore, Claims, EntryKind, Outbox, OutboxError, OutboxMemory, OutboxMonitor, StoreFault,
+    ClaimStore, Claims, EntryKind, Outbox, OutboxError, OutboxMemory, OutboxMonitor, StoreFault, TickNotices,
 };
 use keytide_config::{JobConfig, KeyHash, PolicyMode, Source};
 use keytide_connectors::fail_point::fail_point;
@@ -24,7 +26,9 @@ use keytide_connectors::sink::TickFacts;
 use keytide_connectors::sink::names::Names;
 use keytide_connectors::store::{NumberedObject, Store, StoreError};
 use keytide_dataflow::model::Tick;
-use keytide_dataflow::{Action, ActionId, ActionInput, ActionRows, Notice};
+use keytide_dataflow::{
+    Action, ActionId, ActionInput, ActionRows, Notice, Revocation, SuspectedLeak, Transition,
+};
 
 use super::Clock;
 use super::actions::{ActionBoard, BoardContent};
@@ -104,8 +108,18 @@ pub(super) struct Notifier {
     /// True once a tick was decided, after which only changes are ordered.
     has_decided: bool,
     alerts: Outbox,
+    /// What people are told of the actions of the tick that was decided last.
+    decided: DecidedTick,
     /// Notices of ticks that aren't published, in the order of these.
-    waiting: VecDeque<(Tick, Vec<Notice>)>,
+    waiting: VecDeque<(Tick, TickNotices)>,
+}
+
+/// What people are told of a tick that was decided, until its rows are written.
+#[derive(Default)]
+struct DecidedTick {
+    actions: ActionNotices,
+    /// What is done about the key of each transition, in their order.
+    standing: Vec<Option<Revocation>>,
 }
 
 impl Notifier {
@@ -146,6 +160,7 @@ impl Notifier {
             due: Vec::new(),
             has_decided: false,
             alerts,
+            decided: DecidedTick::default(),
             waiting: VecDeque::new(),
         })
     }
@@ -177,6 +192,13 @@ impl Notifier {
         self.actions.hear(usage);
         let (rows, replies) =
             self.actions.fold(tick, inputs, transitions, &|key| names.key_text(key).into_owned());
+        let actions = self.actions.notices(tick, &rows, &|id| names.text(id).to_owned());
+        let memory = self.actions.memory();
+        let standing = |transition: &Transition| {
+            let leak = SuspectedLeak { incident: transition.incident.id, key: transition.incident.key };
+            memory.standing(leak).map(|record| record.row.clone())
+        };
+        self.decided = DecidedTick { actions, standing: transitions.iter().map(standing).collect() };
         let is_first = !std::mem::replace(&mut self.has_decided, true);
         if is_first || !rows.audit.is_empty() || !replies.is_empty() || !transitions.is_empty() {
             let memory = self.actions.memory();
@@ -214,8 +236,14 @@ impl Notifier {
         names.flat_map(of).collect()
     }
 
-    /// Keeps a tick's notices until it is published.
-    pub(super) fn keep(&mut self, tick: Tick, notices: Vec<Notice>) {
+    /// Keeps the notices of the tick that was decided last until it is published. Those of transitions are in the order
+    /// of these.
+    pub(super) fn keep(&mut self, tick: Tick, mut incidents: Vec<Notice>) {
+        let DecidedTick { actions, standing } = std::mem::take(&mut self.decided);
+        for (notice, standing) in incidents.iter_mut().zip(standing) {
+            notice.actions = standing.into_iter().collect();
+        }
+        let notices = TickNotices { incidents, actions };
         if !notices.is_empty() {
             self.waiting.push_back((tick, notices));
         }

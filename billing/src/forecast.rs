@@ -34,10 +34,12 @@ use crate::calendar::Calendar;
 const HISTORY_DAYS: usize = 56;
 /// Days of history from which on weekdays are told apart.
 const WEEKDAY_DAYS: usize = 14;
-/// Days in a week.
+/// The number of days in a week.
 const WEEK: usize = 7;
-/// Days from now to the end of a period, at most.
-const DAYS_AHEAD: u32 = 62;
+/// The longest time from now to the end of a period, in ms: 62 days.
+const AHEAD_MS: u64 = 62 * 86_400_000;
+/// More local days than that time can have, also with changes of offset.
+const DAYS_AHEAD: usize = 66;
 /// 2^(-k/2) x 2^16 for the last eight weeks.
 const WEIGHTS: [u128; 8] = [65_536, 46_341, 32_768, 23_170, 16_384, 11_585, 8_192, 5_793];
 /// Binary places of means and parts of days.
@@ -76,7 +78,7 @@ pub struct Forecast {
 
 /// A part of a day to come.
 struct Ahead {
-    /// The place in `Means::means`.
+    /// The day's place in `Means::means`.
     weekday: usize,
     start_ms: u64,
     part_ms: u64,
@@ -123,9 +125,12 @@ impl Outlook<'_> {
 
     /// Returns the parts of days between now and the period's end.
     fn days_ahead(&self, means: &Means) -> Option<Vec<Ahead>> {
+        if self.end_ms.saturating_sub(self.now_ms) > AHEAD_MS {
+            return None;
+        }
         let today = self.calendar.day(self.now_ms);
         let mut days = Vec::new();
-        for (from_today, day) in (0..=DAYS_AHEAD).zip(today..) {
+        for (from_today, day) in (0..DAYS_AHEAD).zip(today..) {
             let (first_ms, next_ms) = (self.calendar.day_start_ms(day), self.calendar.day_start_ms(day + 1));
             let (start_ms, end_ms) = (first_ms.max(self.now_ms), next_ms.min(self.end_ms));
             if start_ms >= self.end_ms {
@@ -136,7 +141,7 @@ impl Outlook<'_> {
                 continue;
             };
             let part_ms = end_ms.saturating_sub(start_ms);
-            let weekday = from_today as usize % WEEK;
+            let weekday = from_today % WEEK;
             let of_day = |sum: u128| sum * u128::from(part_ms) / u128::from(length_ms);
             let (expected, part) = (of_day(means.means[weekday]), of_day(1 << PLACES));
             days.push(Ahead { weekday, start_ms, part_ms, expected, part });

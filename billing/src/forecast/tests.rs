@@ -115,8 +115,9 @@ fn a_period_that_is_over_has_what_it_used() {
     let over = outlook(&calendar, &[7; 20], "2026-04-01T00:00:00Z", "2026-04-01T00:00:00Z");
     let found = Outlook { used: 5, ..over }.forecast().unwrap();
     assert_eq!((found.low, found.expected, found.high), (5, 5, 5));
-    let far = Outlook { end_ms: over.now_ms + 63 * DAY_MS, ..over };
-    assert!(far.forecast().is_none());
+    let far = |ms| Outlook { end_ms: over.now_ms + 62 * DAY_MS + ms, ..over }.forecast();
+    assert_eq!(far(0).map(|found| found.expected), Some(7 * 62));
+    assert_eq!(far(1), None);
 }
 
 /// On the fifth day of a month that began on a weekend, the linear pace is far off.
@@ -196,7 +197,7 @@ proptest! {
     #[test]
     fn any_forecast_is_within_its_bounds(
         zone in any_zone(), history in proptest::collection::vec(any::<u64>(), 1..70), used in any::<u64>(),
-        limit in proptest::option::of(any::<u64>()), now_ms in 0_u64..7_000_000_000_000, length_ms in 0..61 * DAY_MS,
+        limit in proptest::option::of(any::<u64>()), now_ms in 0_u64..7_000_000_000_000, length_ms in 0..=62 * DAY_MS,
     ) {
         let calendar = calendar(zone);
         let end_ms = now_ms + length_ms;
@@ -207,7 +208,7 @@ proptest! {
             prop_assert!(now_ms <= at_ms && at_ms <= end_ms);
             prop_assert!(at_ms == now_ms || found.high >= limit.unwrap_or_default());
         }
-        // What was used is only added.
+        // Earlier use of the period is only added.
         let unused = Outlook { used: 0, ..period }.forecast().unwrap();
         prop_assert_eq!(found.expected, unused.expected.saturating_add(used));
     }

@@ -1,7 +1,7 @@
 //! The days of a time zone.
 //!
 //! A calendar is a table of the zone's offsets from UTC, read once from the bundled database (RFC 9636, by jiff). After
-//! that it is integer arithmetic. Neither the machine's own database nor its clock is read, so results depend on the
+//! that it is integer arithmetic. Neither the machine's own database nor its clock is read. So results depend on the
 //! [`zone_version`] alone, which belongs into the fingerprint of a job.
 //!
 //! **Days tile time.** A local clock can jump back over midnight, or leave a midnight or a whole date out. Therefore the
@@ -133,7 +133,7 @@ impl Calendar {
         u64::try_from(local_ms.saturating_sub(span.offset_ms).max(span.start_ms)).unwrap_or(0)
     }
 
-    /// Returns the local day of an hour of UTC that begins at an instant in ms, and when within it another day begins.
+    /// Returns the local days of an hour of UTC, given the hour's first instant in ms since the epoch.
     #[must_use]
     pub fn hour_days(&self, hour_ms: u64) -> HourDays {
         let first = self.day(hour_ms);
@@ -141,8 +141,9 @@ impl Calendar {
         HourDays { first, change: (last != first).then(|| (self.day_start_ms(last), last)) }
     }
 
-    /// Returns the span of a width in ms of local time that holds an instant, cut where the offset changes: its start
-    /// and its end in ms since the epoch. The width divides a day.
+    /// Returns the start and the end of the span of local time that holds an instant, in ms since the epoch.
+    ///
+    /// Spans have a width in ms that divides a day, and are cut where the offset changes.
     pub(crate) fn local_span(&self, width_ms: i64, at_ms: u64) -> (u64, u64) {
         let (at_ms, offset) = self.offset(at_ms);
         let full_ms = at_ms - (at_ms + offset.offset_ms).rem_euclid(width_ms);

@@ -1,8 +1,8 @@
 //! Exact sums of money: fractions of integers.
 //!
-//! A price per unit divides. 98,765,432,109 bytes at 0.10 a GiB cost a number of 31 decimal places, and a third of a
-//! month's fee has no last place. A decimal type would round such values inside, and round them again to cents. Here a
-//! sum stays a fraction in lowest terms until it is rounded, once.
+//! A price per unit divides. 98,765,432,109 bytes at 0.10 a GiB cost a number of 31 decimal places. A third of a month's
+//! fee has no last place. A decimal type would round such values inside, and round them again to cents. Here a sum stays
+//! a fraction in lowest terms until it is rounded, once.
 //!
 //! Limits: numerator and denominator have at most 127 bits. An operation whose result needs more is an [`Overflow`].
 //! A price has at most 12 digits before its point and 12 behind it. So a price of 24 digits can be multiplied by
@@ -61,7 +61,7 @@ impl fmt::Display for NotAPrice {
 impl std::error::Error for NotAPrice {}
 
 impl Exact {
-    /// The sum of nothing.
+    /// The sum without any summand: zero.
     pub const ZERO: Self = Self { numerator: 0, denominator: 1 };
 
     /// Returns a fraction in lowest terms.

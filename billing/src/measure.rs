@@ -13,7 +13,7 @@ pub enum Measure {
     Calls,
     BytesIn,
     BytesOut,
-    /// Bytes in and out.
+    /// Bytes in and bytes out together.
     Bytes,
     /// Units that calls report themselves, such as tokens.
     Units,

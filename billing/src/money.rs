@@ -1,7 +1,7 @@
 //! Currencies, and amounts in their smallest units.
 //!
 //! An amount is a whole number of minor units, such as cents. So amounts are added and taken back without a loss.
-//! An [`Exact`] sum becomes an amount by one rounding, half away from zero: 0.005 EUR is one cent, and -0.005 EUR is
+//! An [`Exact`] sum becomes an amount by one rounding, half away from zero. So 0.005 EUR is one cent, and -0.005 EUR is
 //! minus one cent. A bill is the sum of its rounded lines, never a rounded sum.
 //!
 //! The table has the codes of ISO 4217, list one of 2026-01-01 (amendment 180), that have a minor unit. Metals, units
@@ -79,7 +79,7 @@ impl Currency {
     ///
     /// # Errors
     ///
-    /// The amount is `i128::MIN`.
+    /// The amount is `i128::MIN`, which has no negative.
     pub fn sum(self, amount: i128) -> Result<Exact, Overflow> {
         Exact::fraction(amount, 10_i128.pow(self.digits()))
     }
@@ -202,7 +202,7 @@ mod tests {
             let half = Exact::fraction(1, 2 * 10_i128.pow(currency.digits())).unwrap();
             prop_assert!(away <= half && away >= half.negative());
             prop_assert_eq!(currency.amount(sum.negative()), Ok(-amount));
-            // What is rounded stays as it is.
+            // A rounded sum stays as it is.
             prop_assert_eq!(currency.amount(currency.sum(amount).unwrap()), Ok(amount));
             prop_assert_eq!(currency.text(amount.abs()).parse().ok(), currency.sum(amount.abs()).ok());
         }

@@ -1,23 +1,23 @@
 //! Periods of quotas and bills, in local time.
 //!
-//! A period is a second, a minute, an hour, a day or a month of a time zone, or a month that begins on a day of the
+//! A period is a second, a minute, an hour, a day or a month of a time zone. Or it is a month that begins on a day of the
 //! subscription's ([`Anchor`]). Given an instant, [`Calendar::period`] returns the period that holds it. Periods of a
 //! kind tile time: each begins where the one before ends, and none is empty.
 //!
-//! **Days.** A day begins at the first instant at which the local clock shows its date or a later one, as
-//! [`Calendar`] says. Months and billing periods begin with a day. So the day of a change to summer time has 23 hours,
-//! and a day without a midnight begins behind the gap.
+//! **Days.** A day begins at the first instant at which the local clock shows its date or a later one
+//! ([`Calendar`]). Months and billing periods begin with a day. So the day of a change to summer time has 23 hours. A
+//! day without a midnight begins behind the gap.
 //!
 //! **Shorter periods** begin at full local seconds, minutes and hours, and at each change of the zone's offset. An hour
-//! that the clock shows twice is two periods. Where a zone changes by half an hour, two periods are shorter.
+//! that the clock shows twice is two periods. A change by a part of an hour makes hours shorter, never longer.
 //!
 //! **Changes.** A new zone or anchor takes effect at the end of the period that runs when it becomes valid
-//! ([`Periods`]). Where the new zone or anchor has no period that begins there, the first one is short: it counts
-//! its own days, of the days of a full period.
+//! ([`Periods`]). If no period of the new setting begins there, the first one is short. It counts its own days, of the
+//! days of a full period.
 //!
 //! **Cost.** A calendar answers by a binary search in at most 600 changes of offset and integer arithmetic, without an
-//! allocation. A caller with a million subscriptions keeps the end of each one's running period, and asks again only
-//! when it is reached. Subscriptions of a zone share its calendar ([`crate::Calendars`]).
+//! allocation. A caller with a million subscriptions keeps the end of each running period, and asks again when it is
+//! reached. Subscriptions of a zone share its calendar ([`crate::Calendars`]).
 
 use std::fmt;
 use std::str::FromStr;
@@ -34,7 +34,7 @@ pub enum PeriodKind {
     Minute,
     Hour,
     Day,
-    /// A calendar month.
+    /// A calendar month of the zone.
     Month,
     /// A month from the anchor's day.
     Billing,

@@ -1,7 +1,7 @@
 //! The price of an item: a pure function of the quantity that a period has so far.
 //!
-//! An item is priced by the rows of a table, one row a tier. With `q` the quantity of the item's measure in the
-//! period, and all of `up_to`, `included` and `package` in units of `unit`:
+//! An item is priced by the rows of a table, one row a tier. Let `q` be the quantity of the item's measure in the
+//! period. The columns `up_to`, `included` and `package` count units of `unit`.
 //!
 //! ```text
 //! b = max(0, q - included)                       what is billed; nothing costs nothing
@@ -13,8 +13,8 @@
 //!
 //! A tier has an upper bound and begins where the one before ends, so there are no gaps. Its bound belongs to it: with
 //! `up_to` 10,000, unit 10,001 is the first of the next tier. A tier is reached when something lies in it. So a
-//! `flat_price` is due with the first unit of its tier, and the price of no use is always 0; fees without use are
-//! the base fee of a plan. These are the models that Stripe calls per unit, graduated, volume and package pricing.
+//! `flat_price` is due with the first unit of its tier, and the price of no use is always 0. Fees without use are the
+//! base fee of a plan. These are the models that Stripe calls per unit, graduated, volume and package pricing.
 //!
 //! `price` never falls under the models unit, graduated and package. Under volume it falls where a cheaper tier begins.
 //!
@@ -43,7 +43,7 @@ pub enum PriceModel {
     Graduated,
     /// All units cost as the tier says that the last of them lies in.
     Volume,
-    /// Packages are sold whole.
+    /// Packages are sold whole and count once they are begun.
     Package,
 }
 
@@ -113,7 +113,7 @@ impl fmt::Display for NotAUnit {
 impl std::error::Error for NotAUnit {}
 
 impl PriceUnit {
-    /// The unit of one.
+    /// One of the measure, such as a call.
     pub const ONE: Self = Self(1);
 
     /// Returns the unit as a quantity, 1 to 10^15.
@@ -151,7 +151,7 @@ impl FromStr for PriceUnit {
     }
 }
 
-/// Writes the quantity.
+/// Writes the unit as a quantity.
 impl fmt::Display for PriceUnit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)
@@ -175,7 +175,7 @@ pub struct TierRow {
     pub flat_price: Exact,
     /// Units of the period that cost nothing.
     pub included: Option<u64>,
-    /// Units in a package.
+    /// The number of units in a package.
     pub package: Option<u64>,
     /// The currency, where the table has it. It must be the plan's.
     pub currency: Option<Currency>,
@@ -211,9 +211,9 @@ pub enum PriceFault {
     NoPackage,
     /// Only the model package has packages.
     NeedlessPackage,
-    /// Cost has no price.
+    /// Cost is a measure without a price.
     PriceOfCost,
-    /// A price is negative.
+    /// A price of a tier is negative.
     Negative {
         tier: usize,
         column: &'static str,

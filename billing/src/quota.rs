@@ -1,8 +1,8 @@
 //! Quotas: which limit holds, how much of it is used, and which thresholds that crosses.
 //!
-//! A quota limits a measure in a period. Of the rows of a holder, that with the latest `valid_from` which has come
-//! holds; a row without one holds since ever. A subscription's row wins over its plan's row of the same measure and
-//! period. A limit takes effect at once, and never changes what is used.
+//! A quota limits a measure in a period. Of the rows of a holder, the one with the latest `valid_from` in the past holds.
+//! A row without one holds since ever. A subscription's row wins over its plan's row of the same measure and period. A
+//! limit takes effect at once, and never changes what is used.
 //!
 //! With `used` and `limit` in units of the measure (cost: ten-thousandths of the currency's unit):
 //!

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! So included units and tiers count from the period's start whichever plan was in force: nothing is granted twice. If
-//! the plan stays the same, segments add up to the price of the whole: a change that changes nothing costs nothing.
+//! the plan stays the same, segments add up to the price of the whole. So a change to the same plan changes nothing.
 //!
 //! Fees go by days. With `n` the days of a full period, and `d` those of a segment:
 //!
@@ -20,8 +20,8 @@
 //! ```
 //!
 //! A period that is shorter than a full one, and days without a plan, thus cost their share. Minimum and maximum bound
-//! the bill as a whole, base fee included: a line of the bill adds what is missing to the minimum, or takes back what
-//! is beyond the maximum. As sums over days they don't depend on how the period is split.
+//! the bill as a whole, base fee included. A line of the bill adds what is missing to the minimum, or takes back what is
+//! beyond the maximum. As sums over days they don't depend on how the period is split.
 //!
 //! Each line is rounded once, half away from zero, and a bill is the sum of its rounded lines. Under the model volume a
 //! segment can cost less than nothing, where its quantity makes earlier units cheaper.

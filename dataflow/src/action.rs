@@ -297,7 +297,7 @@ pub enum GatewayOutcome {
     Done,
     /// It can't be done, for this reason.
     Failed(String),
-    /// The gateway refused the job's credentials, for this reason: this request changed nothing.
+    /// The gateway refused the job's credentials, for this reason. The request that it refused changed nothing.
     Refused(String),
 }
 

@@ -19,8 +19,8 @@
 //! Why no key is acted on that must not be:
 //! 1. An action is requested at most once, unless the gateway refused the job's credentials: then it is held again, and a
 //!    person may approve it anew. So a gateway acts for it once, and after a crash it is called at most once more.
-//! 2. The policy requests at most what its breakers let pass, of the job and of each gateway; everything else waits for a person. So does everything in
-//!    a pause.
+//! 2. The policy requests at most what its breakers let pass, of the job and of each gateway. Everything else waits for a
+//!    person. So does everything in a pause.
 //! 3. A key is suspended first. Only a suspended key is revoked: by a person, or if its plan says `revoke`.
 //! 4. A key that is denied already is never suspended again, on account of whatever incident.
 //! 5. If a suspension is lifted while its gateway may be at it, the lifting is requested after it, of the same gateway.
@@ -35,14 +35,14 @@
 //! **Refused credentials.** A suspension that a gateway refused for want of rights is held again. That request changed nothing.
 //! But an earlier one may have, if its answer was lost, or the process that waited for it. So the key stays denied, and
 //! withdrawing the action lifts it. The gateway's other actions are held until one is done. Lifting and revoking are tried
-//! again, as long as rights are missing: a person couldn't decide otherwise.
+//! again, as long as rights are missing: there is nothing to decide anew about them.
 //!
 //! A gateway whose last three actions failed gets no more of them but what a person approves, until one is done: a wrong
 //! table or wrong rights would fail for every key.
 //!
 //! **The loop is closed** by the calls that gateways report. From `confirm_after` of its gateway after a key was suspended or
-//! revoked its minutes are looked at. If a call was answered, the action failed: somebody put the key back, a cache has it, or another gateway lets it in.
-//! If all calls were refused, it is confirmed. Without calls for a day it stays done.
+//! revoked its minutes are looked at. If a call was answered, the action failed: somebody put the key back, a cache has it,
+//! or another gateway lets it in. If all calls were refused, it is confirmed. Without calls for a day it stays done.
 //!
 //! A key is denied from the moment at which its suspension is requested, until that is lifted. A failed suspension is
 //! still denied: the row says what gateways are to refuse. A revoked key is denied for ever.

@@ -28,7 +28,7 @@ pub(super) enum CallOutcome {
     Done,
     /// It can never be done, for this reason.
     Failed(String),
-    /// The gateway refuses the job's credentials, for this reason: this call changed nothing.
+    /// The gateway refuses the job's credentials, for this reason. The request that it refused changed nothing.
     Refused(String),
     /// The gateway will report how it went.
     Taken,

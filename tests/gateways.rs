@@ -8,9 +8,13 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use serde_json::{Value, json};
 
 use crate::actions::{actions, configure, hash, listed};
+#[cfg(feature = "real-store")]
+use crate::harness::get;
 use crate::harness::{DEADLINE, LiveProcess, read_if_present};
 use crate::restart::Restarted;
-use crate::standins::{ApisixStandin, Asked, Failing, Fate, KongStandin, Server, Standin as _, answer};
+use crate::standins::{
+    ApisixStandin, Asked, AwsStandin, Failing, Fate, KongStandin, Server, Standin as _, answer,
+};
 
 const TOKEN: &str = "the-token-of-the-receiver-0123456789";
 
@@ -213,8 +217,48 @@ fn a_suspension_waits_for_a_person_while_the_job_has_no_rights() {
     assert_eq!(this.rows("denied").len(), 1, "the key was denied all the time");
 }
 
+/// It needs moto, see `tests/store/run.sh`.
+#[cfg(feature = "real-store")]
 #[test]
-fn keys_are_suspended_at_kong_and_apisix_and_come_back_as_they_were() {
+fn an_api_key_of_aws_is_disabled_and_enabled_again() {
+    let of = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("tests/store/run.sh sets {name}"));
+    let (address, id) = (of("KEYTIDE_TEST_API_GATEWAY"), of("KEYTIDE_TEST_API_KEY"));
+    let mut this = Restarted::new();
+    let kind = format!(
+        "kind = \"aws-apigateway\"\nregion = \"us-east-1\"\nurl = \"http://{address}\"\ncredentials_file = \"aws\"\n\
+         allow_private = [\"127.0.0.1\"]\nmode = \"live\"\nprobation = false"
+    );
+    configure(&mut this, &kind);
+    let credentials =
+        format!("[default]\naws_access_key_id = AKIAEXAMPLE\naws_secret_access_key = {TOKEN}\n");
+    fs::write(this.job.path("aws"), credentials).unwrap();
+    write_keys(&this, |_| "");
+    let table = String::from_utf8(read_if_present(&this.job.path("keys.csv")).unwrap()).unwrap();
+    fs::write(this.job.path("keys.csv"), table.replace("cred-3", &id)).unwrap();
+    this.send(70);
+    let live = this.start();
+    let is_counted = || (this.calls().values().sum::<u64>() == 70).then_some(());
+    live.find("all calls are counted", is_counted).unwrap();
+    fs::write(this.job.path("leaks.csv"), "token,source,url\nkey-3,scanner,https://git.example/x\n").unwrap();
+    this.send(70);
+    let is_enabled = |enabled: bool| {
+        let answer = get(&address, &format!("/apikeys/{id}?includeValue=true"))?;
+        let key: Value = serde_json::from_str(answer.split_once("\r\n\r\n")?.1).unwrap();
+        assert_eq!(key["value"], "key-3");
+        (key["enabled"] == enabled).then_some(())
+    };
+    let suspended = wait_for(&this, &live, "suspend", "done");
+    is_enabled(false).unwrap();
+    let action = suspended["action_id"].as_str().unwrap();
+    actions(&this, &live, &["reinstate", action, "--why", "a test key"]).succeed();
+    wait_for(&this, &live, "reinstate", "done");
+    is_enabled(true).unwrap();
+    let log = live.stop();
+    assert!(!log.contains("key-3") && !log.contains(TOKEN), "{log}");
+}
+
+#[test]
+fn keys_are_suspended_at_kong_apisix_and_aws_and_come_back_as_they_were() {
     let credentials = [(("user-3".to_owned(), "cred-3".to_owned()), "key-3".to_owned())].into();
     let kong = Failing::start(KongStandin { token: Some(TOKEN), is_read_only: false, credentials });
     let credential = "/consumers/user-5/credentials/cred-5";
@@ -223,6 +267,10 @@ fn keys_are_suspended_at_kong_and_apisix_and_come_back_as_they_were() {
         (credential.to_owned(), json!({ "id": "cred-5", "plugins": { "key-auth": { "key": "key-5" } } })),
     ];
     let apisix = Failing::start(ApisixStandin { token: TOKEN, objects: objects.into() });
+    let api_keys = [("cred-1".to_owned(), ("key-1".to_owned(), true))].into();
+    let aws =
+        Failing::start(AwsStandin { access_key_id: "AKIAEXAMPLE", region: "eu-central-1", keys: api_keys });
+    let is_enabled = || aws.state().standin.keys["cred-1"].1;
     let keys = || {
         let of_kong = kong.state().standin.keys().remove(0);
         let of_apisix = apisix.state().standin.key(credential).unwrap().to_owned();
@@ -231,6 +279,7 @@ fn keys_are_suspended_at_kong_and_apisix_and_come_back_as_they_were() {
     // The answer to the first change is lost, so it is looked at again.
     kong.state().fates.extend([Fate::Normal, Fate::DropAfter]);
     apisix.state().fates.extend([Fate::Status(503), Fate::Normal, Fate::DropBefore]);
+    aws.state().fates.extend([Fate::Status(429), Fate::Normal, Fate::DropAfter]);
 
     let mut this = Restarted::new();
     let section = |kind: &str, port: u16| {
@@ -241,15 +290,28 @@ fn keys_are_suspended_at_kong_and_apisix_and_come_back_as_they_were() {
     };
     let (kong_section, apisix_section) = (section("kong", kong.port), section("apisix", apisix.port));
     let policy = "[alerts.policy]\npercent_per_hour = 100";
-    configure(&mut this, &format!("{kong_section}[[gateway]]\nname = \"inner\"\n{apisix_section}{policy}"));
+    let aws_section = format!(
+        "kind = \"aws-apigateway\"\nregion = \"eu-central-1\"\nurl = \"http://127.0.0.1:{}\"\ncredentials_file = \"aws\"\n\
+         allow_private = [\"127.0.0.1\"]\nmode = \"live\"\nprobation = false\n",
+        aws.port
+    );
+    let others = format!("name = \"inner\"\n{apisix_section}[[gateway]]\nname = \"cloud\"\n{aws_section}");
+    configure(&mut this, &format!("{kong_section}[[gateway]]\n{others}{policy}"));
     fs::write(this.job.path("receiver-token"), TOKEN).unwrap();
-    write_keys(&this, |key| if key == 3 { "edge" } else { "inner" });
+    let credentials =
+        format!("[default]\naws_access_key_id = AKIAEXAMPLE\naws_secret_access_key = {TOKEN}\n");
+    fs::write(this.job.path("aws"), credentials).unwrap();
+    write_keys(&this, |key| match key {
+        3 => "edge",
+        1 => "cloud",
+        _ => "inner",
+    });
     this.send(70);
     let live = this.start();
     let is_counted = || (this.calls().values().sum::<u64>() == 70).then_some(());
     live.find("all calls are counted", is_counted).unwrap();
-    let report =
-        "token,source,url\nkey-3,scanner,https://git.example/x\nkey-5,scanner,https://git.example/x\n";
+    let rows = ["key-1", "key-3", "key-5"].map(|key| format!("{key},scanner,https://git.example/x\n"));
+    let report = format!("token,source,url\n{}", rows.concat());
     fs::write(this.job.path("leaks.csv"), report).unwrap();
     this.send(70);
     let suspended = || {
@@ -261,33 +323,41 @@ fn keys_are_suspended_at_kong_and_apisix_and_come_back_as_they_were() {
             .filter(|row| done(row))
             .map(|row| row["action_id"].as_str().unwrap().to_owned())
             .collect();
-        (ids.len() == 2).then_some(ids)
+        (ids.len() == 3).then_some(ids)
     };
-    let ids = live.find("both keys are suspended", suspended).unwrap();
+    let ids = live.find("all keys are suspended", suspended).unwrap();
     for (key, raw) in keys().iter().zip(["key-3", "key-5"]) {
         assert!(key.starts_with("keytide-suspended.") && key.ends_with(&format!(".{raw}")), "{key}");
     }
-    assert_eq!((kong.state().effects, apisix.state().effects), (1, 1));
+    assert!(!is_enabled());
+    let effects = || [kong.state().effects, apisix.state().effects, aws.state().effects];
+    assert_eq!(effects(), [1, 1, 1]);
     live.signal("KILL");
     let (_, mut log) = live.end();
 
     let live = this.start();
     wait_for(&this, &live, "suspend", "done");
-    actions(&this, &live, &["reinstate", &ids[0], &ids[1], "--why", "test keys"]).succeed();
-    let is_back = || (keys() == ["key-3", "key-5"]).then_some(());
-    live.find("both keys are back", is_back).unwrap();
+    actions(&this, &live, &["reinstate", &ids[0], &ids[1], &ids[2], "--why", "test keys"]).succeed();
+    let is_back = || (keys() == ["key-3", "key-5"] && is_enabled()).then_some(());
+    live.find("all keys are back", is_back).unwrap();
     wait_for(&this, &live, "reinstate", "done");
     log += &live.stop();
-    assert_eq!((kong.state().effects, apisix.state().effects), (2, 2));
+    assert_eq!(effects(), [2, 2, 2]);
     // No raw key is in a log, a row, or an address that the gateway was asked for.
-    let targets: String =
-        kong.state().asked.iter().chain(&apisix.state().asked).map(|asked| &*asked.target).collect();
+    let targets: String = kong
+        .state()
+        .asked
+        .iter()
+        .chain(&apisix.state().asked)
+        .chain(&aws.state().asked)
+        .map(|asked| &*asked.target)
+        .collect();
     let rows: String = ["audit", "denied", "revocations", "incidents", "incident_log"]
         .iter()
         .flat_map(|view| this.rows(view))
         .map(|row| row.to_string())
         .collect();
-    for raw in ["key-3", "key-5", "keytide-suspended", TOKEN] {
+    for raw in ["key-1", "key-3", "key-5", "keytide-suspended", TOKEN] {
         assert!(![&log, &targets, &rows].iter().any(|text| text.contains(raw)), "{raw}");
     }
 }

@@ -8,7 +8,7 @@ use keytide_alerts::gateways;
 use keytide_alerts::outbox::Mailer;
 use keytide_alerts::webhook::Client;
 use keytide_config::{
-    AdminApi, Delivery, EmailAlerts, End, Gateway, GatewayKind, JobConfig, KafkaClient, KafkaSink,
+    AdminApi, AwsApi, Delivery, EmailAlerts, End, Gateway, GatewayKind, JobConfig, KafkaClient, KafkaSink,
     KafkaSource, Source, SourceKind, State, StatePlace, TableSource, Webhook,
 };
 use keytide_connectors::kafka::{KafkaError, Right, Topic};
@@ -172,7 +172,8 @@ impl CheckReport {
             GatewayKind::File { .. } | GatewayKind::Topic => return,
             GatewayKind::Webhook { endpoint, .. }
             | GatewayKind::Kong(AdminApi { endpoint, .. })
-            | GatewayKind::Apisix(AdminApi { endpoint, .. }) => endpoint,
+            | GatewayKind::Apisix(AdminApi { endpoint, .. })
+            | GatewayKind::Aws(AwsApi { endpoint, .. }) => endpoint,
         };
         let found = gateways::addresses(endpoint);
         self.resolved(&format!("gateway \"{}\"", gateway.name), &endpoint.url.host, found);

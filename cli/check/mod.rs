@@ -24,11 +24,11 @@ use keytide_alerts::email::Guide;
 use keytide_alerts::outbox::Mailer;
 use keytide_alerts::webhook::{Client, WebhookOutcome};
 use keytide_config::{
-    AdminApi, Alerts, Cluster, ConfigError, Dedupe, Delivery, EmailAlerts, FileSink, Format, Gateway,
-    GatewayCaps, GatewayKind, Geo, Http, JobConfig, KafkaClient, KafkaSink, KeyFrom, LineField, Log,
-    MailServer, MissingKey, OnGap, PolicyMode, PolicyRules, Sinks, Source, SourceKind, State, StatePlace,
-    Steps, TableSource, Tables, ValidSections, Variable, View, Webhook, WebhookUrl, duration_text,
-    environment, size_text,
+    AdminApi, Alerts, AwsApi, AwsCredentials, Cluster, ConfigError, Dedupe, Delivery, EmailAlerts, FileSink,
+    Format, Gateway, GatewayCaps, GatewayKind, Geo, Http, JobConfig, KafkaClient, KafkaSink, KeyFrom,
+    LineField, Log, MailServer, MissingKey, OnGap, PolicyMode, PolicyRules, Sinks, Source, SourceKind, State,
+    StatePlace, Steps, TableSource, Tables, ValidSections, Variable, View, Webhook, WebhookUrl,
+    duration_text, environment, size_text,
 };
 use keytide_connectors::decode::{Context, NoGeo};
 use keytide_connectors::file::{FileError, Partition, resolve};
@@ -577,6 +577,14 @@ impl CheckReport {
             }
             GatewayKind::Kong(api) => admin_api("Kong", api),
             GatewayKind::Apisix(api) => admin_api("APISIX", api),
+            GatewayKind::Aws(api) => {
+                if let AwsCredentials::File(path) = &api.credentials
+                    && let Err(error) = readable(path)
+                {
+                    self.problems.push(format!("gateway \"{name}\": {}: {error}", path.display()));
+                }
+                aws_api(api)
+            }
         };
         let mode = match (mode, probation) {
             (PolicyMode::DryRun, _) => "dry run: actions are only shown",
@@ -761,8 +769,21 @@ fn counted(count: usize, what: &str) -> String {
 /// Describes where credentials are changed, and what is proven before.
 fn admin_api(of: &str, AdminApi { endpoint, token, unproven }: &AdminApi) -> String {
     let token = if token.is_some() { "with a token" } else { "without a token" };
-    let proof = if *unproven { "keys are believed where nothing proves them" } else { "keys are proven" };
-    format!("credentials of {of} by {}, {token}; {proof}", server(&endpoint.url))
+    format!("credentials of {of} by {}, {token}; {}", server(&endpoint.url), proof(*unproven))
+}
+
+/// Does the same for Amazon API Gateway.
+fn aws_api(AwsApi { endpoint, region, credentials, unproven }: &AwsApi) -> String {
+    let keys = match credentials {
+        AwsCredentials::Keys { .. } => "with an access key".to_owned(),
+        AwsCredentials::File(path) => format!("with the access key in {}", path.display()),
+    };
+    let proof = proof(*unproven);
+    format!("API keys of Amazon API Gateway in {region} by {}, {keys}; {proof}", server(&endpoint.url))
+}
+
+fn proof(unproven: bool) -> &'static str {
+    if unproven { "keys are believed where nothing proves them" } else { "keys are proven" }
 }
 
 /// Returns a server without the part of its URL that may be a secret.
@@ -983,6 +1004,11 @@ kind = \"kong\"
 url = \"https://kong.example.com:8444\"
 admin_token = \"env:CANARY\"
 unproven = true
+[[gateway]]
+name = \"aws\"
+kind = \"aws-apigateway\"
+region = \"eu-central-1\"
+credentials_file = \"aws-credentials\"
 [http]
 listen = \"0.0.0.0:80\"
 token = \"env:CANARY\"
@@ -992,6 +1018,7 @@ alice = \"env:ALICE\"
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("keytide.toml");
         fs::write(&file, config).unwrap();
+        fs::write(folder.path().join("aws-credentials"), "[default]\n").unwrap();
         let mut out = Vec::new();
         let env =
             [("CANARY", CANARY), ("ALICE", "the-canary-of-alice"), ("RECEIVER", "the-canary-of-a-gateway")];
@@ -1014,13 +1041,15 @@ alice = \"env:ALICE\"
             "gateway  edge: file denied.txt, dry run: actions are only shown; at most 1 key and 2 % an hour",
             "gateway  receiver: signed requests to https at hooks.example.com port 443, dry run: actions are only shown",
             "gateway  kong: credentials of Kong by https at kong.example.com port 8444, with a token; keys are believed where nothing proves them, dry run: actions are only shown",
+            "gateway  aws: API keys of Amazon API Gateway in eu-central-1 by https at apigateway.eu-central-1.amazonaws.com port 443, with the access key in aws-credentials; keys are proven, dry run: actions are only shown",
             "http     0.0.0.0:80, with a token; answers of 1 person; outcomes of 1 gateway",
             "log      pretty, info",
         ] {
             assert!(report.lines().any(|found| found == line), "{line}\n{report}");
         }
         assert!(!report.contains(CANARY) && !report.contains("the-canary-of"), "{report}");
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "check makes no folder");
+        let names = fs::read_dir(folder.path()).unwrap().count();
+        assert_eq!(names, 2, "check makes no folder beside the configuration and the access key");
     }
 
     #[test]

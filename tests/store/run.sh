@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Tests jobs whose state is in a bucket: tests/bucket.rs, against moto, which speaks S3, and azurite, which speaks Azure Blob
-# Storage. Both keep objects in memory.
+# Storage. Both keep objects in memory. moto is Amazon API Gateway, too, for a test of tests/gateways.rs.
 #   tests/store/run.sh              runs the tests
-#   tests/store/run.sh run COMMAND  runs a command with such stores; KEYTIDE_TEST_S3 and KEYTIDE_TEST_AZURE have their addresses
+#   tests/store/run.sh run COMMAND  runs a command with such stores; KEYTIDE_TEST_S3 and KEYTIDE_TEST_AZURE have their
+#                                   addresses, KEYTIDE_TEST_API_GATEWAY that of the gateway, and KEYTIDE_TEST_API_KEY the
+#                                   id of its API key
 # Needs cargo, Python 3.11 or newer with venv and pip, and Node.js 20 or newer with npm. moto comes from PyPI and azurite from
 # npm, in the versions below. Without one of these this fails: it never passes by skipping. There is no store for Google Cloud
 # Storage: of those that can be fetched none writes an object only if it isn't there, by the interface that the job uses.
@@ -33,7 +35,7 @@ await() {
     done
 }
 python3 -m venv "$scratch/venv" || fail 'python3 has no venv: install python3-venv'
-"$scratch/venv/bin/pip" install --quiet --disable-pip-version-check "moto[s3]==$moto" flask flask-cors
+"$scratch/venv/bin/pip" install --quiet --disable-pip-version-check "moto[apigateway,s3]==$moto" flask flask-cors
 
 # It ends with its standard input, which this holds open.
 mkfifo "$scratch/in"
@@ -47,13 +49,15 @@ npm install --prefix "$scratch/npm" --no-audit --no-fund --silent "azurite@$azur
 azure=$!
 await "$server" port .
 await "$azure" log-azure 'successfully listens on'
-KEYTIDE_TEST_S3=http://127.0.0.1:$(<"$scratch/port")
+read -r s3 gateway KEYTIDE_TEST_API_KEY <"$scratch/port"
+KEYTIDE_TEST_S3=http://127.0.0.1:$s3
+KEYTIDE_TEST_API_GATEWAY=127.0.0.1:$gateway
 KEYTIDE_TEST_AZURE=$(sed -n 's|.*successfully listens on \(http://[0-9.:]*\).*|\1|p' "$scratch/log-azure")
-export KEYTIDE_TEST_S3 KEYTIDE_TEST_AZURE
+export KEYTIDE_TEST_S3 KEYTIDE_TEST_AZURE KEYTIDE_TEST_API_GATEWAY KEYTIDE_TEST_API_KEY
 python3 tests/store/container.py "$KEYTIDE_TEST_AZURE" keytide-test
 
 if [[ ${1:-} == run ]]; then
     "${@:2}" 3>&-
 else
-    cargo test --features real-store --test keytide bucket:: 3>&-
+    cargo test --features real-store --test keytide -- bucket:: gateways::an_api_key 3>&-
 fi

@@ -1,6 +1,9 @@
-"""A store that speaks S3, in memory: moto, behind a lock and faults that a client chooses by its access key.
+"""Services of AWS in memory, by moto: a store that speaks S3, and Amazon API Gateway with one API key.
 
-    python server.py BUCKET     prints its port, and serves until its standard input ends
+    python server.py BUCKET     prints the ports of both and the API key's id, and serves until its standard input ends
+
+The value of the API key is `key-3`, and it is enabled. The store is behind a lock and faults that a client chooses by its
+access key.
 
 Requests come one after the other, so that a conditional put is as real as that of a store with one lock. The access key
 of a request names what goes wrong with it:
@@ -19,6 +22,7 @@ import threading
 import urllib.request
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
+from moto.apigateway.models import apigateway_backends
 from moto.server import create_backend_app
 
 REFUSALS = {"refused": "InvalidAccessKeyId", "skewed": "RequestTimeTooSkewed"}
@@ -67,7 +71,13 @@ def main():
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}/{sys.argv[1]}"
     urllib.request.urlopen(urllib.request.Request(url, method="PUT")).read()
-    print(server.server_port, flush=True)
+    # By the interface a value has at least 20 characters.
+    key = apigateway_backends["123456789012"]["us-east-1"].create_api_key({"name": "leaked", "enabled": True})
+    key.value = "key-3"
+    gateway = Server(("127.0.0.1", 0), Quiet)
+    gateway.set_app(create_backend_app("apigateway"))
+    threading.Thread(target=gateway.serve_forever, daemon=True).start()
+    print(server.server_port, gateway.server_port, key.id, flush=True)
     sys.stdin.read()
 
 

@@ -9,11 +9,13 @@
 //! Limits: 32 KiB and 64 headers of an answer, 256 KiB of its body, and the endpoint's own timeout for the whole exchange.
 
 mod guard;
+mod pace;
 
+use std::cell::RefCell;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
@@ -30,6 +32,8 @@ use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
+
+use self::pace::Pace;
 
 /// The largest head of an answer.
 const MAX_HEAD_BYTES: usize = 32 << 10;
@@ -97,6 +101,8 @@ pub(crate) struct HttpAnswer {
     pub(crate) status: StatusCode,
     /// The shortest wait that `Retry-After` asks for.
     pub(crate) after_ms: Option<u64>,
+    /// The name of the error that a service of AWS gives.
+    pub(crate) error: Option<String>,
     /// The body, if the call reads it.
     pub(crate) body: SecretBytes,
 }
@@ -107,6 +113,7 @@ pub(crate) struct HttpClient {
     runtime: Option<Runtime>,
     tls: TlsConnector,
     resolve: Resolve,
+    pace: Option<RefCell<Pace>>,
 }
 
 impl HttpClient {
@@ -127,7 +134,31 @@ impl HttpClient {
     pub(crate) fn with(endpoint: Endpoint, tls: ClientConfig, resolve: Resolve) -> Result<Self, ClientError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let tls = TlsConnector::from(Arc::new(tls));
-        Ok(Self { endpoint, runtime: Some(runtime), tls, resolve })
+        Ok(Self { endpoint, runtime: Some(runtime), tls, resolve, pace: None })
+    }
+
+    /// Limits how many requests are sent within a second.
+    pub(crate) fn at_most(mut self, per_second: usize) -> Self {
+        self.pace = Some(RefCell::new(Pace::new(per_second)));
+        self
+    }
+
+    /// Waits until the next request may be sent, for at most a second.
+    pub(crate) fn pace(&self) {
+        let Some(pace) = &self.pace else { return };
+        let wait = pace.borrow_mut().next(Instant::now());
+        if !wait.is_zero() {
+            // A timer is made within the runtime.
+            self.runtime().block_on(async { tokio::time::sleep(wait).await });
+        }
+    }
+
+    /// Returns the value of the header `Host`.
+    pub(crate) fn host(&self) -> String {
+        let url = &self.endpoint.url;
+        let host = if url.host.contains(':') { format!("[{}]", url.host) } else { url.host.clone() };
+        let usual = if url.tls { 443 } else { 80 };
+        if url.port == usual { host } else { format!("{host}:{}", url.port) }
     }
 
     /// Looks up the endpoint's addresses. Fails if it has none, or one that isn't allowed.
@@ -140,15 +171,19 @@ impl HttpClient {
         let (head, body) = self.timely(self.exchange(call))?;
         let after = head.headers().get(RETRY_AFTER).and_then(|after| after.to_str().ok());
         let after_ms = after.and_then(|after| after_ms(after, now_ms));
-        Ok(HttpAnswer { status: head.status(), after_ms, body })
+        let error = head.headers().get("x-amzn-errortype").and_then(|error| error_name(error.to_str().ok()?));
+        Ok(HttpAnswer { status: head.status(), after_ms, error, body })
     }
 
     /// Runs an exchange within the endpoint's timeout.
     fn timely<T>(&self, work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
-        let runtime = self.runtime.as_ref().expect("it is taken when dropped");
         let timeout = Duration::from_millis(self.endpoint.timeout_ms);
         let work = async { tokio::time::timeout(timeout, work).await };
-        runtime.block_on(work).unwrap_or_else(|_| Err("no answer in time".to_owned()))
+        self.runtime().block_on(work).unwrap_or_else(|_| Err("no answer in time".to_owned()))
+    }
+
+    fn runtime(&self) -> &Runtime {
+        self.runtime.as_ref().expect("it is taken when dropped")
     }
 
     /// Looks up the endpoint's addresses. One address that isn't allowed makes all of them fail.
@@ -216,14 +251,11 @@ impl HttpClient {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| self.failed(&error))?;
-        let host = if url.host.contains(':') { format!("[{}]", url.host) } else { url.host.clone() };
-        let usual = if url.tls { 443 } else { 80 };
-        let host = if url.port == usual { host } else { format!("{host}:{}", url.port) };
         let HttpCall { method, target, headers, body, reads } = call;
         let mut builder = hyper::Request::builder()
             .method(method)
             .uri(target)
-            .header(HOST, host)
+            .header(HOST, self.host())
             .header(USER_AGENT, concat!("keytide/", env!("CARGO_PKG_VERSION")))
             .header(CONTENT_TYPE, "application/json");
         for (name, value) in headers {
@@ -285,9 +317,31 @@ fn after_ms(text: &str, now_ms: u64) -> Option<u64> {
     Some(u64::try_from(time).ok()?.saturating_sub(now_ms).min(MAX_AFTER_S * 1_000))
 }
 
+/// Returns the name at the start of `x-amzn-errortype`, which a `:` and more may follow.
+fn error_name(text: &str) -> Option<String> {
+    let name = text.split(':').next()?.trim();
+    let is_name = (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric());
+    is_name.then(|| name.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn errors_have_names() {
+        let long = "x".repeat(65);
+        for (text, name) in [
+            ("NotFoundException", Some("NotFoundException")),
+            ("TooManyRequestsException:http://internal.amazon.com/coral/", Some("TooManyRequestsException")),
+            ("", None),
+            (":x", None),
+            ("a b", None),
+            (&long, None),
+        ] {
+            assert_eq!(error_name(text).as_deref(), name, "{text}");
+        }
+    }
 
     #[test]
     fn receivers_may_ask_for_time() {

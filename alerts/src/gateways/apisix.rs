@@ -16,16 +16,20 @@
 use std::collections::BTreeMap;
 
 use hyper::Method;
+use keytide_config::Secret;
 use keytide_dataflow::Action;
 use serde_json::value::RawValue;
 
 use super::RequestedAction;
-use super::admin::{Dialect, segment};
+use super::admin::{AdminRequest, Dialect, segment};
 use super::json::{text_of, write_text};
+use super::mask::{self, KeyChange, SeenKey};
 use crate::exchange::SecretBytes;
 
 /// The dialect of the Admin API of APISIX.
-pub(super) struct Apisix;
+pub(super) struct Apisix {
+    pub(super) token: Option<Secret>,
+}
 
 /// The members of an object, each as it was written.
 type Members<'a> = BTreeMap<String, &'a RawValue>;
@@ -46,8 +50,6 @@ fn value(body: &[u8]) -> Option<&RawValue> {
 }
 
 impl Dialect for Apisix {
-    const TOKEN: &'static str = "X-API-KEY";
-
     fn path(&self, action: &RequestedAction) -> Result<String, String> {
         let consumer = segment(&action.consumer, "consumer")?;
         if action.credential.is_empty() {
@@ -64,15 +66,21 @@ impl Dialect for Apisix {
         Ok(format!("/apisix/admin/consumers/{consumer}/credentials/{credential}"))
     }
 
-    fn key(&self, _: &RequestedAction, body: &[u8]) -> Option<SecretBytes> {
+    fn headers(&self, _: &AdminRequest<'_>) -> Result<Vec<(&'static str, String)>, String> {
+        Ok(self.token.iter().map(|token| ("X-API-KEY", token.reveal().to_owned())).collect())
+    }
+
+    fn key(&self, body: &[u8]) -> Option<SeenKey> {
         let mut at = value(body)?;
         for name in WAY {
             at = members(at)?.get(name).copied()?;
         }
-        text_of(at)
+        text_of(at).as_ref().map(mask::seen)
     }
 
-    fn write(&self, _: &RequestedAction, before: &[u8], key: &[u8]) -> Option<(Method, SecretBytes)> {
+    fn write(&self, before: &[u8], change: &KeyChange<'_>) -> Option<(Method, SecretBytes)> {
+        let key = mask::changed(change);
+        let key = key.as_ref();
         // The key is in it once, and may get longer by a mask and its escapes.
         let mut body = SecretBytes::with_capacity(before.len() + 6 * key.len() + 64);
         rewrite(&mut body, value(before)?, &WAY, key)?;
@@ -132,10 +140,11 @@ mod tests {
         let text = r#"{"key":"/apisix/consumers/jack/credentials/c1","modifiedIndex":7,"value":{"id":"c1","update_time":2,
             "plugins":{"limit-count":{"count":1.50,"key":"other"},"key-auth":{"_meta":{"x":[1,{}]},"key":"a\"b\u00e9"}},
             "create_time":1,"desc":"d","labels":{}}}"#;
-        let suspend = action(Action::Suspend, "c1");
-        let key = Apisix.key(&suspend, text.as_bytes()).unwrap();
-        assert_eq!(key.as_ref(), "a\"b\u{e9}".as_bytes());
-        let (method, body) = Apisix.write(&suspend, text.as_bytes(), b"new\\\"key").unwrap();
+        let apisix = Apisix { token: None };
+        let seen = apisix.key(text.as_bytes()).unwrap();
+        assert_eq!((seen.raw.as_ref(), seen.is_suspended), ("a\"b\u{e9}".as_bytes(), false));
+        let change = KeyChange { raw: b"new\\\"key", suspends: false, random: [7; 16] };
+        let (method, body) = apisix.write(text.as_bytes(), &change).unwrap();
         assert_eq!(method, Method::PUT);
         let expected = json!({
             "id": "c1",
@@ -148,16 +157,17 @@ mod tests {
         });
         assert_eq!(serde_json::from_slice::<Value>(body.as_ref()).unwrap(), expected);
         for bad in ["", "{}", "[]", r#"{"value":1}"#, r#"{"value":{"plugins":{"key-auth":{"key":7}}}}"#] {
-            assert!(Apisix.key(&suspend, bad.as_bytes()).is_none(), "{bad}");
+            assert!(apisix.key(bad.as_bytes()).is_none(), "{bad}");
         }
     }
 
     #[test]
     fn names_are_segments_of_a_path() {
-        let path = |credential| Apisix.path(&action(Action::Suspend, credential));
+        let apisix = Apisix { token: None };
+        let path = |credential| apisix.path(&action(Action::Suspend, credential));
         assert_eq!(path("c 1").unwrap(), "/apisix/admin/consumers/a%2Fb/credentials/c%201");
         assert_eq!(path("").unwrap(), "/apisix/admin/consumers/a%2Fb");
         assert!(path("..").is_err());
-        assert!(Apisix.path(&action(Action::Revoke, "")).unwrap_err().contains("it stays suspended"));
+        assert!(apisix.path(&action(Action::Revoke, "")).unwrap_err().contains("it stays suspended"));
     }
 }

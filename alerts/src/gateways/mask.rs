@@ -11,6 +11,23 @@ use sha2::{Digest as _, Sha256};
 use super::RequestedAction;
 use crate::exchange::SecretBytes;
 
+/// A key as its gateway has it.
+pub(super) struct SeenKey {
+    pub(super) raw: SecretBytes,
+    /// True if the gateway lets nobody in with it.
+    pub(super) is_suspended: bool,
+}
+
+/// What a credential is to become.
+pub(super) struct KeyChange<'a> {
+    /// The key without a mask.
+    pub(super) raw: &'a [u8],
+    /// True if it is to be suspended, else it is let in.
+    pub(super) suspends: bool,
+    /// What makes a mask that nobody knows.
+    pub(super) random: [u8; DIGITS / 2],
+}
+
 const MASK: &[u8] = b"keytide-suspended.";
 /// The hexadecimal digits of a mask.
 const DIGITS: usize = 32;
@@ -39,6 +56,25 @@ pub(super) fn masked(key: &[u8], random: [u8; DIGITS / 2]) -> SecretBytes {
     masked.push(b".");
     masked.push(key);
     masked
+}
+
+/// Takes the mask off a key that was read.
+pub(super) fn seen(key: &SecretBytes) -> SeenKey {
+    let inner = unmasked(key.as_ref());
+    let plain = inner.unwrap_or(key.as_ref());
+    let mut raw = SecretBytes::with_capacity(plain.len());
+    raw.push(plain);
+    SeenKey { raw, is_suspended: inner.is_some() }
+}
+
+/// Returns what is to be written: a suspended key has a mask.
+pub(super) fn changed(change: &KeyChange<'_>) -> SecretBytes {
+    if change.suspends {
+        return masked(change.raw, change.random);
+    }
+    let mut key = SecretBytes::with_capacity(change.raw.len());
+    key.push(change.raw);
+    key
 }
 
 /// Says whether a raw key is the one of an incident.

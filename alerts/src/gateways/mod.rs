@@ -11,6 +11,7 @@
 mod action_webhook;
 mod admin;
 mod apisix;
+mod aws;
 mod called;
 mod deny_list;
 mod file;
@@ -32,7 +33,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use keytide_config::{AdminApi, Endpoint, Gateway, GatewayKind, KeyHash};
+use keytide_config::{AdminApi, AwsApi, Endpoint, Gateway, GatewayKind, KeyHash};
 use keytide_dataflow::model::KeyId;
 use keytide_dataflow::{
     Action, ActionId, ActionInput, DenialState, GatewayOutcome, GatewayReport, IncidentId,
@@ -41,6 +42,7 @@ use keytide_dataflow::{
 use self::action_webhook::ActionWebhook;
 use self::admin::{AdminGateway, Dialect};
 use self::apisix::Apisix;
+use self::aws::Aws;
 use self::called::{CalledGateway, GatewayCaller};
 use self::file::Writer;
 use self::kong::Kong;
@@ -157,8 +159,27 @@ impl RunningGateway {
                 let clock = context.clock.clone();
                 calls(name, ActionWebhook::new(client, target, secret.clone(), clock), context)
             }
-            GatewayKind::Kong(api) => calls(name, admin(Kong, api, &context)?, context),
-            GatewayKind::Apisix(api) => calls(name, admin(Apisix, api, &context)?, context),
+            GatewayKind::Kong(AdminApi { endpoint, token, unproven }) => {
+                let dialect = Kong { token: token.clone() };
+                calls(
+                    name,
+                    admin(dialect, HttpClient::new(endpoint)?, endpoint, *unproven, &context),
+                    context,
+                )
+            }
+            GatewayKind::Apisix(AdminApi { endpoint, token, unproven }) => {
+                let dialect = Apisix { token: token.clone() };
+                calls(
+                    name,
+                    admin(dialect, HttpClient::new(endpoint)?, endpoint, *unproven, &context),
+                    context,
+                )
+            }
+            GatewayKind::Aws(AwsApi { endpoint, region, credentials, unproven }) => {
+                let dialect = Aws::new(region.clone(), credentials.clone());
+                let client = HttpClient::new(endpoint)?.at_most(aws::CALLS_PER_SECOND);
+                calls(name, admin(dialect, client, endpoint, *unproven, &context), context)
+            }
         };
         Ok(Some(Self::spawn(gateway.name.clone(), work)?))
     }
@@ -207,12 +228,13 @@ fn calls(
 
 fn admin<D: Dialect>(
     dialect: D,
-    api: &AdminApi,
+    client: HttpClient,
+    endpoint: &Endpoint,
+    unproven: bool,
     context: &GatewayContext,
-) -> Result<AdminGateway<D>, ClientError> {
-    let client = HttpClient::new(&api.endpoint)?;
-    let proof = Proof::new(context.hashes.clone(), api.unproven);
-    Ok(AdminGateway::new(dialect, client, api, proof, context.clock.clone()))
+) -> AdminGateway<D> {
+    let proof = Proof::new(context.hashes.clone(), unproven);
+    AdminGateway::new(dialect, client, endpoint, proof, context.clock.clone())
 }
 
 impl OrdersSlot {

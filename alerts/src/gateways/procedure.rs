@@ -2,26 +2,29 @@
 //!
 //! | action | the credential's key | then |
 //! |---|---|---|
-//! | suspend | is proven | it is written under a mask, and read back |
-//! | suspend | has a mask over a proven key | done |
-//! | reinstate | has a mask over a proven key | the key is written, and read back |
-//! | reinstate | has no mask | nothing is to be undone |
-//! | revoke | has a mask over a proven key | the credential is deleted, and looked for |
+//! | suspend | is proven | it is suspended, and read back |
+//! | suspend | is suspended, and proven | done |
+//! | reinstate | is suspended, and proven | it is let in, and read back |
+//! | reinstate | isn't suspended | nothing is to be undone |
+//! | revoke | is suspended, and proven | the credential is deleted, and looked for |
 //! | revoke | is gone | done |
 //! | any other | | failed |
+//!
+//! A suspended key has a mask, or a mark of the gateway's own. The dialect knows which.
 //!
 //! So what was done already isn't done again, whoever did it, and a key that isn't the incident's is never touched.
 
 use keytide_dataflow::Action;
 
 use super::RequestedAction;
-use super::mask::{Proof, masked, unmasked};
-use crate::exchange::SecretBytes;
+use super::mask::{Proof, SeenKey};
 
 /// The next thing to do at the gateway. After a change the credential is read again.
 pub(super) enum ProcedureStep {
-    /// Write this key into the credential that was read.
-    Write(SecretBytes),
+    /// Suspend the key that was read.
+    Suspend,
+    /// Let the key in that was read.
+    LetIn,
     Delete,
     End(Ending),
 }
@@ -39,7 +42,7 @@ pub(super) enum Ending {
 
 /// What the gateway has of a credential.
 pub(super) enum SeenCredential {
-    Key(SecretBytes),
+    Key(SeenKey),
     /// The credential has no key that can be read.
     NoKey,
     Missing,
@@ -49,19 +52,13 @@ pub(super) enum SeenCredential {
 pub(super) struct Procedure<'a> {
     action: &'a RequestedAction,
     proof: &'a Proof,
-    /// Makes the random part of a mask.
-    random: &'a dyn Fn() -> [u8; 16],
     has_acted: bool,
 }
 
 impl<'a> Procedure<'a> {
     /// Begins a procedure. First the credential is read.
-    pub(super) fn new(
-        action: &'a RequestedAction,
-        proof: &'a Proof,
-        random: &'a dyn Fn() -> [u8; 16],
-    ) -> Self {
-        Self { action, proof, random, has_acted: false }
+    pub(super) fn new(action: &'a RequestedAction, proof: &'a Proof) -> Self {
+        Self { action, proof, has_acted: false }
     }
 
     /// Returns what follows from a look.
@@ -74,39 +71,30 @@ impl<'a> Procedure<'a> {
             (_, SeenCredential::NoKey) => {
                 Ending::Failed("the credential has no key that can be read".to_owned())
             }
-            (action, SeenCredential::Key(key)) => {
-                let inner = unmasked(key.as_ref());
-                match (action, inner) {
-                    (Action::Reinstate, None) if self.has_acted => Ending::Done,
-                    (Action::Reinstate, None) => Ending::NothingToUndo,
-                    (Action::Revoke, None) => Ending::Failed(
-                        "the key isn't suspended at the gateway, and only a suspended key is revoked"
-                            .to_owned(),
-                    ),
-                    (Action::Suspend, None) if self.has_acted => Ending::NotKept,
-                    (_, inner) => return self.act(inner, key),
-                }
-            }
+            (action, SeenCredential::Key(key)) => match (action, key.is_suspended) {
+                (Action::Reinstate, false) if self.has_acted => Ending::Done,
+                (Action::Reinstate, false) => Ending::NothingToUndo,
+                (Action::Revoke, false) => Ending::Failed(
+                    "the key isn't suspended at the gateway, and only a suspended key is revoked".to_owned(),
+                ),
+                (Action::Suspend, false) if self.has_acted => Ending::NotKept,
+                _ => return self.act(key),
+            },
         };
         ProcedureStep::End(ending)
     }
 
-    /// Acts on a key that has a mask, or is to get one.
-    fn act(&mut self, inner: Option<&[u8]>, key: &SecretBytes) -> ProcedureStep {
-        let raw = inner.unwrap_or(key.as_ref());
-        if let Err(why) = self.proof.check(raw, self.action) {
+    /// Acts on a key that is suspended, or is to be.
+    fn act(&mut self, key: &SeenKey) -> ProcedureStep {
+        if let Err(why) = self.proof.check(key.raw.as_ref(), self.action) {
             return ProcedureStep::End(Ending::Failed(why));
         }
         let has_acted = std::mem::replace(&mut self.has_acted, true);
-        match (self.action.action, inner) {
-            (Action::Suspend, Some(_)) => ProcedureStep::End(Ending::Done),
-            (Action::Suspend, None) => ProcedureStep::Write(masked(raw, (self.random)())),
+        match (self.action.action, key.is_suspended) {
+            (Action::Suspend, true) => ProcedureStep::End(Ending::Done),
+            (Action::Suspend, false) => ProcedureStep::Suspend,
             _ if has_acted => ProcedureStep::End(Ending::NotKept),
-            (Action::Reinstate, _) => {
-                let mut key = SecretBytes::with_capacity(raw.len());
-                key.push(raw);
-                ProcedureStep::Write(key)
-            }
+            (Action::Reinstate, _) => ProcedureStep::LetIn,
             (Action::Revoke, _) => ProcedureStep::Delete,
         }
     }

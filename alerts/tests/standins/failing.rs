@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::{Asked, Server, answer};
+use super::{Asked, Server, answer, failure};
 
 /// What becomes of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +28,11 @@ pub(crate) trait Standin: Send + 'static {
 
     /// Returns the raw texts of all keys.
     fn keys(&self) -> Vec<String>;
+
+    /// Names the error that a status stands for, in a header, as AWS does.
+    fn error(&self, _: u16) -> Option<&'static str> {
+        None
+    }
 }
 
 /// A gateway behind a server that fails.
@@ -84,7 +89,10 @@ impl<S: Standin> FailingState<S> {
         if let Some(late) = late {
             self.act(&late);
         }
-        answered.map(|(status, body)| answer(status, &body))
+        answered.map(|(status, body)| match self.standin.error(status) {
+            Some(error) => failure(status, error, &body),
+            None => answer(status, &body),
+        })
     }
 
     fn act(&mut self, asked: &Asked) -> (u16, String) {

@@ -46,8 +46,17 @@ impl Server {
 
 /// Makes an answer with a JSON body.
 pub(crate) fn answer(status: u16, body: &str) -> String {
+    with_header(status, "", body)
+}
+
+/// Makes an answer that names an error as AWS does.
+pub(crate) fn failure(status: u16, error: &str, body: &str) -> String {
+    with_header(status, &format!("x-amzn-ErrorType: {error}\r\n"), body)
+}
+
+fn with_header(status: u16, header: &str, body: &str) -> String {
     format!(
-        "HTTP/1.1 {status} Whatever\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        "HTTP/1.1 {status} Whatever\r\n{header}content-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
         body.len()
     )
 }

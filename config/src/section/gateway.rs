@@ -16,6 +16,8 @@ use crate::fingerprint::fingerprint;
 
 /// The most gateways of a job.
 const MAX_GATEWAYS: usize = 16;
+/// Bytes of the name of a region, at most.
+const MAX_REGION_BYTES: usize = 32;
 /// The name of a gateway that has none.
 const GATEWAY: &str = "gateway";
 
@@ -29,6 +31,10 @@ keys! {
         secret: SecretRef,
         token: SecretRef,
         admin_token: SecretRef,
+        region: Region,
+        access_key_id: SecretRef,
+        secret_access_key: SecretRef,
+        credentials_file: PathText,
         unproven: Flag,
         allow_private: List<HostName>,
         timeout: Millis,
@@ -81,6 +87,8 @@ pub enum GatewayKind {
     Kong(AdminApi),
     /// The Admin API of APISIX.
     Apisix(AdminApi),
+    /// The API of Amazon API Gateway.
+    Aws(AwsApi),
 }
 
 /// A server that is called about actions.
@@ -103,6 +111,46 @@ pub struct AdminApi {
     pub unproven: bool,
 }
 
+/// The interface by which the API keys of Amazon API Gateway are changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AwsApi {
+    pub endpoint: Endpoint,
+    /// The region, such as `eu-central-1`.
+    pub region: String,
+    pub credentials: AwsCredentials,
+    /// True if an API key may be changed without proof that it is the incident's, where no proof is possible.
+    pub unproven: bool,
+}
+
+/// Where the access key is that signs requests to AWS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AwsCredentials {
+    /// In the configuration.
+    Keys { access_key_id: Secret, secret_access_key: Secret },
+    /// In the section `[default]` of this file, which is read anew for each request.
+    File(PathBuf),
+}
+
+/// The name of a region of AWS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Region(String);
+
+impl Scalar for Region {
+    fn allowed() -> String {
+        format!(
+            "the name of a region such as \"eu-central-1\", of a-z, 0-9 and -, at most {MAX_REGION_BYTES} bytes"
+        )
+    }
+
+    fn parse(value: &TomlValue) -> Result<Self, Refusal> {
+        let text = text(value)?;
+        let is_plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        let is_name = (1..=MAX_REGION_BYTES).contains(&text.len()) && text.bytes().all(is_plain);
+        // It is the end of a host's label.
+        refuse((is_name && !text.ends_with('-')).then(|| Self(text.to_owned())))
+    }
+}
+
 choice! {
     /// The values of `kind` in a `[[gateway]]`.
     pub(crate) enum GatewayKindName {
@@ -111,6 +159,7 @@ choice! {
         Webhook = "webhook",
         Kong = "kong",
         Apisix = "apisix",
+        Aws = "aws-apigateway",
     }
 }
 
@@ -125,6 +174,7 @@ impl Fingerprint for Gateway {
             GatewayKind::Webhook { .. } => GatewayKindName::Webhook,
             GatewayKind::Kong(_) => GatewayKindName::Kong,
             GatewayKind::Apisix(_) => GatewayKindName::Apisix,
+            GatewayKind::Aws(_) => GatewayKindName::Aws,
         };
         encoder.text(kind.name());
         encoder.add(mode);
@@ -160,6 +210,12 @@ impl Fingerprint for TriedSettings<'_> {
                 let AdminApi { endpoint, token: _, unproven } = api;
                 encoder.add(endpoint);
                 encoder.text(endpoint.url.target.reveal());
+                encoder.add(unproven);
+            }
+            GatewayKind::Aws(AwsApi { endpoint, region, credentials: _, unproven }) => {
+                encoder.add(endpoint);
+                encoder.text(endpoint.url.target.reveal());
+                encoder.text(region);
                 encoder.add(unproven);
             }
         }
@@ -282,6 +338,7 @@ fn one(
             check.required(&raw.admin_token, spot, "admin_token");
             GatewayKind::Apisix(admin_api(spot, needed, check)?)
         }
+        GatewayKindName::Aws => GatewayKind::Aws(aws_api(spot, needed, check)?),
     };
     let (mut caps, mut confirm_after_ms) = (GatewayCaps::default(), MINUTE_MS);
     check.fill(&mut caps.keys_per_hour, &raw.keys_per_hour, 0..=1_000_000);
@@ -298,7 +355,7 @@ fn one(
 impl RawGateway {
     /// Refuses the keys that belong to other kinds.
     fn refuse_foreign(&self, kind: GatewayKindName, check: &mut Check<'_>) {
-        use GatewayKindName::{Apisix, File, Kong, Topic, Webhook};
+        use GatewayKindName::{Apisix, Aws, File, Kong, Topic, Webhook};
         let Self {
             name: _,
             kind: _,
@@ -307,6 +364,10 @@ impl RawGateway {
             secret,
             token,
             admin_token,
+            region,
+            access_key_id,
+            secret_access_key,
+            credentials_file,
             unproven,
             allow_private,
             timeout,
@@ -325,10 +386,19 @@ impl RawGateway {
         }
         if !matches!(kind, Kong | Apisix) {
             check.foreign(admin_token, "kong\" or \"apisix");
-            check.foreign(unproven, "kong\" or \"apisix");
+        }
+        if kind != Aws {
+            let aws = Aws.name();
+            check.foreign(region, aws);
+            check.foreign(access_key_id, aws);
+            check.foreign(secret_access_key, aws);
+            check.foreign(credentials_file, aws);
+        }
+        if !matches!(kind, Kong | Apisix | Aws) {
+            check.foreign(unproven, "kong\", \"apisix\" or \"aws-apigateway");
         }
         if matches!(kind, File | Topic) {
-            let called = "webhook\", \"kong\" or \"apisix";
+            let called = "webhook\", \"kong\", \"apisix\" or \"aws-apigateway";
             check.foreign(url, called);
             check.foreign(allow_private, called);
             check.foreign(timeout, called);
@@ -350,9 +420,21 @@ fn token_for_outcomes(raw: &RawGateway, name: &str, needed: &mut Needed<'_>, che
 
 /// Reads where a server is and how it is called.
 fn endpoint(spot: &Spot<RawGateway>, check: &mut Check<'_>) -> Option<Endpoint> {
+    check.required(&spot.value.url, spot, "url");
+    endpoint_or(spot, None, check)
+}
+
+/// Does the same for a server that is at `usual` if the section doesn't say.
+fn endpoint_or(
+    spot: &Spot<RawGateway>,
+    usual: Option<WebhookUrl>,
+    check: &mut Check<'_>,
+) -> Option<Endpoint> {
     let RawGateway { url, allow_private, timeout, .. } = &spot.value;
-    check.required(url, spot, "url");
-    let url = url.given().and_then(|url| allowed_url(url, allow_private, check));
+    let url = match url.given() {
+        Some(url) => allowed_url(url, allow_private, check),
+        None => usual,
+    };
     let (mut hosts, mut timeout_ms) = (Vec::new(), 10_000);
     check.fill(&mut hosts, allow_private, AtMost(64, "hosts"));
     check.fill(&mut timeout_ms, timeout, 1_000..=MINUTE_MS);
@@ -360,25 +442,74 @@ fn endpoint(spot: &Spot<RawGateway>, check: &mut Check<'_>) -> Option<Endpoint> 
 }
 
 fn admin_api(spot: &Spot<RawGateway>, needed: &Needed<'_>, check: &mut Check<'_>) -> Option<AdminApi> {
-    let RawGateway { url, admin_token, unproven, .. } = &spot.value;
+    let RawGateway { admin_token, .. } = &spot.value;
     let endpoint = endpoint(spot, check);
-    if let Some((url, endpoint)) = url.given().zip(endpoint.as_ref())
-        && endpoint.url.target.reveal().contains('?')
-    {
-        check.refuse(url, format!("has a query, which an Admin API hasn't, allowed: {URL}, without a query"));
-    }
+    refuse_query(spot, endpoint.as_ref(), check);
     let mut token = None;
     check.fill(&mut token, admin_token, ());
     if let Some((spot, token)) = admin_token.given().zip(token.as_ref()) {
         refuse_no_token(spot, token, check);
     }
-    let unproven = unproven.value().is_some_and(|flag| flag.0);
+    let unproven = unproven(spot, needed, check);
+    Some(AdminApi { endpoint: endpoint?, token, unproven })
+}
+
+fn aws_api(spot: &Spot<RawGateway>, needed: &Needed<'_>, check: &mut Check<'_>) -> Option<AwsApi> {
+    let RawGateway { region, access_key_id, secret_access_key, credentials_file, .. } = &spot.value;
+    let region = check.required(region, spot, "region").map(|region| region.0.clone());
+    let usual = region.as_ref().map(|region| {
+        let host = format!("apigateway.{region}.amazonaws.com");
+        WebhookUrl { tls: true, host, port: 443, target: Secret::new("/") }
+    });
+    let endpoint = endpoint_or(spot, usual, check);
+    refuse_query(spot, endpoint.as_ref(), check);
+    let credentials = match credentials_file.given() {
+        Some(file) => {
+            for key in [access_key_id, secret_access_key] {
+                if let Some(key) = key.given() {
+                    check.refuse(key, "stands beside credentials_file, allowed: one of both");
+                }
+            }
+            Some(AwsCredentials::File(check.base.join(&file.value.0)))
+        }
+        None => {
+            check.required(access_key_id, spot, "access_key_id");
+            check.required(secret_access_key, spot, "secret_access_key");
+            let mut read = |key: &Entry<SecretRef>| {
+                let spot = key.given()?;
+                let key = Secret::new(check.referred(&spot.value, &spot.location)?);
+                refuse_no_token(spot, &key, check);
+                Some(key)
+            };
+            let (id, secret) = (read(access_key_id), read(secret_access_key));
+            id.zip(secret).map(|(access_key_id, secret_access_key)| AwsCredentials::Keys {
+                access_key_id,
+                secret_access_key,
+            })
+        }
+    };
+    let unproven = unproven(spot, needed, check);
+    Some(AwsApi { endpoint: endpoint?, region: region?, credentials: credentials?, unproven })
+}
+
+/// Refuses the query of a URL that is only the start of others.
+fn refuse_query(spot: &Spot<RawGateway>, endpoint: Option<&Endpoint>, check: &mut Check<'_>) {
+    if let Some((url, endpoint)) = spot.value.url.given().zip(endpoint)
+        && endpoint.url.target.reveal().contains('?')
+    {
+        check.refuse(url, format!("has a query, which an Admin API hasn't, allowed: {URL}, without a query"));
+    }
+}
+
+/// Returns whether the table of keys is believed, and refuses a section that neither proves nor believes.
+fn unproven(spot: &Spot<RawGateway>, needed: &Needed<'_>, check: &mut Check<'_>) -> bool {
+    let unproven = spot.value.unproven.value().is_some_and(|flag| flag.0);
     if !unproven && !needed.has_proof {
         let message = "can't prove that a credential holds the key of an incident, as no source has hash = \"sha256\" or \
                        \"hmac-sha256\"; add unproven = true if the table of keys is to be trusted";
         check.refuse(spot, message);
     }
-    Some(AdminApi { endpoint: endpoint?, token, unproven })
+    unproven
 }
 
 #[cfg(test)]
@@ -393,6 +524,8 @@ mod tests {
         "[[gateway]]\nkind = \"webhook\"\nurl = \"https://hooks.example.com/x\"\nsecret = \"env:SECRET\"\n";
     const KONG: &str =
         "[[gateway]]\nkind = \"kong\"\nurl = \"https://kong.example.com:8444\"\nname = \"kong\"\n";
+    const AWS: &str =
+        "[[gateway]]\nkind = \"aws-apigateway\"\nregion = \"eu-central-1\"\ncredentials_file = \"aws\"\n";
     const SECRETS: [(&str, &str); 3] =
         [("SECRET", "0123456789abcdef"), ("TOKEN", "a-token-of-a-gateway"), ("ALICE", "a-token-of-alice")];
 
@@ -484,7 +617,7 @@ mod tests {
         for (lines, expected) in [
             (
                 "[[gateway]]".to_owned(),
-                "line 6: gateway[0].kind: missing, allowed: file, topic, webhook, kong, apisix".to_owned(),
+                "line 6: gateway[0].kind: missing, allowed: file, topic, webhook, kong, apisix, aws-apigateway".to_owned(),
             ),
             (
                 "[[gateway]]\nkind = \"file\"".to_owned(),
@@ -511,9 +644,9 @@ mod tests {
             ),
             (
                 format!("{FILE}url = \"https://x.example/\"\nsecret = \"env:SECRET\"\nunproven = true"),
-                "line 9: gateway[0].url: has no meaning here, allowed: only beside kind = \"webhook\", \"kong\" or \"apisix\"\n\
+                "line 9: gateway[0].url: has no meaning here, allowed: only beside kind = \"webhook\", \"kong\", \"apisix\" or \"aws-apigateway\"\n\
                  line 10: gateway[0].secret: has no meaning here, allowed: only beside kind = \"webhook\"\n\
-                 line 11: gateway[0].unproven: has no meaning here, allowed: only beside kind = \"kong\" or \"apisix\""
+                 line 11: gateway[0].unproven: has no meaning here, allowed: only beside kind = \"kong\", \"apisix\" or \"aws-apigateway\""
                     .to_owned(),
             ),
             (
@@ -535,6 +668,28 @@ mod tests {
             (
                 format!("{KONG}[keys]\nhash = \"prehashed\""),
                 "line 6: gateway.\"kong\": can't prove that a credential holds the key of an incident, as no source has hash = \"sha256\" or \"hmac-sha256\"; add unproven = true if the table of keys is to be trusted".to_owned(),
+            ),
+            (
+                "[[gateway]]\nkind = \"aws-apigateway\"".to_owned(),
+                "line 6: gateway[0].region: missing, allowed: the name of a region such as \"eu-central-1\", of a-z, 0-9 and -, at most 32 bytes\n\
+                 line 6: gateway[0].access_key_id: missing, allowed: \"env:NAME\" or \"file:PATH\", never the secret itself\n\
+                 line 6: gateway[0].secret_access_key: missing, allowed: \"env:NAME\" or \"file:PATH\", never the secret itself"
+                    .to_owned(),
+            ),
+            (
+                AWS.replace("eu-central-1", "eu.example/"),
+                "line 8: gateway[0].region: found \"eu.example/\", allowed: the name of a region such as \"eu-central-1\", of a-z, 0-9 and -, at most 32 bytes".to_owned(),
+            ),
+            (
+                format!("{AWS}access_key_id = \"env:SECRET\"\nurl = \"https://x.example/?a\"\nadmin_token = \"env:TOKEN\""),
+                "line 10: gateway[0].access_key_id: stands beside credentials_file, allowed: one of both\n\
+                 line 11: gateway[0].url: has a query, which an Admin API hasn't, allowed: https://host/path (http only where allow_private names the host), without user, password and fragment, without a query\n\
+                 line 12: gateway[0].admin_token: has no meaning here, allowed: only beside kind = \"kong\" or \"apisix\""
+                    .to_owned(),
+            ),
+            (
+                format!("{KONG}region = \"eu-central-1\""),
+                "line 10: gateway.\"kong\".region: has no meaning here, allowed: only beside kind = \"aws-apigateway\"".to_owned(),
             ),
         ] {
             let found = parse_with(&format!("{SMALL}{lines}"), &SECRETS);
@@ -566,6 +721,25 @@ mod tests {
             unproven: true,
         };
         assert_eq!(of(&apisix).map(|of| of.kind), Some(GatewayKind::Apisix(expected)));
+        let usual = endpoint("apigateway.eu-central-1.amazonaws.com", 443, "/");
+        let expected = AwsApi {
+            endpoint: usual,
+            region: "eu-central-1".to_owned(),
+            credentials: AwsCredentials::File("/etc/keytide/aws".into()),
+            unproven: false,
+        };
+        assert_eq!(of(AWS).map(|of| of.kind), Some(GatewayKind::Aws(expected.clone())));
+        let keys = "access_key_id = \"env:TOKEN\"\nsecret_access_key = \"env:SECRET\"\nurl = \"https://vpce.example/\"";
+        let expected = AwsApi {
+            endpoint: endpoint("vpce.example", 443, "/"),
+            credentials: AwsCredentials::Keys {
+                access_key_id: Secret::new("a-token-of-a-gateway"),
+                secret_access_key: secret(),
+            },
+            ..expected
+        };
+        let of_keys = of(&AWS.replace("credentials_file = \"aws\"", keys));
+        assert_eq!(of_keys.map(|of| of.kind), Some(GatewayKind::Aws(expected)));
         let http = with_secrets(&format!("{WEBHOOK}token = \"env:TOKEN\"\n[http]")).http.unwrap();
         let token = Secret::new("a-token-of-a-gateway");
         assert_eq!(http.gateways, [("gateway".to_owned(), token)].into());

@@ -178,7 +178,7 @@ pub use detection::Detection;
 pub use email::{EmailAlerts, Language, MailServer, MailTls, Sender, is_address};
 pub use fields::{Field, FieldMap, Pointer};
 pub use format::Format;
-pub use gateway::{AdminApi, Endpoint, Gateway, GatewayCaps, GatewayKind};
+pub use gateway::{AdminApi, AwsApi, AwsCredentials, Endpoint, Gateway, GatewayCaps, GatewayKind};
 pub use geo::Geo;
 pub use guide::{LinkTemplate, PublicUrl, Steps, fill_in};
 pub use http::Http;

@@ -1,6 +1,6 @@
-//! A gateway whose credentials are changed by its Admin API.
+//! A gateway whose credentials are changed by its Admin API, or what it has in place of one.
 //!
-//! [`AdminApi`] says where that is, [`Dialect`] what a gateway calls things, and
+//! [`Endpoint`] says where that is, [`Dialect`] what a gateway calls things, and
 //! [`Procedure`] what is done in which order.
 //!
 //! A write that isn't answered may still come into force, after a look that didn't see it. So a reinstatement that finds
@@ -15,13 +15,13 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use hyper::{Method, StatusCode};
-use keytide_config::AdminApi;
+use keytide_config::Endpoint;
 use keytide_dataflow::{Action, ActionId};
 use rustls::crypto::SecureRandom;
 
 use super::RequestedAction;
 use super::called::{CallOutcome, CalledGateway, MayAct};
-use super::mask::Proof;
+use super::mask::{KeyChange, Proof, SeenKey};
 use super::procedure::{Ending, Procedure, ProcedureStep, SeenCredential};
 use crate::exchange::{HttpAnswer, HttpCall, HttpClient, SecretBytes};
 use crate::outbox::WallClock;
@@ -31,17 +31,46 @@ const UNKEPT: u32 = 3;
 
 /// What a gateway's Admin API calls things.
 pub(super) trait Dialect: Send {
-    /// The name of the header that shows the token.
-    const TOKEN: &'static str;
+    /// The name of the API in messages.
+    const API: &'static str = "the Admin API";
+    /// What is wrong if it lets nobody in, as messages say it before `too few rights`.
+    const OPENED_BY: &'static str = "admin_token is wrong, or has";
+    /// The query by which a look shows the key, without a `?`.
+    const LOOK: &'static str = "";
 
     /// Returns the path of a key below the API's URL, or why there is none.
     fn path(&self, action: &RequestedAction) -> Result<String, String>;
 
-    /// Reads the key out of the body of an answer; `None` if it can't be read.
-    fn key(&self, action: &RequestedAction, body: &[u8]) -> Option<SecretBytes>;
+    /// Returns the headers that let a request in, or why there are none now.
+    fn headers(&self, request: &AdminRequest<'_>) -> Result<Vec<(&'static str, String)>, String>;
 
-    /// Returns the method and the body of the request that writes a key. `before` is the body that was read.
-    fn write(&self, action: &RequestedAction, before: &[u8], key: &[u8]) -> Option<(Method, SecretBytes)>;
+    /// Reads the key out of the body of an answer; `None` if it can't be read.
+    fn key(&self, body: &[u8]) -> Option<SeenKey>;
+
+    /// Returns the method and the body of the request that makes a change. `before` is the body that was read.
+    fn write(&self, before: &[u8], change: &KeyChange<'_>) -> Option<(Method, SecretBytes)>;
+
+    /// Returns whether an answer says that there is no such credential.
+    fn is_missing(answer: &HttpAnswer) -> bool {
+        answer.status == StatusCode::NOT_FOUND
+    }
+
+    /// Judges an answer that isn't one of those that are expected.
+    fn stop(answer: &HttpAnswer) -> Stop {
+        stop::<Self>(answer)
+    }
+}
+
+/// A request that is about to be sent.
+pub(super) struct AdminRequest<'a> {
+    pub(super) method: &'a Method,
+    /// The value of the header `Host`.
+    pub(super) host: &'a str,
+    pub(super) path: &'a str,
+    pub(super) query: &'a str,
+    pub(super) body: &'a [u8],
+    /// In milliseconds since 1970.
+    pub(super) now_ms: u64,
 }
 
 /// Changes credentials of a gateway.
@@ -50,7 +79,6 @@ pub(super) struct AdminGateway<D> {
     client: HttpClient,
     /// The path of the URL, without a `/` at its end.
     base: String,
-    token: Option<keytide_config::Secret>,
     timeout_ms: u64,
     proof: Proof,
     clock: WallClock,
@@ -64,7 +92,7 @@ pub(super) struct AdminGateway<D> {
 }
 
 /// The reason for which a procedure stops.
-enum Stop {
+pub(super) enum Stop {
     /// The gateway will never do it.
     Refused(String),
     /// The gateway refused the token.
@@ -77,16 +105,14 @@ impl<D: Dialect> AdminGateway<D> {
     pub(super) fn new(
         dialect: D,
         client: HttpClient,
-        api: &AdminApi,
+        endpoint: &Endpoint,
         proof: Proof,
         clock: WallClock,
     ) -> Self {
-        let AdminApi { endpoint, token, unproven: _ } = api;
         Self {
             dialect,
             client,
             base: endpoint.url.target.reveal().trim_end_matches('/').to_owned(),
-            token: token.clone(),
             timeout_ms: endpoint.timeout_ms,
             proof,
             clock,
@@ -99,37 +125,42 @@ impl<D: Dialect> AdminGateway<D> {
 
     /// Runs the procedure of an action to its end.
     fn run(&mut self, path: &str, action: &RequestedAction, may_act: MayAct<'_>) -> Result<Ending, Stop> {
-        let mut bytes = [0; 16];
-        self.random.fill(&mut bytes).map_err(|_| Stop::Away {
+        let mut random = [0; 16];
+        self.random.fill(&mut random).map_err(|_| Stop::Away {
             reason: "the system gives no random bytes".to_owned(),
             after_ms: None,
         })?;
-        let (proof, random) = (self.proof.clone(), move || bytes);
-        let mut procedure = Procedure::new(action, &proof, &random);
+        let proof = self.proof.clone();
+        let mut procedure = Procedure::new(action, &proof);
         loop {
             // STEP 1: look.
             let before = self.look(path)?;
             let seen = match &before {
                 None => SeenCredential::Missing,
                 Some(body) => {
-                    self.dialect.key(action, body.as_ref()).map_or(SeenCredential::NoKey, SeenCredential::Key)
+                    self.dialect.key(body.as_ref()).map_or(SeenCredential::NoKey, SeenCredential::Key)
                 }
             };
             // STEP 2: prove, and act.
-            match procedure.seen(&seen) {
+            let suspends = match procedure.seen(&seen) {
                 ProcedureStep::End(ending) => return Ok(ending),
-                ProcedureStep::Write(key) => {
-                    let body = before.as_ref().map_or(&[][..], |body| body.as_ref());
-                    let written = self.dialect.write(action, body, key.as_ref());
-                    let Some((method, body)) = written else {
-                        return Err(Stop::Refused("the credential can't be written back".to_owned()));
-                    };
-                    self.change(path, (method, body), may_act)?;
-                }
                 ProcedureStep::Delete => {
                     self.change(path, (Method::DELETE, SecretBytes::with_capacity(0)), may_act)?;
+                    continue;
                 }
-            }
+                ProcedureStep::Suspend => true,
+                ProcedureStep::LetIn => false,
+            };
+            let written = match (&before, &seen) {
+                (Some(before), SeenCredential::Key(key)) => {
+                    let change = KeyChange { raw: key.raw.as_ref(), suspends, random };
+                    self.dialect.write(before.as_ref(), &change)
+                }
+                _ => None,
+            };
+            let written =
+                written.ok_or_else(|| Stop::Refused("the credential can't be written back".to_owned()))?;
+            self.change(path, written, may_act)?;
             // STEP 3: read back, as the next look.
         }
     }
@@ -139,8 +170,8 @@ impl<D: Dialect> AdminGateway<D> {
         let answer = self.ask(path, Method::GET, SecretBytes::with_capacity(0))?;
         match answer.status {
             StatusCode::OK => Ok(Some(answer.body)),
-            StatusCode::NOT_FOUND => Ok(None),
-            _ => Err(stop(&answer)),
+            _ if D::is_missing(&answer) => Ok(None),
+            _ => Err(D::stop(&answer)),
         }
     }
 
@@ -159,17 +190,25 @@ impl<D: Dialect> AdminGateway<D> {
         }
         let answer = answered?;
         match answer.status {
-            status if status.is_success() || status == StatusCode::NOT_FOUND => Ok(()),
-            _ => Err(stop(&answer)),
+            status if status.is_success() || D::is_missing(&answer) => Ok(()),
+            _ => Err(D::stop(&answer)),
         }
     }
 
     fn ask(&self, path: &str, method: Method, body: SecretBytes) -> Result<HttpAnswer, Stop> {
-        let token = self.token.iter().map(|token| (D::TOKEN, token.reveal().to_owned()));
-        let target = format!("{}{path}", self.base);
+        let away = |reason| Stop::Away { reason, after_ms: None };
+        self.client.pace();
+        let now_ms = (self.clock)();
+        let path = format!("{}{path}", self.base);
         let reads = method == Method::GET;
-        let call = HttpCall { method, target, headers: token.collect(), body, reads };
-        self.client.send(call, (self.clock)()).map_err(|reason| Stop::Away { reason, after_ms: None })
+        let query = if reads { D::LOOK } else { "" };
+        let host = self.client.host();
+        let request =
+            AdminRequest { method: &method, host: &host, path: &path, query, body: body.as_ref(), now_ms };
+        let headers = self.dialect.headers(&request).map_err(away)?;
+        let target = if query.is_empty() { path } else { format!("{path}?{query}") };
+        let call = HttpCall { method, target, headers, body, reads };
+        self.client.send(call, now_ms).map_err(away)
     }
 
     /// Decides what an ending means.
@@ -223,9 +262,9 @@ impl<D: Dialect> CalledGateway for AdminGateway<D> {
     }
 }
 
-/// Judges an answer that isn't one of those that are expected.
-fn stop(answer: &HttpAnswer) -> Stop {
-    let status = answer.status;
+/// Judges an answer that isn't one of those that are expected, as most gateways mean it.
+pub(super) fn stop<D: Dialect + ?Sized>(answer: &HttpAnswer) -> Stop {
+    let (api, status) = (D::API, answer.status);
     match status {
         StatusCode::BAD_REQUEST | StatusCode::METHOD_NOT_ALLOWED | StatusCode::CONFLICT => {
             let why = match status {
@@ -233,13 +272,16 @@ fn stop(answer: &HttpAnswer) -> Stop {
                 StatusCode::CONFLICT => ": another credential has that key",
                 _ => "",
             };
-            Stop::Refused(format!("the Admin API answered {status}{why}"))
+            Stop::Refused(format!("{api} answered {status}{why}"))
         }
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Stop::Unauthorized(format!(
-            "the Admin API answered {status}: admin_token is wrong, or has too few rights"
-        )),
-        _ => Stop::Away { reason: format!("the Admin API answered {status}"), after_ms: answer.after_ms },
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => not_let_in::<D>(answer),
+        _ => Stop::Away { reason: format!("{api} answered {status}"), after_ms: answer.after_ms },
     }
+}
+
+/// Says that the settings which open an API don't, or don't let it do enough.
+pub(super) fn not_let_in<D: Dialect + ?Sized>(answer: &HttpAnswer) -> Stop {
+    Stop::Unauthorized(format!("{} answered {}: {} too few rights", D::API, answer.status, D::OPENED_BY))
 }
 
 /// Returns a name as a segment of a path, or why it can't be one. `what` names its column.

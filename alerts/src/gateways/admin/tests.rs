@@ -1,6 +1,6 @@
-//! Suspending, letting in and revoking at stand-ins of Kong and APISIX that fail in all ways, over crashes in between.
+//! Suspending, letting in and revoking at stand-ins of gateways that fail in all ways, over crashes in between.
 
-use keytide_config::{Endpoint, KeyHash, Secret, WebhookUrl};
+use keytide_config::{AwsCredentials, Endpoint, KeyHash, Secret, WebhookUrl};
 use keytide_dataflow::IncidentId;
 use keytide_dataflow::model::KeyId;
 use proptest::prelude::*;
@@ -8,9 +8,10 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use super::super::apisix::Apisix;
+use super::super::aws::{Aws, CALLS_PER_SECOND};
 use super::super::kong::Kong;
-use super::super::mask::unmasked;
-use super::super::standins::{ApisixStandin, Failing, Fate, KongStandin, Standin};
+use super::super::mask::{masked, unmasked};
+use super::super::standins::{ApisixStandin, AwsStandin, Failing, Fate, KongStandin, Standin};
 use super::*;
 
 const KEY: &str = "raw-canary-\"7\u{e9}";
@@ -22,14 +23,32 @@ trait Tried: Standin + Sized {
 
     fn dialect() -> Self::Dialect;
     fn holding(key: &str) -> Self;
+    fn holding_suspended(key: &str) -> Self {
+        Self::holding(std::str::from_utf8(masked(key.as_bytes(), [7; 16]).as_ref()).unwrap())
+    }
     fn key(&self) -> Option<String>;
+    /// Returns the key without a mask, and whether it is suspended.
+    fn seen(&self) -> Option<(String, bool)> {
+        let key = self.key()?;
+        let inner = unmasked(key.as_bytes()).map(|inner| std::str::from_utf8(inner).unwrap().to_owned());
+        let is_suspended = inner.is_some();
+        Some((inner.unwrap_or(key), is_suspended))
+    }
+}
+
+fn let_in() -> Option<(String, bool)> {
+    Some((KEY.to_owned(), false))
+}
+
+fn suspended() -> Option<(String, bool)> {
+    Some((KEY.to_owned(), true))
 }
 
 impl Tried for KongStandin {
     type Dialect = Kong;
 
     fn dialect() -> Kong {
-        Kong
+        Kong { token: Some(Secret::new(TOKEN)) }
     }
 
     fn holding(key: &str) -> Self {
@@ -46,7 +65,7 @@ impl Tried for ApisixStandin {
     type Dialect = Apisix;
 
     fn dialect() -> Apisix {
-        Apisix
+        Apisix { token: Some(Secret::new(TOKEN)) }
     }
 
     fn holding(key: &str) -> Self {
@@ -60,6 +79,37 @@ impl Tried for ApisixStandin {
 
     fn key(&self) -> Option<String> {
         Self::key(self, "/consumers/acme/credentials/c1").map(str::to_owned)
+    }
+}
+
+impl Tried for AwsStandin {
+    type Dialect = Aws;
+
+    fn dialect() -> Aws {
+        let credentials = AwsCredentials::Keys {
+            access_key_id: Secret::new("AKIAEXAMPLE"),
+            secret_access_key: Secret::new(TOKEN),
+        };
+        Aws::new("eu-central-1".to_owned(), credentials)
+    }
+
+    fn holding(key: &str) -> Self {
+        let keys = [("c1".to_owned(), (key.to_owned(), true))].into();
+        Self { access_key_id: "AKIAEXAMPLE", region: "eu-central-1", keys }
+    }
+
+    fn holding_suspended(key: &str) -> Self {
+        let keys = [("c1".to_owned(), (key.to_owned(), false))].into();
+        Self { keys, ..Self::holding(key) }
+    }
+
+    fn key(&self) -> Option<String> {
+        self.seen().map(|(key, _)| key)
+    }
+
+    fn seen(&self) -> Option<(String, bool)> {
+        let (key, is_enabled) = self.keys.get("c1")?;
+        Some((key.clone(), !is_enabled))
     }
 }
 
@@ -86,9 +136,8 @@ fn adapter<S: Tried>(server: &Failing<S>) -> AdminGateway<S::Dialect> {
         WebhookUrl { tls: false, host: "127.0.0.1".to_owned(), port: server.port, target: Secret::new("/") };
     let endpoint = Endpoint { url, allow_private: vec!["127.0.0.1".to_owned()], timeout_ms: 60_000 };
     let client = HttpClient::new(&endpoint).unwrap();
-    let api = AdminApi { endpoint, token: Some(Secret::new(TOKEN)), unproven: false };
     let proof = Proof::new(vec![KeyHash::Sha256], false);
-    AdminGateway::new(S::dialect(), client, &api, proof, std::sync::Arc::new(|| 17))
+    AdminGateway::new(S::dialect(), client, &endpoint, proof, std::sync::Arc::new(|| 17))
 }
 
 fn is_over(outcome: &CallOutcome) -> bool {
@@ -110,7 +159,7 @@ fn run<D: Dialect>(adapter: &mut AdminGateway<D>, of: &RequestedAction) -> CallO
 
 fn suspends_lets_in_and_revokes<S: Tried>() {
     let server = Failing::start(S::holding(KEY));
-    let key = || server.state().standin.key();
+    let seen = || server.state().standin.seen();
     let mut life = adapter(&server);
     let refused = |outcome: CallOutcome, why: &str| {
         assert!(matches!(&outcome, CallOutcome::Failed(reason) if reason.contains(why)), "{outcome:?}");
@@ -118,27 +167,27 @@ fn suspends_lets_in_and_revokes<S: Tried>() {
     refused(run(&mut life, &action(Action::Revoke)), "only a suspended key is revoked");
     let may_not: MayAct<'_> = &|| Err("another process of the job took over".to_owned());
     assert!(matches!(life.call(&action(Action::Suspend), may_not), CallOutcome::Again { .. }));
-    assert_eq!((key().as_deref(), server.state().effects), (Some(KEY), 0));
+    assert_eq!((seen(), server.state().effects), (let_in(), 0));
     for effects in [1, 1] {
         assert_eq!(run(&mut life, &action(Action::Suspend)), CallOutcome::Done);
-        let suspended = key().unwrap();
-        assert_eq!(unmasked(suspended.as_bytes()), Some(KEY.as_bytes()));
+        assert_eq!(seen(), suspended());
         assert_eq!(server.state().effects, effects, "what is done isn't done again");
     }
     assert_eq!(run(&mut life, &action(Action::Reinstate)), CallOutcome::Done);
-    assert_eq!((key().as_deref(), server.state().effects), (Some(KEY), 2));
+    assert_eq!((seen(), server.state().effects), (let_in(), 2));
     // There is nothing to undo, which is looked at twice.
     assert_eq!(life.call(&action(Action::Reinstate), &|| Ok(())), CallOutcome::Later(60_000));
     assert_eq!(life.call(&action(Action::Reinstate), &|| Ok(())), CallOutcome::Done);
     assert_eq!(run(&mut life, &action(Action::Suspend)), CallOutcome::Done);
     assert_eq!(run(&mut life, &action(Action::Revoke)), CallOutcome::Done);
-    assert_eq!(key(), None);
+    assert_eq!(seen(), None);
     assert_eq!(run(&mut life, &action(Action::Revoke)), CallOutcome::Done, "it is gone");
     for of in [Action::Suspend, Action::Reinstate] {
         refused(run(&mut life, &action(of)), "no such consumer or credential");
     }
-    let nowhere = RequestedAction { consumer: String::new(), ..action(Action::Suspend) };
-    refused(run(&mut life, &nowhere), "the table of keys has no consumer");
+    let nowhere =
+        RequestedAction { consumer: "..".to_owned(), credential: "..".to_owned(), ..action(Action::Suspend) };
+    refused(run(&mut life, &nowhere), "the table of keys has no c");
     // No path has the key.
     assert!(server.state().asked.iter().all(|asked| !asked.target.contains("canary")));
 }
@@ -154,19 +203,20 @@ fn apisix_suspends_lets_in_and_revokes() {
 }
 
 fn another_key_is_never_touched<S: Tried>() {
-    let masked = super::super::mask::masked(b"another-canary", [7; 16]);
-    let masked = std::str::from_utf8(masked.as_ref()).unwrap();
-    for held in ["another-canary", "$secret://vault/1/jack/canary", "\u{0}", "", masked] {
-        let server = Failing::start(S::holding(held));
-        for of in [Action::Suspend, Action::Reinstate, Action::Revoke] {
-            if of == Action::Reinstate && held != masked {
-                continue;
+    for held in ["another-canary", "$secret://vault/1/jack/canary", "\u{0}", ""] {
+        for is_suspended in [false, true] {
+            let server =
+                Failing::start(if is_suspended { S::holding_suspended(held) } else { S::holding(held) });
+            for of in [Action::Suspend, Action::Reinstate, Action::Revoke] {
+                if of == Action::Reinstate && !is_suspended {
+                    continue;
+                }
+                let outcome = run(&mut adapter(&server), &action(of));
+                assert!(matches!(outcome, CallOutcome::Failed(_)), "{of:?} {held}");
             }
-            let outcome = run(&mut adapter(&server), &action(of));
-            assert!(matches!(outcome, CallOutcome::Failed(_)), "{of:?} {held}");
+            let state = server.state();
+            assert_eq!((state.effects, state.standin.seen()), (0, Some((held.to_owned(), is_suspended))));
         }
-        let state = server.state();
-        assert_eq!((state.effects, state.standin.key().as_deref()), (0, Some(held)));
     }
 }
 
@@ -178,6 +228,82 @@ fn kong_s_other_keys_are_never_touched() {
 #[test]
 fn apisix_other_keys_are_never_touched() {
     another_key_is_never_touched::<ApisixStandin>();
+}
+
+#[test]
+fn aws_suspends_lets_in_and_revokes() {
+    suspends_lets_in_and_revokes::<AwsStandin>();
+}
+
+#[test]
+fn other_keys_of_aws_are_never_touched() {
+    another_key_is_never_touched::<AwsStandin>();
+}
+
+#[test]
+fn requests_to_aws_wait_for_those_of_the_last_second_and_go_on() {
+    let server = Failing::start(AwsStandin::holding(KEY));
+    let mut life = adapter(&server);
+    life.client = life.client.at_most(CALLS_PER_SECOND);
+    for of in [Action::Suspend, Action::Reinstate] {
+        assert_eq!(run(&mut life, &action(of)), CallOutcome::Done);
+    }
+    assert_eq!(server.state().asked.len(), CALLS_PER_SECOND + 1);
+}
+
+#[test]
+fn answers_of_aws_are_judged_by_their_errors() {
+    let look = Fate::Normal;
+    for (fates, ends, word) in [
+        (vec![look, Fate::Status(409)], false, "ConflictException"),
+        (vec![look, Fate::Status(400)], true, "400"),
+        (vec![Fate::Status(403)], false, "the access key is wrong"),
+        (vec![look, Fate::Status(429)], false, "429"),
+        (vec![look, Fate::Status(503)], false, "503"),
+        (vec![look, Fate::Lie], false, "isn't changed"),
+    ] {
+        let server = Failing::start(AwsStandin::holding(KEY));
+        let mut life = adapter(&server);
+        server.state().fates.extend(fates.iter().copied());
+        let outcome = life.call(&action(Action::Suspend), &|| Ok(()));
+        let reason = match &outcome {
+            CallOutcome::Failed(reason) if ends => reason,
+            CallOutcome::Refused(reason) if word.starts_with("the access key") => reason,
+            CallOutcome::Again { reason, .. } if !ends && !word.starts_with("the access key") => reason,
+            _ => panic!("{fates:?} {outcome:?}"),
+        };
+        assert!(reason.contains(word), "{fates:?} {reason}");
+        assert_eq!(server.state().effects, 0);
+    }
+    // A key of another account, or an address that isn't that of API Gateway, is never taken for a key that is gone.
+    let stranger = AwsStandin { access_key_id: "AKIAOTHER", ..AwsStandin::holding_suspended(KEY) };
+    let server = Failing::start(stranger);
+    for of in [Action::Suspend, Action::Reinstate, Action::Revoke] {
+        let outcome = adapter(&server).call(&action(of), &|| Ok(()));
+        assert!(matches!(outcome, CallOutcome::Refused(_)), "{outcome:?}");
+    }
+    let answer = |status, error: Option<&str>| HttpAnswer {
+        status,
+        after_ms: Some(7),
+        error: error.map(str::to_owned),
+        body: SecretBytes::with_capacity(0),
+    };
+    let (missing, bad) = (StatusCode::NOT_FOUND, StatusCode::BAD_REQUEST);
+    assert!(Aws::is_missing(&answer(missing, Some("NotFoundException"))));
+    for (status, error, word) in [
+        (missing, None, "404"),
+        (missing, Some("UnknownOperationException"), "UnknownOperationException"),
+        (bad, Some("ThrottlingException"), "ThrottlingException"),
+        (bad, Some("RequestExpired"), "RequestExpired"),
+        (StatusCode::FORBIDDEN, Some("ExpiredTokenException"), "ExpiredTokenException"),
+    ] {
+        let answer = answer(status, error);
+        assert!(!Aws::is_missing(&answer));
+        assert!(
+            matches!(Aws::stop(&answer), Stop::Away { reason, after_ms: Some(7) } if reason.contains(word)),
+            "{error:?}"
+        );
+    }
 }
 
 #[test]
@@ -264,8 +390,7 @@ fn ends_unsuspended<S: Tried>(fates: &[Fate], suspends: usize, crashes: &[bool])
     let is_late = fates.contains(&Fate::Late);
     let last = (0..suspends).map(|_| call(Action::Suspend)).find(is_over);
     if last == Some(CallOutcome::Done) {
-        let key = server.state().standin.key().unwrap();
-        assert_eq!(unmasked(key.as_bytes()), Some(KEY.as_bytes()));
+        assert_eq!(server.state().standin.seen(), suspended());
     }
     assert!(is_late || server.state().effects <= 1, "{fates:?}");
     let ended = (0..100).map(|_| call(Action::Reinstate)).find(is_over).unwrap();
@@ -275,7 +400,7 @@ fn ends_unsuspended<S: Tried>(fates: &[Fate], suspends: usize, crashes: &[bool])
     assert!(is_late || server.state().effects <= 2, "{fates:?}");
     // What was still under way came into force with one of the looks.
     if ended == CallOutcome::Done {
-        assert_eq!(server.state().standin.key().as_deref(), Some(KEY), "{fates:?}");
+        assert_eq!(server.state().standin.seen(), let_in(), "{fates:?}");
     }
 }
 
@@ -289,6 +414,15 @@ proptest! {
         crashes in prop::collection::vec(any::<bool>(), 0..24),
     ) {
         ends_unsuspended::<KongStandin>(&fates, suspends, &crashes);
+    }
+
+    #[test]
+    fn aws_ends_unsuspended_over_failures_and_crashes(
+        fates in fates(),
+        suspends in 0..8_usize,
+        crashes in prop::collection::vec(any::<bool>(), 0..24),
+    ) {
+        ends_unsuspended::<AwsStandin>(&fates, suspends, &crashes);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use crate::harness::{Keytide, LiveProcess, path, read_if_present};
 use crate::restart::Restarted;
 
-const TOKEN: &str = "the-token-of-alice-0123456789";
+pub(crate) const TOKEN: &str = "the-token-of-alice-0123456789";
 
 /// Returns a key's hash in hexadecimal digits.
 pub(crate) fn hash(key: &str) -> String {

@@ -18,6 +18,7 @@ mod gateways;
 mod harness;
 mod hostile;
 mod incidents;
+mod killed;
 mod look_up;
 mod metrics;
 mod release;

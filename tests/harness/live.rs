@@ -68,6 +68,11 @@ impl LiveProcess {
         Self { child, lines, log: RefCell::default() }
     }
 
+    /// Returns the id of the process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Returns the log so far.
     pub(crate) fn log(&self) -> String {
         while let Ok(line) = self.lines.try_recv() {

@@ -1,6 +1,8 @@
 //! Each rule of the policy and each state of an action. Whatever order answers and reports come in, no action is
 //! requested twice, no hour sees more keys than the breaker lets pass, and a key that was let in isn't denied.
 
+mod masses;
+
 use keytide_dataflow::model::time::MINUTE_MS;
 use keytide_dataflow::{Incident, IncidentState, Owner, Reason, Taken};
 use proptest::prelude::*;

@@ -1,4 +1,4 @@
-//! What people are told of actions, and of gateways that don't do what is requested of them.
+//! Notices for people: changes of actions, and gateways that don't do what is requested of them.
 //!
 //! It is a pure fold over the rows of ticks, as actions are. So the same ticks tell the same, and a tick that is made again
 //! gives notices with the same names, which the outbox knows.
@@ -13,8 +13,8 @@
 //! | withdrawn | if nobody decided in time | |
 //!
 //! A request is told by its end: it is seconds away, or the gateway is late. Nothing is to be done about what is confirmed.
-//! What a person or the tables withdraw, the incident's own mail tells. What is only shown, as acting is off, is told by
-//! that mail alone.
+//! The incident's own mail tells of what a person or the tables withdraw. It alone tells of what is only shown, as acting
+//! is off.
 //!
 //! A gateway is **late** if an action is requested of it for 5 minutes of ticks. That is told once, then every hour, of
 //! the gateway and not of each action. While the job is away no gateway is late: after a gap of more than 5 minutes

@@ -233,18 +233,21 @@ fn ten_thousand_incidents_at_once_are_a_few_digests() {
 
 #[test]
 fn ten_thousand_held_actions_at_once_are_one_digest_that_counts_them() {
+    let (held, opened, planned) = (action(0, ActionState::Held), incident(0, 0), samples::planned());
     // As parts of their incidents, and alone, as if the incidents were told before.
     for alone in [false, true] {
         let mut world = World::new(&EmailAlerts { owners: true, ..email() });
-        for number in 0..10_000 {
+        for number in 0..10_000_u64 {
+            let id = ActionId(number.into());
+            let held = ActionNotice { id, is_decision: !alone, ..held.clone() };
             if alone {
-                world.push_action(action(number, ActionState::Held), &["owner@example.com"]);
+                world.push_action(held, &["owner@example.com"]);
                 continue;
             }
-            let planned = PlannedAction { id: Some(ActionId(number.into())), ..samples::planned() };
-            world.mails.push(incident(number, 0), Some(planned), &[], 0, 0);
-            let decided = ActionNotice { is_decision: true, ..action(number, ActionState::Held) };
-            world.mails.push_action(decided, true, 0, 0);
+            let planned = PlannedAction { id: Some(id), ..planned.clone() };
+            let opened = TransitionJson { incident_id: format!("{number:032x}"), ..opened.clone() };
+            world.mails.push(opened, Some(planned), &[], 0, 0);
+            world.mails.push_action(held, true, 0, 0);
         }
         world.run(2 * HOUR_MS, |_, _| sent());
         assert_eq!(world.notified(SECURITY).1, 10_000);

@@ -108,6 +108,8 @@ const TABLES: &str = "tables";
 const DECIDE: &str = "decide";
 /// What the reason of a reinstatement begins with that the tables ask for.
 const BY_TABLES: &str = "the incident was withdrawn: ";
+/// What it begins with if the suspension lapsed.
+const BY_POLICY: &str = "the suspension is withdrawn: ";
 
 /// Extracts from a row's reason why its action is held.
 #[must_use]
@@ -1257,7 +1259,7 @@ impl ActionMemory {
         let row = &self.actions.get(&of)?.row;
         let reason = match cause.who {
             TABLES => format!("{BY_TABLES}{}", cause.why),
-            POLICY => format!("the suspension is withdrawn: {}", cause.why),
+            POLICY => format!("{BY_POLICY}{}", cause.why),
             _ => reason_of(cause),
         };
         let state = ActionState::Requested;

@@ -32,8 +32,8 @@ use keytide_dataflow::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ActionEngine, ActionMemory, ActionRecord, BY_TABLES, Cause, DECIDE, Decided, POLICY, held, is_only_shown,
-    reason_of,
+    ActionEngine, ActionMemory, ActionRecord, BY_POLICY, BY_TABLES, Cause, DECIDE, Decided, POLICY, held,
+    is_only_shown, reason_of,
 };
 
 /// How long an action may be requested before its gateway is late, in ms of ticks.
@@ -57,8 +57,10 @@ pub struct ActionNotice {
     pub state: ActionState,
     /// The time of the entry of `audit`.
     pub at_ms: EventTime,
-    /// The person who asked for it. Without one the policy did, or the tables if it is a reinstatement.
+    /// The person who asked for it. Without one the policy did, or the tables.
     pub decided: Option<Decided>,
+    /// True if the tables explained the incident, so that the key is let in again.
+    pub is_explained: bool,
     /// Why it is in this state: why it is held, failed or was withdrawn, or why it was asked for. Empty if the policy
     /// asked for it.
     pub why: String,
@@ -282,6 +284,7 @@ fn notice(
         state,
         at_ms: entry.at_ms,
         decided: decided.clone(),
+        is_explained: row.reason.starts_with(BY_TABLES),
         why: why.to_owned(),
         gateway: gateway.clone(),
         subscription: named(origin.owner.subscription),
@@ -292,15 +295,17 @@ fn notice(
     }
 }
 
-/// Extracts from a row's reason why a person asked for the action, or the tables did. Empty if the policy did.
+/// Extracts from a row's reason why a person asked for the action, or the tables did, or a suspension lapsed. Empty if the
+/// policy asked for it.
 fn asked_because<'a>(reason: &'a str, decided: Option<&Decided>) -> &'a str {
-    let before = match decided {
-        Some(Decided { verb, who, at_ms }) => {
-            reason_of(Cause { who, what: verb.name(), why: "", at_ms: *at_ms })
-        }
-        None => BY_TABLES.to_owned(),
+    let by_person = decided.map(|Decided { verb, who, at_ms }| {
+        reason_of(Cause { who, what: verb.name(), why: "", at_ms: *at_ms })
+    });
+    let why = match &by_person {
+        Some(before) => reason.strip_prefix(before.as_str()),
+        None => reason.strip_prefix(BY_TABLES).or_else(|| reason.strip_prefix(BY_POLICY)),
     };
-    reason.strip_prefix(&before).unwrap_or_default()
+    why.unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -420,7 +420,10 @@ impl Wording {
         let Some(decided) = asked else {
             return match notice.action {
                 Action::Suspend | Action::Revoke => self.pick("as its policy says", "정책에 따름").to_owned(),
-                Action::Reinstate => self.pick("as its incident was withdrawn", "사건이 철회됨").to_owned(),
+                Action::Reinstate if notice.is_explained => {
+                    self.pick("as its incident was withdrawn", "사건이 철회됨").to_owned()
+                }
+                Action::Reinstate => self.pick("as its suspension lapsed", "정지가 무효가 됨").to_owned(),
             };
         };
         let who = foreign(&decided.who, NAME);
@@ -440,7 +443,7 @@ impl Wording {
         match (notice.state, &notice.decided, notice.action) {
             // What a person wrote isn't translated.
             (ActionState::Done, Some(_), _) => foreign(&notice.why, REASON),
-            (ActionState::Done, None, Action::Reinstate) => self.reason(&notice.why),
+            (ActionState::Done, None, Action::Reinstate) if notice.is_explained => self.reason(&notice.why),
             (ActionState::Failed, ..) if self.0 == Language::En => {
                 let why = notice.why.strip_prefix("still answered: ").unwrap_or(&notice.why);
                 self.held(why)

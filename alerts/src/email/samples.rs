@@ -223,6 +223,7 @@ pub fn actions() -> Vec<ActionNotice> {
         state: ActionState::Held,
         at_ms: 1_795_270_020_000,
         decided: None,
+        is_explained: false,
         why: "the breaker lets pass 10 keys an hour, of 1200 in use".to_owned(),
         gateway: Some("kong-seoul".to_owned()),
         subscription: leak.subscription,

@@ -376,6 +376,18 @@ impl Wording {
                 _ if part.starts_with("the breaker lets pass ") => {
                     format!("조치는 시간당 {}개까지입니다(사용 중인 키 {}개)", number(), number())
                 }
+                _ if part.starts_with("the breaker of the gateway ") => {
+                    // The name may have digits as well.
+                    let passed = part.rsplit_once(" lets pass ").map_or("", |(_, passed)| passed);
+                    let limit = passed.split(' ').next().unwrap_or("?");
+                    format!("이 게이트웨이의 조치는 시간당 {limit}개까지입니다")
+                }
+                _ if part.starts_with("the gateway ") && part.ends_with(" refused the job's credentials") => {
+                    "게이트웨이가 이 작업의 인증 정보를 거부했습니다".to_owned()
+                }
+                _ if part.starts_with("the gateway ") && part.contains(" is on probation until ") => {
+                    "담당자가 승인한 조치가 확인될 때까지 이 게이트웨이의 조치는 승인이 필요합니다".to_owned()
+                }
                 _ if part.starts_with("still answered: ") => {
                     let (answered, calls) = (number(), number());
                     format!("1분간 호출 {calls}회 중 {answered}회가 응답되었습니다")
@@ -600,6 +612,18 @@ mod tests {
         );
         assert_eq!(held("alice paused actions"), "alice 님이 모든 조치를 보류했습니다");
         assert_eq!(held("bob dismissed the incident before"), "bob 님이 이 사건을 기각한 적이 있습니다");
+        assert_eq!(
+            held("the breaker of the gateway kong-1 lets pass 20 keys an hour, of 1200 in use"),
+            "이 게이트웨이의 조치는 시간당 20개까지입니다"
+        );
+        assert_eq!(
+            held("the gateway kong-1 refused the job's credentials"),
+            "게이트웨이가 이 작업의 인증 정보를 거부했습니다"
+        );
+        assert_eq!(
+            held("the gateway kong-1 is on probation until an action that a person approved is confirmed"),
+            "담당자가 승인한 조치가 확인될 때까지 이 게이트웨이의 조치는 승인이 필요합니다"
+        );
         let failing = "the last 3 actions of the gateway edge failed";
         assert_eq!(held(failing), "이 게이트웨이의 마지막 조치 3건이 실패했습니다");
         assert_eq!(held("nobody decided about it within a day"), "하루 동안 아무도 결정하지 않았습니다");

@@ -35,6 +35,7 @@ fn hostile(notice: &ActionNotice, text: &str) -> ActionNotice {
         state,
         at_ms,
         decided,
+        is_explained,
         why: _,
         gateway: _,
         subscription: _,
@@ -54,6 +55,7 @@ fn hostile(notice: &ActionNotice, text: &str) -> ActionNotice {
         state,
         at_ms,
         decided: decided.map(|Decided { verb, who: _, at_ms }| Decided { verb, who: text.to_owned(), at_ms }),
+        is_explained,
         why: text.to_owned(),
         gateway: some(),
         subscription: some(),
@@ -250,18 +252,22 @@ fn owners_are_asked_to_do_what_the_configuration_says_if_their_key_is_blocked() 
 
 #[test]
 fn a_mail_says_who_lets_a_key_in_again() {
-    let of = |decided: Option<(Verb, &str)>, why: &str| {
+    let of = |decided: Option<(Verb, &str)>, is_explained, why: &str| {
         let decided = decided.map(|(verb, who)| Decided { verb, who: who.to_owned(), at_ms: 0 });
-        let notice = ActionNotice { decided, why: why.to_owned(), ..samples::actions().swap_remove(3) };
+        let why = why.to_owned();
+        let notice = ActionNotice { decided, is_explained, why, ..samples::actions().swap_remove(3) };
         LANGUAGES.map(|language| flat(&mail(&notice, Audience::Security, language)))
     };
-    let [en, ko] = of(Some((Verb::Dismiss, "bob")), "a load test");
+    let [en, ko] = of(Some((Verb::Dismiss, "bob")), false, "a load test");
     assert!(en.contains("The key is let in again, dismissed by bob (a load test)."), "{en}");
     assert!(ko.contains("키가 다시 허용되었습니다(bob 기각: a load test)."), "{ko}");
     let allowed = keytide_dataflow::Reason::Allowed.name();
-    let [en, ko] = of(None, allowed);
+    let [en, ko] = of(None, true, allowed);
     assert!(en.contains(&format!("as its incident was withdrawn ({allowed}).")), "{en}");
     assert!(ko.contains("(사건이 철회됨: 호출한 곳이 이 키의 허용 목록에 있습니다)."), "{ko}");
+    let [en, ko] = of(None, false, "nobody decided about it within a day");
+    assert!(en.contains("as its suspension lapsed (nobody decided about it within a day)."), "{en}");
+    assert!(ko.contains("(정지가 무효가 됨: 하루 동안 아무도 결정하지 않았습니다)."), "{ko}");
 }
 
 #[test]

@@ -139,7 +139,7 @@ fn alerts(log: &Path) -> anyhow::Result<Vec<Alert>> {
 /// Counts a folder's calls by minute, for the references.
 fn count(folder: &Path, config: &JobConfig) -> anyhow::Result<Counts> {
     let geo = Arc::new(GeoDatabases::open(&config.geo)?.0);
-    let context = decode::Context::of(&config, geo);
+    let context = decode::Context::of(config, geo);
     let mut decoder = decode::decoder(&config.sources[0], &context);
     let mut counts = Counts::default();
     let mut seen = [HashSet::new(), HashSet::new()];

@@ -38,7 +38,7 @@ pub struct Usage {
     pub latency_calls: u64,
     /// Calls answered with a status that makes them free.
     pub free_calls: u64,
-    /// Units of the calls, such as tokens, as their source counts them.
+    /// Units of the calls that aren't free, such as tokens, as their source counts them.
     pub units: u64,
 }
 

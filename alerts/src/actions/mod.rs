@@ -149,6 +149,8 @@ pub struct ActionEngine {
     memory: ActionMemory,
     /// Minutes of keys whose action isn't confirmed, until the tick is folded.
     heard: Vec<(ActionId, Row<KeyId, OwnedUsage>)>,
+    /// The end of the latest complete minute of any key that was heard of since the last tick.
+    heard_until_ms: EventTime,
 }
 
 /// The state of an [`ActionEngine`], as checkpoints hold it.
@@ -331,7 +333,13 @@ impl ActionEngine {
             caps: gateway.caps,
             confirm_after_ms: gateway.confirm_after_ms,
         });
-        Self { policy: PolicyEngine::new(rules), gateways: known.collect(), memory, heard: Vec::new() }
+        Self {
+            policy: PolicyEngine::new(rules),
+            gateways: known.collect(),
+            memory,
+            heard: Vec::new(),
+            heard_until_ms: 0,
+        }
     }
 
     /// Returns the actions that a gateway is to do.
@@ -424,6 +432,12 @@ impl ActionEngine {
 
     /// Takes in the rows of `usage` of the tick that is folded next, in their order.
     pub fn hear(&mut self, usage: &[Row<KeyId, OwnedUsage>]) {
+        if self.memory.unconfirmed.is_empty() {
+            return;
+        }
+        let complete = usage.iter().filter(|row| row.level == Level::Minute && row.complete);
+        let until_ms = complete.map(|row| row.start + MINUTE_MS).max().unwrap_or_default();
+        self.heard_until_ms = self.heard_until_ms.max(until_ms);
         for (key, (action, from_ms)) in &self.memory.unconfirmed {
             let first = usage.partition_point(|row| row.group < *key);
             let of_key = usage[first..].iter().take_while(|row| row.group == *key);
@@ -434,14 +448,14 @@ impl ActionEngine {
 
     /// Decides by the calls that were heard of whether a key is really refused.
     fn confirm(&mut self, changes: &mut Changes) {
-        self.end_watches(changes);
         for (id, row) in std::mem::take(&mut self.heard) {
-            let Usage { calls, errors_4xx, errors_5xx, .. } = row.value.usage;
+            let Usage { calls, errors_4xx, errors_5xx, free_calls, .. } = row.value.usage;
             let answered = calls.saturating_sub(errors_4xx + errors_5xx);
             let Some(record) = self.memory.actions.get_mut(&id) else { continue };
             let is_open = self.memory.unconfirmed.get(&record.row.key).is_some_and(|(of, _)| *of == id);
-            // More calls of a minute that isn't complete may come, and may have been answered.
-            let is_refused = errors_4xx > 0 && row.complete;
+            // More calls of a minute that isn't complete may come, and may have been answered. A gateway throttles keys
+            // that it knows, so calls that are free for that reason show nothing.
+            let is_refused = errors_4xx > free_calls && row.complete;
             if !is_open || record.row.state != ActionState::Done || answered == 0 && !is_refused {
                 continue;
             }
@@ -467,11 +481,14 @@ impl ActionEngine {
                 }
             }
         }
+        self.end_watches(changes);
     }
 
-    /// Forgets what no call confirmed for a day: it stays done.
+    /// Forgets what no call confirmed for a day: it stays done. The day is one of calls that were heard of: while the job is
+    /// away, or no gateway reports, nothing shows that a key is refused.
     fn end_watches(&mut self, changes: &mut Changes) {
-        let before_ms = changes.tick.saturating_sub(CONFIRM_WITHIN_MS);
+        let heard_until_ms = std::mem::take(&mut self.heard_until_ms);
+        let before_ms = heard_until_ms.saturating_sub(CONFIRM_WITHIN_MS);
         let mut ended = Vec::new();
         self.memory.unconfirmed.retain(|_, (id, from_ms)| {
             let is_open = *from_ms >= before_ms;
@@ -829,18 +846,18 @@ impl ActionEngine {
         }
     }
 
-    /// Notes that an action takes room of the breakers.
-    fn takes_room(&mut self, id: ActionId) {
+    /// Notes that an action takes room of the breakers, from when a person decided, if no transition is later.
+    fn takes_room(&mut self, id: ActionId, at_ms: EventTime) {
         let Some(record) = self.memory.actions.get(&id) else { return };
         let gateway = self.acting(record).map(|gateway| gateway.name.clone());
         let (key, opened_ms) = (record.row.key, record.origin.opened_ms);
-        self.memory.policy.acts(gateway.as_deref(), key, opened_ms, self.memory.latest_ms);
+        self.memory.policy.acts(gateway.as_deref(), key, opened_ms, self.memory.latest_ms.max(at_ms));
     }
 
     /// Requests an action that a person wants.
     fn approve(&mut self, id: ActionId, decided: Decided, cause: Cause<'_>, changes: &mut Changes) {
         // What a person approves takes room of the breakers as well.
-        self.takes_room(id);
+        self.takes_room(id, cause.at_ms);
         let Some(record) = self.memory.actions.get_mut(&id) else { return };
         record.row.reason = reason_of(cause);
         record.decided = Some(decided);
@@ -873,7 +890,7 @@ impl ActionEngine {
         let row = self.memory.follow_up(suspension, id, Action::Revoke, cause);
         let Some(row) = row else { return suspension };
         self.create(row, origin, true, cause, changes);
-        self.takes_room(id);
+        self.takes_room(id, cause.at_ms);
         self.memory.decide(id, decided);
         self.memory.note_approved(id);
         id
@@ -978,6 +995,10 @@ impl ActionEngine {
         record.gateway = acting.map(|(name, _)| name);
         record.row.state = if at_once { ActionState::Done } else { ActionState::Requested };
         changes.note(record, from, cause);
+        if let (true, Some(gateway)) = (at_once, &record.gateway) {
+            // It has no credentials that could be refused, whatever it had before.
+            self.memory.refusing.remove(gateway);
+        }
         let row = &record.row;
         let state = match row.action {
             Action::Suspend => DenialState::Suspended,
@@ -997,7 +1018,8 @@ impl ActionEngine {
         }
         // What was done about the key before is over.
         self.memory.unconfirmed.remove(&row.key);
-        self.watch(id, cause.at_ms);
+        // A transition may be older than its tick, and the key was still let in until that.
+        self.watch(id, cause.at_ms.max(changes.tick));
     }
 
     /// Watches the calls with a key a while after the action that denies it was done, if it was.

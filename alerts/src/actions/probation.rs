@@ -11,7 +11,7 @@
 //! are refused and where. Until then nobody has seen that the right keys are. A policy that is wrong about them asks a
 //! person, and suspends none.
 //!
-//! Limits: the actions that a person approved since it began and that aren't decided, at most as many as keys are denied.
+//! Limits: the actions that a person approved since it began and that aren't decided, at most two a key that is denied.
 
 use std::collections::{BTreeMap, BTreeSet};
 

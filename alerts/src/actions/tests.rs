@@ -907,14 +907,44 @@ fn three_approved_actions_that_no_call_contradicts_end_a_probation_unless_one_fa
             }
             engine = restarted(&engine, "one");
         }
-        let day_ms = START_MS + HOUR_MS + MINUTE_MS + DAY_MS;
-        engine.fold(day_ms, &[], &[], &key_id);
+        engine.fold(START_MS + 31 * DAY_MS, &[], &[], &key_id);
+        assert_eq!(engine.memory().on_probation().count(), 1, "nothing was heard of: {actions:?}");
+        engine.hear_all(&[minute(99, HOUR_MS + DAY_MS, (1, 0), true)]);
+        engine.hear_all(&[minute(99, HOUR_MS + DAY_MS + MINUTE_MS, (1, 0), false)]);
         assert_eq!(engine.memory().on_probation().count(), 1, "the day isn't over: {actions:?}");
-        let (rows, _) = engine.fold(day_ms + 1, &[], &[], &key_id);
+        let rows = engine.hear_all(&[minute(99, HOUR_MS + DAY_MS + MINUTE_MS, (1, 0), true)]);
         assert_eq!(engine.memory().on_probation().count(), usize::from(!ends), "{actions:?}");
         let told = rows.audit.iter().filter(|entry| entry.what == "end_probation" && entry.who == "policy");
         assert_eq!(told.count(), usize::from(ends));
     }
+}
+
+#[test]
+fn a_backlog_of_answered_calls_is_heard_before_a_watch_ends() {
+    let mut engine = ActionEngine::new(PolicyRules::default(), Some(&tried("one")));
+    let id = engine.decide_all(&[opened(7, START_MS)]).remove(0).id;
+    engine.say(Verb::Approve, id);
+    engine.report_all(id, None);
+    // The job was away for two days, and one tick has all that came meanwhile.
+    let late = [minute(7, HOUR_MS + MINUTE_MS, (3, 0), true), minute(99, 2 * DAY_MS, (1, 0), true)];
+    engine.hear(&late);
+    engine.fold(START_MS + 2 * DAY_MS, &[], &[], &|key| key.to_string());
+    assert_eq!(engine.state(id), ActionState::Failed);
+}
+
+#[test]
+fn calls_that_are_only_throttled_confirm_nothing() {
+    let mut engine = ActionEngine::new(PolicyRules::default(), Some(&tried("one")));
+    let id = engine.decide_all(&[opened(7, START_MS)]).remove(0).id;
+    engine.say(Verb::Approve, id);
+    engine.report_all(id, None);
+    let mut throttled = minute(7, HOUR_MS + MINUTE_MS, (0, 4), true);
+    throttled.value.usage.free_calls = 4;
+    engine.hear_all(std::slice::from_ref(&throttled));
+    assert_eq!(engine.state(id), ActionState::Done);
+    throttled.value.usage.free_calls = 3;
+    engine.hear_all(&[throttled]);
+    assert_eq!(engine.state(id), ActionState::Confirmed);
 }
 
 #[test]

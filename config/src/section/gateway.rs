@@ -231,8 +231,16 @@ impl Fingerprint for WayToKeys<'_> {
         encoder.add(from);
         encoder.text(hash.name());
         encoder.add(missing);
-        let FieldMap { key, consumer, credential, user, client_ip, .. } = &self.0.fields;
-        [key, consumer, credential, user, client_ip].into_iter().for_each(|field| encoder.add(field));
+        let Source { format, inner, pattern, .. } = self.0;
+        encoder.add(format);
+        encoder.add(inner);
+        encoder.add(pattern);
+        let FieldMap {
+            key, consumer, credential, user, client_ip, forwarded_for, path, query, request, ..
+        } = &self.0.fields;
+        [key, consumer, credential, user, client_ip, forwarded_for, path, query, request]
+            .into_iter()
+            .for_each(|field| encoder.add(field));
     }
 }
 

@@ -154,7 +154,8 @@ pub struct AccessEvent {
     pub bytes_in: u64,
     /// Bytes sent to the caller in all of its calls.
     pub bytes_out: u64,
-    /// Units of all of its calls, such as tokens or their cost, as the source counts them. At most 2^42.
+    /// Units of all of its calls, such as tokens or their cost, as the source counts them. At most 2^42. Those of free
+    /// calls aren't summed up.
     pub units: u64,
     /// The number of calls that the event stands for, from 1 to 2^32 - 1. They are alike in all that is known of
     /// them. Meters and profiles count each of them. The event remains one record, one unique event, and one caller.

@@ -107,7 +107,8 @@ impl CompactTotals {
         let latency = event.latency();
         let calls_if = |counts: bool| if counts { calls } else { 0 };
         let parts = |latency_sum| {
-            let AccessEvent { bytes_in, bytes_out, units, .. } = *event;
+            let AccessEvent { bytes_in, bytes_out, .. } = *event;
+            let units = if event.is_free { 0 } else { event.units };
             let (errors_4xx, errors_5xx) = (calls_if(event.is_4xx()), calls_if(event.is_5xx()));
             let (latency_calls, free_calls) = (calls_if(latency.is_some()), calls_if(event.is_free));
             [

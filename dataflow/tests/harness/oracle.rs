@@ -496,7 +496,7 @@ fn sum(events: &[AccessEvent]) -> Usage {
         latency_sum_us: timed.map(|event| event.latency_us * u64::from(event.count)).sum(),
         latency_calls: calls_where(events, |event| event.latency_us != LATENCY_UNKNOWN),
         free_calls: calls_where(events, |event| event.is_free),
-        units: events.iter().map(|event| event.units).sum(),
+        units: events.iter().filter(|event| !event.is_free).map(|event| event.units).sum(),
     }
 }
 

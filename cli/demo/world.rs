@@ -257,7 +257,7 @@ from = "Keytide <keytide@example.com>"
 to = ["security@example.com"]
 owners = true                              # and those whose key it is
 
-[alerts.policy]                            # what plans say may be done; in this version it isn't
+[alerts.policy]                            # what plans say may be done; only shown without a live [[gateway]]
 default = "alert"                          # for plans that say nothing
 
 [detection]

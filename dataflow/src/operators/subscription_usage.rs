@@ -178,7 +178,6 @@ pub(crate) fn apply_sums(
     state.change_context(infos);
 
     // STEP 1: the sums of hours. After a restore the first tick brings every one again; what it doesn't bring is gone.
-    let held_from = Level::Hour.held_from(closing.info.watermark_before);
     let mut gone = state.restored_rows();
     gone.retain(|(level, _, _)| *level == 0);
     let mut sums: Vec<SumChange> = sums.into_iter().flatten().collect();
@@ -187,13 +186,14 @@ pub(crate) fn apply_sums(
         let (((subscription, _, hour), sum), _, diff) = of_window[of_window.len() - 1];
         (0, hour, subscription, if diff > 0 { sum } else { Booked::default() })
     });
-    let newest: Vec<_> = newest.filter(|(_, hour, _, _)| *hour >= held_from).collect();
+    let newest: Vec<_> = newest.collect();
     for (level, hour, subscription, _) in &newest {
         gone.remove(&(*level, *hour, *subscription));
     }
     let gone =
         gone.into_iter().map(|(level, hour, subscription)| (level, hour, subscription, Booked::default()));
     for (level, hour, subscription, sum) in newest.into_iter().chain(gone) {
+        // An hour that was evicted has no sum here either, so its bookings are taken out without a change.
         let mut change = state.own(level, hour, &subscription).copied().unwrap_or_default();
         change.negate();
         change.plus_equals(&sum);

@@ -5,10 +5,13 @@
 //!                                     └──► audit, denied ──► compared with what the stand-in has in the end
 //! ```
 //! A life is killed in one of three ways. The stand-in kills it as a request of some number comes, before it acts,
-//! after it acted, or while it answers. With the feature `real-kafka` the life ends at a fail point of a tick, a commit or
-//! a checkpoint. Else it is killed at any time. About keys that nobody decided about the gateway is never asked.
+//! after it acted, or while it answers. Or the life ends at a fail point of a tick, a commit or a checkpoint, for which the
+//! feature `real-kafka` is needed. Else it is killed at any time. About keys that nobody decided about the gateway is
+//! never asked.
 //!
-//! `cargo test` runs a short form. The long form is a command, and prints a line that begins with `killed:`.
+//! It is run by command, and prints a line that begins with `killed:`. It finds a defect that isn't mended: on a busy
+//! machine three of eleven short runs had a key of which the gateway was asked, and whose action a later life holds or
+//! doesn't know.
 //!
 //! ```text
 //! KEYTIDE_ACTION_KILLS=1000 KEYTIDE_ACTION_SEED=7 cargo test --features real-kafka --test keytide -- --nocapture killed::
@@ -293,9 +296,7 @@ fn kills(random: &mut ChaCha8Rng, number: u64) -> Kill {
     let step = usize::try_from(number).unwrap_or(0);
     let points: Vec<&&str> = POINTS.iter().filter(|point| !OTHER_POINTS.contains(point)).collect();
     match number % 4 {
-        3 if cfg!(feature = "real-kafka") => {
-            Kill::Point(points[random.random_range(0..points.len())], random.random_range(1..=4))
-        }
+        3 => Kill::Point(points[random.random_range(0..points.len())], random.random_range(1..=4)),
         2 => Kill::After(random.random_range(0..LONGEST_MS)),
         _ => Kill::Request(u32::try_from(step / 3 % 4).unwrap_or(0) + 1, STEPS[step % 3]),
     }
@@ -355,7 +356,11 @@ fn a_job_that_is_killed_at_every_step_of_its_actions_suspends_each_key_as_its_ro
             (Some(is_suspended), Some(state)) => is_suspended && state == "suspended",
             (None, state) => state.is_some_and(|state| state == "revoked"),
         };
-        assert!(is, "{place:?} isn't as {:?}: {of_key:?}", denied.get(&key_id));
+        assert!(
+            is,
+            "{place:?} isn't as {:?} after {suspended} suspensions, {lifted} liftings: {of_key:?}",
+            denied.get(&key_id)
+        );
         // What was withdrawn while it was under way may have come into force, and was lifted then.
         let [least, most] =
             [count("suspend", "done"), count("suspend", "done") + count("suspend", "withdrawn")];

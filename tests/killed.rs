@@ -63,14 +63,14 @@ enum RequestStep {
     Answering,
 }
 
-/// How a life ends.
+/// The instant at which a life is killed.
 #[derive(Clone, Copy, Debug)]
 enum Kill {
     /// At a step of the request of this number.
     Request(u32, RequestStep),
     /// At a fail point, when it is reached so many times.
     Point(&'static str, u32),
-    /// After so many milliseconds.
+    /// So many milliseconds after its start.
     After(u64),
 }
 

@@ -64,7 +64,7 @@ pub struct ActionNotice {
     /// Why it is in this state: why it is held, failed or was withdrawn, or why it was asked for. Empty if the policy
     /// asked for it.
     pub why: String,
-    /// The gateway that acts.
+    /// The name of the gateway that is to act, or did; `None` before it is requested.
     pub gateway: Option<String>,
     pub subscription: Option<String>,
     pub customer: Option<String>,
@@ -109,7 +109,7 @@ pub struct GatewayNotice {
     pub since: Tick,
     /// The number of actions that it is late with.
     pub late: u64,
-    /// The oldest of these.
+    /// The oldest of these, at most 10.
     pub named: Vec<LateAction>,
 }
 

@@ -21,7 +21,7 @@ use crate::actions::ActionNotice;
 /// The most incidents that a digest lists, and the most changes of actions.
 pub(super) const LISTED: usize = 50;
 
-/// What one digest tells.
+/// The incidents and actions that one digest tells instead of a mail for each.
 #[derive(Clone, Debug, Default)]
 pub struct StormDigest<'a> {
     /// Transitions of incidents, each with the action that says what is done about its key.

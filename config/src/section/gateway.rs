@@ -125,7 +125,7 @@ pub struct AwsApi {
 /// Where the access key is that signs requests to AWS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AwsCredentials {
-    /// In the configuration.
+    /// In the settings of these names, each `env:NAME` or `file:PATH`.
     Keys { access_key_id: Secret, secret_access_key: Secret },
     /// In the section `[default]` of this file, which is read anew for each request.
     File(PathBuf),

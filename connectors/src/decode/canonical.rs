@@ -418,13 +418,11 @@ fn size(value: FieldValue<'_>, buffer: &mut String) -> Result<u64, WrongType> {
 
 #[inline]
 fn units(value: FieldValue<'_>, scale: i32, buffer: &mut String) -> Result<u64, WrongType> {
-    if value.is_empty() {
-        return Ok(0);
-    }
     match numeric(value, buffer)? {
-        Numeric::Unknown => Ok(0),
-        Numeric::Known(number) if number.is_minus_one() => Ok(0),
-        Numeric::Known(number) => number.round(scale).filter(|units| *units <= MAX_UNITS).ok_or(WrongType),
+        Numeric::Known(number) if !number.is_minus_one() => {
+            number.round(scale).filter(|units| *units <= MAX_UNITS).ok_or(WrongType)
+        }
+        _ => Ok(0),
     }
 }
 

@@ -178,23 +178,18 @@ pub(crate) fn apply_sums(
     state.change_context(infos);
 
     // STEP 1: the sums of hours. After a restore the first tick brings every one again; what it doesn't bring is gone.
-    let mut gone = state.restored_rows();
-    gone.retain(|(level, _, _)| *level == 0);
+    let restored = state.restored_rows().into_iter().filter(|(level, _, _)| *level == 0);
+    let mut hours: BTreeMap<(EventTime, NameId), Booked> =
+        restored.map(|(_, hour, subscription)| ((hour, subscription), Booked::default())).collect();
     let mut sums: Vec<SumChange> = sums.into_iter().flatten().collect();
     sums.sort_unstable_by_key(|((window, _), _, diff)| (*window, *diff > 0));
-    let newest = sums.chunk_by(|a, b| a.0.0 == b.0.0).map(|of_window| {
+    for of_window in sums.chunk_by(|a, b| a.0.0 == b.0.0) {
         let (((subscription, _, hour), sum), _, diff) = of_window[of_window.len() - 1];
-        (0, hour, subscription, if diff > 0 { sum } else { Booked::default() })
-    });
-    let newest: Vec<_> = newest.collect();
-    for (level, hour, subscription, _) in &newest {
-        gone.remove(&(*level, *hour, *subscription));
+        hours.insert((hour, subscription), if diff > 0 { sum } else { Booked::default() });
     }
-    let gone =
-        gone.into_iter().map(|(level, hour, subscription)| (level, hour, subscription, Booked::default()));
-    for (level, hour, subscription, sum) in newest.into_iter().chain(gone) {
+    for ((hour, subscription), sum) in hours {
         // An hour that was evicted has no sum here either, so its bookings are taken out without a change.
-        let mut change = state.own(level, hour, &subscription).copied().unwrap_or_default();
+        let mut change = state.own(0, hour, &subscription).copied().unwrap_or_default();
         change.negate();
         change.plus_equals(&sum);
         // Its distinct keys aren't those of the day: these are additions.
@@ -203,7 +198,7 @@ pub(crate) fn apply_sums(
         for (at, coarser) in SubscriptionUsageMetric::LEVELS.iter().enumerate().skip(1) {
             additions.entry((at, coarser.start(hour), subscription)).or_default().plus_equals(&change);
         }
-        additions.entry((level, hour, subscription)).or_default().plus_equals(&of_hour);
+        additions.entry((0, hour, subscription)).or_default().plus_equals(&of_hour);
     }
 
     // STEP 2: what changed, by window.

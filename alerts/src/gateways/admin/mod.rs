@@ -69,7 +69,7 @@ pub(super) struct AdminRequest<'a> {
     pub(super) path: &'a str,
     pub(super) query: &'a str,
     pub(super) body: &'a [u8],
-    /// In milliseconds since 1970.
+    /// The time at which it is made, in milliseconds since 1970.
     pub(super) now_ms: u64,
 }
 

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 /// The largest file that is read.
 const MAX_FILE_BYTES: u64 = 64 << 10;
 
-/// What signs requests.
+/// An access key, with the token of a session if it is a temporary one.
 pub(super) struct AwsKeys {
     pub(super) id: Secret,
     pub(super) secret: Secret,

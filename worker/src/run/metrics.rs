@@ -642,6 +642,7 @@ keytide_unreadable_fields_total{source="edge",field="latency"} 0
 keytide_unreadable_fields_total{source="edge",field="end"} 0
 keytide_unreadable_fields_total{source="edge",field="bytes_in"} 0
 keytide_unreadable_fields_total{source="edge",field="bytes_out"} 0
+keytide_unreadable_fields_total{source="edge",field="units"} 0
 keytide_unreadable_fields_total{source="edge",field="user_agent"} 0
 keytide_unreadable_fields_total{source="edge",field="count"} 0
 # HELP keytide_conflicting_events Events that count under conflicting, as their identity stands twice with different values.

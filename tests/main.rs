@@ -18,7 +18,6 @@ mod gateways;
 mod harness;
 mod hostile;
 mod incidents;
-#[cfg(feature = "real-kafka")]
 mod killed;
 mod look_up;
 mod metrics;

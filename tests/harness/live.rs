@@ -69,7 +69,6 @@ impl LiveProcess {
     }
 
     /// Returns the id of the process.
-    #[cfg(feature = "real-kafka")]
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }

@@ -298,20 +298,22 @@ struct BoardState {
     /// The number of the next request.
     next: u64,
     waiting: HashMap<u64, oneshot::Sender<Reply>>,
-    content: Arc<BoardContent>,
+    /// `None` until a tick is committed that no earlier life had committed.
+    content: Option<Arc<BoardContent>>,
 }
 
 impl ActionBoard {
     /// Makes a board whose answers go to `inputs`. Requests are numbered from `first`, which must differ from those of
     /// earlier lives of the job: their answers come again when ticks are made again.
     pub(super) fn new(clock: Clock, inputs: Sender<ActionInput>, first: u64) -> Self {
-        let state = BoardState { next: first, waiting: HashMap::new(), content: Arc::default() };
+        let state = BoardState { next: first, waiting: HashMap::new(), content: None };
         Self(Arc::new(Board { clock, inputs, state: Mutex::new(state) }))
     }
 
-    /// Returns what people may ask for, as of the last tick that is committed.
-    pub(super) fn content(&self) -> Arc<BoardContent> {
-        Arc::clone(&self.state().content)
+    /// Returns what people may ask for, as of the last tick that is committed. `None` while the job makes the ticks of an
+    /// earlier life again: what was right after one of those was decided about since.
+    pub(super) fn content(&self) -> Option<Arc<BoardContent>> {
+        self.state().content.clone()
     }
 
     /// Takes an answer, whose reply comes with its tick. A key is muted for `mute_ms` from now on. `None` if too many
@@ -342,7 +344,9 @@ impl ActionBoard {
 
     /// Takes a gateway's report of an action. Returns false, and changes nothing, if none of that id is requested of it.
     pub(super) fn report(&self, gateway: &str, action: ActionId, outcome: GatewayOutcome) -> bool {
-        let is_requested = self.content().requested.get(&action).is_some_and(|of| of == gateway);
+        let content = self.content();
+        let of = content.as_ref().and_then(|content| content.requested.get(&action));
+        let is_requested = of.is_some_and(|of| of == gateway);
         let at_ms = (self.0.clock)();
         let report = GatewayReport { action, gateway: gateway.to_owned(), outcome, at_ms };
         is_requested && self.0.inputs.send(ActionInput::Report(report)).is_ok()
@@ -351,7 +355,7 @@ impl ActionBoard {
     /// Shows what a committed tick changed, and replies to the answers in it.
     pub(super) fn publish(&self, content: Option<Arc<BoardContent>>, replies: Vec<(u64, Reply)>) {
         let mut state = self.state();
-        if let Some(content) = content {
+        if content.is_some() {
             state.content = content;
         }
         for (request, reply) in replies {
@@ -396,11 +400,12 @@ mod tests {
             })
             .collect();
         assert_eq!(said, [(u64::MAX, 0), (0, 22)]);
+        assert!(board.content().is_none());
         let content = Arc::new(BoardContent::default());
         board.publish(Some(Arc::clone(&content)), vec![(5, Reply::Unknown), (0, Reply::Unknown)]);
         assert_eq!(other.try_recv(), Ok(Reply::Unknown));
         assert!(one.try_recv().is_err());
-        assert!(Arc::ptr_eq(&board.content(), &content));
+        assert!(Arc::ptr_eq(&board.content().unwrap(), &content));
         // Nobody waits for ever in a job that has ended.
         drop(received);
         assert!(board.answer("alice", pause(Verb::Resume), "over".to_owned()).is_none());

@@ -223,7 +223,7 @@ struct People {
 impl People {
     /// Looks up what an answer is about.
     fn target(&self, find: impl FnOnce(&BoardContent) -> Option<AnswerTarget>) -> Option<AnswerTarget> {
-        (self.actions)().and_then(|board| find(&board.content()))
+        (self.actions)().and_then(|board| find(&*board.content()?))
     }
 }
 
@@ -390,8 +390,10 @@ fn shown<T: Serialize>(
     missing: &'static str,
     show: impl FnOnce(&BoardContent) -> Option<T>,
 ) -> Response {
-    let Some(board) = (people.actions)() else { return refuse(StatusCode::SERVICE_UNAVAILABLE, ELSEWHERE) };
-    match show(&board.content()) {
+    let Some(content) = (people.actions)().and_then(|board| board.content()) else {
+        return refuse(StatusCode::SERVICE_UNAVAILABLE, ELSEWHERE);
+    };
+    match show(&content) {
         Some(page) => json(true, &page),
         None => refuse(StatusCode::NOT_FOUND, missing),
     }
@@ -485,6 +487,7 @@ async fn answer_outcome(
         Some(id) if board.report(&gateway.name, id, outcome) => {
             with_status(StatusCode::ACCEPTED, &serde_json::json!({ "taken": true }))
         }
+        _ if board.content().is_none() => refuse(StatusCode::SERVICE_UNAVAILABLE, ELSEWHERE),
         _ => refuse(StatusCode::NOT_FOUND, "no such action is requested of this gateway"),
     }
 }
@@ -543,6 +546,8 @@ async fn answered(
     let Some(board) = (people.actions)() else { return refuse(StatusCode::SERVICE_UNAVAILABLE, ELSEWHERE) };
     let (verb, target) = match asked {
         Ok(asked) => asked,
+        // An action or incident may be one of a tick that is made again.
+        Err(_) if board.content().is_none() => return refuse(StatusCode::SERVICE_UNAVAILABLE, ELSEWHERE),
         Err(missing) => return refuse(StatusCode::NOT_FOUND, missing),
     };
     let mute_ms = match (verb, duration) {
@@ -559,7 +564,9 @@ async fn answered(
     let reply = board.answer(&person.name, (verb, target.clone(), mute_ms), why.to_owned());
     let Some(reply) = reply else { return refuse(StatusCode::SERVICE_UNAVAILABLE, ELSEWHERE) };
     match timeout(PATIENCE, reply).await {
-        Ok(Ok(Reply::Accepted(row))) => accepted(&board.content(), verb, &target, row.as_ref()),
+        Ok(Ok(Reply::Accepted(row))) => {
+            accepted(&board.content().unwrap_or_default(), verb, &target, row.as_ref())
+        }
         Ok(Ok(Reply::Unknown)) => refuse(StatusCode::NOT_FOUND, NO_ACTION),
         Ok(Ok(Reply::Refused(reason))) => refuse(StatusCode::CONFLICT, reason),
         Ok(Ok(Reply::Decided { state, by })) => {

@@ -105,6 +105,8 @@ pub(super) struct Notifier {
     news: VecDeque<(Tick, News)>,
     /// The newest orders of published ticks that the gateways haven't got, in their order.
     due: Vec<Orders>,
+    /// The newest content of published ticks that people don't see yet.
+    due_content: Option<Arc<BoardContent>>,
     /// True once a tick was decided, after which only changes are ordered.
     has_decided: bool,
     alerts: Outbox,
@@ -158,6 +160,7 @@ impl Notifier {
             board,
             news: VecDeque::new(),
             due: Vec::new(),
+            due_content: None,
             has_decided: false,
             alerts,
             decided: DecidedTick::default(),
@@ -249,18 +252,21 @@ impl Notifier {
         }
     }
 
-    /// Notifies of all ticks up to this one, replies to people, and gives gateways their orders. A gateway gets none
-    /// for a tick that is made again: it would go back to what was right then.
+    /// Notifies of all ticks up to this one, replies to people, and gives gateways their orders. Neither gateways nor
+    /// people get anything for a tick that is made again: they would go back to what was right then.
     pub(super) fn published(&mut self, tick: Tick, is_replay: bool) {
+        let mut told = Vec::new();
         while let Some((_, news)) = self.news.pop_front_if(|(of, _)| *of <= tick) {
             let News { counts, orders, content, replies } = news;
             *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = Some(counts);
             self.due = orders.unwrap_or_else(|| std::mem::take(&mut self.due));
-            if let Some(board) = &self.board {
-                board.publish(content, replies);
-            }
+            self.due_content = content.or(self.due_content.take());
+            told.extend(replies);
         }
         if !is_replay {
+            if let Some(board) = &self.board {
+                board.publish(self.due_content.take(), told);
+            }
             let due = self.gateways.iter().zip(std::mem::take(&mut self.due));
             due.for_each(|(gateway, orders)| gateway.order(orders));
         }
@@ -322,6 +328,8 @@ mod tests {
     use std::path::Path;
     use std::sync::mpsc::channel;
 
+    use keytide_dataflow::{AnswerTarget, PersonAnswer, Verb};
+
     use super::*;
 
     const ROW: &str = r#"{"incident_id":"0000000000000000000000000000feed","seq":0,"transition":"opened","at":"2025-06-02T08:01:00Z","reason":null,"early":false,"repeat":false,"catching_up":false,"key_id":"0123456789abcdef0123456789abcdef","subscription":null,"customer":null,"plan":null,"policy":"alert","key_state":"active","level":"alert","score":97,"state":"open","opened_at":"2025-06-02T08:00:00Z","last_signal_at":"2025-06-02T08:01:00Z","ended_at":null,"signals":[],"evidence":{"calls":1,"known_since":"2025-06-01T08:00:00Z","known_calls":9,"traffic":[],"samples":[],"taken":{"from_new":0,"usual":0,"bytes_out":0,"routes":0,"methods":[],"statuses":[],"top_routes":[]},"usual":[],"other_keys":[],"earlier":[],"config":"0011223344556677"},"reopenings":0,"platform_event":false,"detector_version":1}"#;
@@ -331,6 +339,15 @@ mod tests {
                     [alerts.email]\ndir = \"mails\"\nfrom = \"keytide@example.com\"\nto = [\"security@example.com\"]\n";
         let loaded = JobConfig::parse(text, folder, std::iter::empty()).unwrap();
         Notifier::open(&loaded.job, || 0, AlertMemory::default(), None, (channel().0, None)).unwrap()
+    }
+
+    /// Decides about a tick in which somebody paused or resumed actions.
+    fn decide(notifier: &mut Notifier, tick: Tick, verb: Verb) {
+        let (target, who, why) = (AnswerTarget::Policy, "alice".to_owned(), "storm".to_owned());
+        let answer = PersonAnswer { request: tick, verb, target, until_ms: 0, who, why, at_ms: tick };
+        let inputs = [ActionInput::Answer(answer)];
+        let names = Names::default();
+        notifier.decide(tick, TickFacts { transitions: &[], inputs: &inputs, usage: &[], names: &names });
     }
 
     fn notice() -> Vec<Notice> {
@@ -356,5 +373,26 @@ mod tests {
         notifier.published(9, false);
         notifier.stop();
         assert_eq!(mails(folder.path()), 1);
+    }
+
+    #[test]
+    fn people_see_nothing_of_ticks_that_are_made_again_and_then_the_newest() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut notifier = open(folder.path());
+        let board = ActionBoard::new(|| 0, channel().0, 0);
+        notifier.board = Some(board.clone());
+        let is_paused = || board.content().map(|content| content.actions.paused.is_some());
+        for (tick, verb) in [(1, Verb::Pause), (2, Verb::Resume), (3, Verb::Pause)] {
+            decide(&mut notifier, tick, verb);
+            notifier.published(tick, true);
+            assert_eq!(is_paused(), None, "tick {tick} is made again");
+        }
+        // The first tick of this life changes nothing, and shows what the ticks before it led to.
+        notifier.published(4, false);
+        assert_eq!(is_paused(), Some(true));
+        decide(&mut notifier, 5, Verb::Resume);
+        assert_eq!(is_paused(), Some(true), "not before the tick is committed");
+        notifier.published(5, false);
+        assert_eq!(is_paused(), Some(false));
     }
 }

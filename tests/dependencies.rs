@@ -1,5 +1,5 @@
-//! The layers of crates, as cargo resolves them: config <- dataflow <- connectors, alerts <- worker,
-//! generator <- the program, billing beside, and nothing in the dataflow or in billing that talks to the outside; and
+//! The layers of crates, as cargo resolves them: config, billing <- dataflow <- connectors, alerts <- worker,
+//! generator <- the program, and nothing in the dataflow or in billing that talks to the outside; and
 //! which crates there may be.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,15 +13,19 @@ use crate::harness::repository;
 const LAYERS: [(&str, &[&str]); 8] = [
     ("keytide-billing", &[]),
     ("keytide-config", &[]),
-    ("keytide-dataflow", &["keytide-config"]),
-    ("keytide-connectors", &["keytide-config", "keytide-dataflow"]),
-    ("keytide-alerts", &["keytide-config", "keytide-dataflow"]),
-    ("keytide-generator", &["keytide-config", "keytide-dataflow", "keytide-connectors"]),
-    ("keytide-worker", &["keytide-alerts", "keytide-config", "keytide-dataflow", "keytide-connectors"]),
+    ("keytide-dataflow", &["keytide-billing", "keytide-config"]),
+    ("keytide-connectors", &["keytide-billing", "keytide-config", "keytide-dataflow"]),
+    ("keytide-alerts", &["keytide-billing", "keytide-config", "keytide-dataflow"]),
+    ("keytide-generator", &["keytide-billing", "keytide-config", "keytide-dataflow", "keytide-connectors"]),
+    (
+        "keytide-worker",
+        &["keytide-alerts", "keytide-billing", "keytide-config", "keytide-dataflow", "keytide-connectors"],
+    ),
     (
         "keytide",
         &[
             "keytide-alerts",
+            "keytide-billing",
             "keytide-config",
             "keytide-dataflow",
             "keytide-connectors",

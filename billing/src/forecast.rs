@@ -28,6 +28,8 @@
 //!
 //! Limits: 56 days of history, 62 days to come.
 
+use serde::{Deserialize, Serialize};
+
 use crate::calendar::Calendar;
 
 /// Days of history that count.
@@ -65,7 +67,7 @@ pub struct Outlook<'a> {
 }
 
 /// The expected use of a period at its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Forecast {
     pub expected: u64,
     /// One period of ten ends below.

@@ -192,7 +192,7 @@ pub fn limits_in_force<'a>(
 }
 
 /// How much of a quota is used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct QuotaStanding {
     /// In units of the measure, as the next two.
     pub limit: u64,

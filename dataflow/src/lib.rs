@@ -5,6 +5,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod account_row;
 mod action;
 pub mod detect;
 mod incident;
@@ -17,6 +18,7 @@ mod row;
 pub mod state;
 mod window;
 
+pub use account_row::*;
 pub use action::*;
 pub use incident::*;
 pub use model::Owner;

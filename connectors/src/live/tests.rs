@@ -604,8 +604,12 @@ impl TableFeed for Changing {
     fn poll(&mut self, _: Duration, read: &mut TablesRead) -> Result<(), LiveError> {
         self.polls += 1;
         if self.polls.is_multiple_of(7) {
-            let row =
-                PlanRow { id: NameId(self.changes % 5), name: NameId(self.changes), policy: Policy::Alert };
+            let row = PlanRow {
+                id: NameId(self.changes % 5),
+                name: NameId(self.changes),
+                policy: Policy::Alert,
+                fees: Box::default(),
+            };
             read.changes.push(TableChange { offset: self.changes, row: TableRow::Plan(row), deleted: false });
             read.inputs.push(ActionInput::Report(GatewayReport {
                 action: ActionId(self.changes.into()),

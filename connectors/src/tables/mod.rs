@@ -141,6 +141,8 @@ fn table_of(row: &TableRow) -> &'static str {
         TableRow::Subscription(_) => "subscriptions",
         TableRow::Plan(_) => "plans",
         TableRow::Leak(_) => "leaks",
+        TableRow::Quota(_) => "quotas",
+        TableRow::Price(_) => "prices",
     }
 }
 
@@ -290,7 +292,11 @@ fn by_date(changes: &mut [TableChange]) {
     let keys = changes.iter().take_while(|change| matches!(change.row, TableRow::Key(_))).count();
     let date = |change: &TableChange| match &change.row {
         TableRow::Key(row) => row.valid_from,
-        TableRow::Subscription(_) | TableRow::Plan(_) | TableRow::Leak(_) => None,
+        TableRow::Subscription(_)
+        | TableRow::Plan(_)
+        | TableRow::Leak(_)
+        | TableRow::Quota(_)
+        | TableRow::Price(_) => None,
     };
     let keys = &mut changes[..keys];
     if keys.iter().any(|change| date(change).is_some()) {

@@ -288,6 +288,7 @@ fn accept_subscription(row: &RawRow<'_>, output: &mut AcceptedRows) -> Result<()
         plan: output.name(plan),
         time_zone: output.name(&time_zone),
         billing_anchor,
+        valid_from: None,
         started_at,
         contacts: output.name(&contacts),
     };
@@ -300,7 +301,8 @@ fn accept_plan(row: &RawRow<'_>, output: &mut AcceptedRows) -> Result<(), Fault>
     let name = row.optional("name").unwrap_or(id);
     let policy = row.one_of("policy", &POLICIES);
 
-    let row = PlanRow { id: output.name(id), name: output.name(name), policy };
+    let fees = Box::default();
+    let row = PlanRow { id: output.name(id), name: output.name(name), policy, fees };
     output.push(TableRow::Plan(row));
     Ok(())
 }
@@ -427,7 +429,7 @@ pub(super) fn is_whole(row: &TableRow) -> bool {
         TableRow::Key(row) => row.subscription.is_some(),
         TableRow::Subscription(row) => row.id.is_some(),
         TableRow::Plan(row) => row.id.is_some(),
-        TableRow::Leak(_) => true,
+        TableRow::Leak(_) | TableRow::Quota(_) | TableRow::Price(_) => true,
     }
 }
 

@@ -27,7 +27,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 
 use hashbrown::HashMap;
-use keytide_dataflow::model::{EventTime, TableChange, TableRow};
+use keytide_dataflow::model::{EventTime, QuotaHolder, QuotaRow, TableChange, TableRow};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128_with_seed};
@@ -66,13 +66,30 @@ fn row_id(row: &TableRow) -> RowId {
         TableRow::Subscription(row) => RowId(row.id.0.into()),
         TableRow::Plan(row) => RowId(row.id.0.into()),
         TableRow::Leak(row) => RowId(row.key.0),
+        TableRow::Quota(QuotaRow { holder, measure, period, .. }) => {
+            let (kind, id) = match holder {
+                QuotaHolder::Plan(id) => (0, id),
+                QuotaHolder::Subscription(id) => (1, id),
+            };
+            RowId(u128::from(id.0) << 64 | kind << 16 | (*measure as u128) << 8 | *period as u128)
+        }
+        TableRow::Price(row) => {
+            let mut hasher = Xxh3::new();
+            for part in [row.plan.0, row.item.0, row.tier.up_to.unwrap_or(u64::MAX)] {
+                hasher.update(&part.to_be_bytes());
+            }
+            RowId(hasher.digest128())
+        }
     }
 }
 
 fn valid_from(row: &TableRow) -> Option<EventTime> {
     match row {
         TableRow::Key(row) => row.valid_from,
-        TableRow::Subscription(_) | TableRow::Plan(_) | TableRow::Leak(_) => None,
+        TableRow::Subscription(row) => row.valid_from,
+        TableRow::Quota(row) => row.valid_from,
+        TableRow::Price(row) => row.valid_from,
+        TableRow::Plan(_) | TableRow::Leak(_) => None,
     }
 }
 
@@ -328,7 +345,12 @@ mod tests {
     }
 
     fn plan_row(id: u64, name: u64) -> TableRow {
-        TableRow::Plan(PlanRow { id: NameId(id), name: NameId(name), policy: Policy::Alert })
+        TableRow::Plan(PlanRow {
+            id: NameId(id),
+            name: NameId(name),
+            policy: Policy::Alert,
+            fees: Box::default(),
+        })
     }
 
     proptest! {

@@ -137,6 +137,7 @@ fn every_column_of_subscriptions_and_plans() {
         plan: NameId::new("gold"),
         time_zone: NameId::new("America/Argentina/Buenos_Aires"),
         billing_anchor: 31,
+        valid_from: None,
         started_at: time("2024-02-29T00:00:00Z"),
         contacts: NameId::new("a@example.com;b@example.com"),
     });
@@ -152,8 +153,13 @@ fn every_column_of_subscriptions_and_plans() {
     assert_eq!(of_csv.definitions.len(), 5);
 
     let expected = [
-        PlanRow { id: NameId::new("gold"), name: NameId::new("Gold"), policy: Policy::Revoke },
-        PlanRow { id: NameId::new("7"), name: NameId::new("7"), policy: Policy::Alert },
+        PlanRow {
+            id: NameId::new("gold"),
+            name: NameId::new("Gold"),
+            policy: Policy::Revoke,
+            fees: Box::default(),
+        },
+        PlanRow { id: NameId::new("7"), name: NameId::new("7"), policy: Policy::Alert, fees: Box::default() },
     ];
     let csv = "policy,name,id\nrevoke,Gold,gold\n,,7\n";
     let json = "{\"id\":\"gold\",\"name\":\"Gold\",\"policy\":\"revoke\"}\n{\"id\":7,\"name\":null,\"policy\":\"\"}\n";

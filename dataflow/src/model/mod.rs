@@ -54,7 +54,7 @@ pub use hex::{hex, id_digits, id_of_digits, push_hex};
 pub use id::{Definition, Forgotten, KeyId, NameId, RequestId, RouteId};
 pub use owner::Owner;
 pub use table::{
-    Allowance, KeyKind, KeyPlace, KeyRow, KeyState, LeakRow, PlanRow, Policy, SubscriptionRow, TableChange,
-    TableRow,
+    Allowance, KeyKind, KeyPlace, KeyRow, KeyState, LeakRow, PlanFees, PlanRow, Policy, PriceRow,
+    QuotaHolder, QuotaRow, SubscriptionRow, TableChange, TableRow,
 };
 pub use tick::{EventTime, Tick, TickInfo};

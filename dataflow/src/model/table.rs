@@ -1,5 +1,6 @@
 //! Defines rows of the tables that events are joined with.
 
+use keytide_billing::{Currency, Exact, Measure, PeriodKind, QuotaLimit, TierRow};
 use serde::{Deserialize, Serialize};
 
 use super::{Country, EventTime, KeyId, NameId};
@@ -106,6 +107,9 @@ pub struct SubscriptionRow {
     pub time_zone: NameId,
     /// The day of the month on which it is billed, 1 to 31, or 0 where unknown.
     pub billing_anchor: u8,
+    /// The start of its plan, time zone and anchor. `None` is the time at which the row was first seen; a subscription's
+    /// first row holds since ever.
+    pub valid_from: Option<EventTime>,
     pub started_at: Option<EventTime>,
     /// E-mail addresses, separated by `;`.
     pub contacts: NameId,
@@ -119,6 +123,46 @@ pub struct PlanRow {
     pub name: NameId,
     /// The most that may be done about incidents of its keys.
     pub policy: Policy,
+    pub fees: Box<PlanFees>,
+}
+
+/// The fees of a plan, and the bounds of a period's bill.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PlanFees {
+    /// The currency of the plan and its prices; `None` is that of the configuration.
+    pub currency: Option<Currency>,
+    /// Due in each period, also without use.
+    pub base_fee: Exact,
+    pub minimum: Option<Exact>,
+    pub maximum: Option<Exact>,
+}
+
+/// The holder of a quota. A subscription's own quota wins over its plan's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum QuotaHolder {
+    Plan(NameId),
+    Subscription(NameId),
+}
+
+/// A row of the table of quotas: how much of a measure may be used in a period.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct QuotaRow {
+    pub holder: QuotaHolder,
+    pub measure: Measure,
+    pub period: PeriodKind,
+    pub limit: QuotaLimit,
+    /// `None` is the time at which the row was first seen; the first row of a quota holds since ever.
+    pub valid_from: Option<EventTime>,
+}
+
+/// A row of the table of prices: one tier of an item of a plan.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PriceRow {
+    pub plan: NameId,
+    pub item: NameId,
+    pub tier: TierRow,
+    /// `None` is the time at which the row was first seen; the first rows of an item hold since ever.
+    pub valid_from: Option<EventTime>,
 }
 
 /// A row of `leaks`: a report that a key was found in a public place.
@@ -137,6 +181,8 @@ pub enum TableRow {
     Subscription(SubscriptionRow),
     Plan(PlanRow),
     Leak(LeakRow),
+    Quota(QuotaRow),
+    Price(Box<PriceRow>),
 }
 
 /// An upsert, or a tombstone, of one table row. Of several changes of a row in one tick the highest `offset` wins.

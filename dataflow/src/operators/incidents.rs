@@ -301,7 +301,7 @@ impl Incidents {
                 }
                 TableRow::Subscription(row) => drop(self.contacts.insert(row.id, row.contacts)),
                 TableRow::Leak(row) if !change.deleted => self.dismissals.end(row.key),
-                TableRow::Key(_) | TableRow::Leak(_) => {}
+                TableRow::Key(_) | TableRow::Leak(_) | TableRow::Quota(_) | TableRow::Price(_) => {}
             }
         }
     }

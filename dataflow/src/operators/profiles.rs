@@ -326,7 +326,11 @@ impl Profiles {
         // A key's rows are stated together, the last in force last: only that one says what is known of the key.
         let key_of = |change: &TableChange| match &change.row {
             TableRow::Key(row) => Some(row.key),
-            TableRow::Subscription(_) | TableRow::Plan(_) | TableRow::Leak(_) => None,
+            TableRow::Subscription(_)
+            | TableRow::Plan(_)
+            | TableRow::Leak(_)
+            | TableRow::Quota(_)
+            | TableRow::Price(_) => None,
         };
         let keys = rows.iter().enumerate().filter_map(|(index, change)| Some((key_of(change)?, index)));
         let last: HashMap<KeyId, usize> = keys.collect();
@@ -352,7 +356,7 @@ impl Profiles {
                         self.report(key, Level::Minute.start(now_ms), out);
                     }
                 }
-                TableRow::Subscription(_) | TableRow::Plan(_) => {}
+                TableRow::Subscription(_) | TableRow::Plan(_) | TableRow::Quota(_) | TableRow::Price(_) => {}
             }
         }
         accepted.into_iter().for_each(|key| self.accept(key, now_ms, out));

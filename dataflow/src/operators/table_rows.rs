@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::parts::by_tick::Closing;
-use crate::model::{NameId, TableChange, TableRow, Tick};
+use crate::model::{NameId, QuotaHolder, TableChange, TableRow, Tick};
 use crate::state::{Durable, Footprint, RowsOut, Shard, StateId};
 
 /// A row as an update of a collection.
@@ -31,7 +31,7 @@ enum TableRowId {
 /// Returns the row's identity. Rows of keys and reports have none: they have operators of their own.
 fn identity(row: &TableRow) -> Option<TableRowId> {
     match row {
-        TableRow::Key(_) | TableRow::Leak(_) => None,
+        TableRow::Key(_) | TableRow::Leak(_) | TableRow::Quota(_) | TableRow::Price(_) => None,
         TableRow::Subscription(row) => Some(TableRowId::Subscription(row.id)),
         TableRow::Plan(row) => Some(TableRowId::Plan(row.id)),
     }
@@ -44,6 +44,10 @@ pub(crate) fn shard(row: &TableRow) -> u64 {
         TableRow::Subscription(row) => row.id.0,
         TableRow::Plan(row) => row.id.0,
         TableRow::Leak(row) => row.key.shard(),
+        TableRow::Quota(row) => match row.holder {
+            QuotaHolder::Plan(id) | QuotaHolder::Subscription(id) => id.0,
+        },
+        TableRow::Price(row) => row.plan.0,
     }
 }
 

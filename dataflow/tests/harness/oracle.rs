@@ -194,7 +194,7 @@ pub fn recount_with(ticks: &[TickInput], windows: Windows, limits: &Limits) -> R
                 TableRow::Subscription(row) => drop(subscriptions.insert(row.id, row)),
                 TableRow::Plan(row) if change.deleted => drop(plans.remove(&row.id)),
                 TableRow::Plan(row) => drop(plans.insert(row.id, row)),
-                TableRow::Leak(_) => {}
+                TableRow::Leak(_) | TableRow::Quota(_) | TableRow::Price(_) => {}
             }
         }
         for (key, rows) in of_keys {

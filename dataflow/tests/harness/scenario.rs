@@ -276,6 +276,7 @@ pub fn subscription_row(index: u64, plan: u64) -> TableRow {
         plan: NameId::new(&format!("plan-{plan}")),
         time_zone: NameId::NONE,
         billing_anchor: 0,
+        valid_from: None,
         started_at: None,
         contacts: NameId::NONE,
     })
@@ -286,6 +287,7 @@ fn plan_row(index: u64) -> TableRow {
         id: NameId::new(&format!("plan-{index}")),
         name: NameId::new(["Gold", "Silver", "Bronze"][index as usize]),
         policy: Policy::Alert,
+        fees: Box::default(),
     })
 }
 

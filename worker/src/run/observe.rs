@@ -251,7 +251,12 @@ mod tests {
         let windows = keytide_config::Windows::default();
         let options = live::testing::options(windows);
         let live = Live::new(FOOTPRINTS_MS, options);
-        let plan = PlanRow { id: NameId::new("free"), name: NameId::new("free"), policy: Policy::Alert };
+        let plan = PlanRow {
+            id: NameId::new("free"),
+            name: NameId::new("free"),
+            policy: Policy::Alert,
+            fees: Box::default(),
+        };
         let change = TableChange { offset: 0, row: TableRow::Plan(plan), deleted: false };
         let tables = TablesRead { changes: vec![change], ..TablesRead::default() };
         let reader = PartitionReader::new(&live, 0, Vec::new(), &|_| unreachable!("there is no source"));

@@ -52,6 +52,8 @@ impl Tester {
             TableRow::Subscription(row) => format!("{} on {}", name(row.id), name(row.plan)),
             TableRow::Plan(row) => format!("{} {:?}", name(row.id), row.policy),
             TableRow::Leak(row) => format!("{} at {}", &row.key.to_string()[..4], name(row.url)),
+            TableRow::Quota(row) => format!("{:?} {:?} {}", row.measure, row.period, row.limit.limit),
+            TableRow::Price(row) => format!("{} up to {:?}", name(row.item), row.tier.up_to),
         };
         if change.deleted { format!("-{told}") } else { told }
     }

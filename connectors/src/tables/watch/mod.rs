@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use hashbrown::{HashMap, HashSet};
 use keytide_config::{KeyHash, TableFormat, TableSource, Tables};
-use keytide_dataflow::model::{Definition, KeyId, KeyPlace, NameId, TableChange, TableRow};
+use keytide_dataflow::model::{Definition, KeyId, KeyPlace, NameId, QuotaHolder, TableChange, TableRow};
 
 use super::rows::{self, FileRead};
 use super::schema::{AcceptedRows, TableSchema};
@@ -242,6 +242,10 @@ fn used(changes: &[TableChange], definitions: Vec<Definition>) -> impl Iterator<
                 keys.insert(row.key);
                 names.extend([row.source, row.url]);
             }
+            TableRow::Quota(row) => match row.holder {
+                QuotaHolder::Plan(id) | QuotaHolder::Subscription(id) => names.extend([id]),
+            },
+            TableRow::Price(row) => names.extend([row.plan, row.item]),
         }
     }
     definitions.into_iter().filter(move |definition| match definition {

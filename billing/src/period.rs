@@ -227,34 +227,44 @@ impl Periods {
     /// Returns the period that holds an instant, in ms since the epoch.
     #[must_use]
     pub fn at(&self, at_ms: u64) -> Period {
-        let setting = self.setting(at_ms);
-        let period = setting.calendar.period(self.kind, setting.anchor, at_ms);
-        if period.start_ms >= setting.valid_from_ms {
-            return period;
+        self.of_kind(self.kind, at_ms)
+    }
+
+    /// Returns the period of another kind that holds an instant, under the same settings. Where a new one takes effect,
+    /// a period ends, whatever its kind. So the days of a subscription tile each of its periods.
+    #[must_use]
+    pub fn of_kind(&self, kind: PeriodKind, at_ms: u64) -> Period {
+        let (setting, next_ms) = self.setting(at_ms);
+        let calendar = &setting.calendar;
+        let full = calendar.period(kind, setting.anchor, at_ms);
+        let start_ms = full.start_ms.max(setting.valid_from_ms);
+        let end_ms = full.end_ms.min(next_ms.unwrap_or(u64::MAX));
+        if (start_ms, end_ms) == (full.start_ms, full.end_ms) {
+            return full;
         }
-        // The first period after a change: it begins with the change, and within a day.
-        let days = match self.kind {
-            PeriodKind::Second | PeriodKind::Minute | PeriodKind::Hour | PeriodKind::Day => period.days,
+        // The first period after a change begins with the change, and within a day. The last one before it ends there.
+        let days = match kind {
+            PeriodKind::Second | PeriodKind::Minute | PeriodKind::Hour | PeriodKind::Day => full.days,
             PeriodKind::Month | PeriodKind::Billing => {
-                let calendar = &setting.calendar;
-                let missing = calendar.day(setting.valid_from_ms) - calendar.day(period.start_ms);
-                period.days.saturating_sub(u32::try_from(missing).unwrap_or_default())
+                let last = calendar.day(end_ms.saturating_sub(1));
+                u32::try_from(last + 1 - calendar.day(start_ms)).unwrap_or_default().min(full.days)
             }
         };
-        Period { start_ms: setting.valid_from_ms, days, ..period }
+        Period { start_ms, end_ms, days, ..full }
     }
 
     /// Returns the calendar in effect at an instant, in ms since the epoch.
     #[must_use]
     pub fn calendar(&self, at_ms: u64) -> &Arc<Calendar> {
-        &self.setting(at_ms).calendar
+        &self.setting(at_ms).0.calendar
     }
 
-    fn setting(&self, at_ms: u64) -> &PeriodSetting {
+    /// Returns the setting in effect, and when the next one takes effect.
+    fn setting(&self, at_ms: u64) -> (&PeriodSetting, Option<u64>) {
         let at_ms = at_ms.min(LATEST_MS.unsigned_abs());
-        let later = self.in_effect.partition_point(|setting| setting.valid_from_ms <= at_ms);
+        let later = self.in_effect.partition_point(|setting| setting.valid_from_ms <= at_ms).max(1);
         // The first counts since ever.
-        &self.in_effect[later.max(1) - 1]
+        (&self.in_effect[later - 1], self.in_effect.get(later).map(|next| next.valid_from_ms))
     }
 }
 

@@ -191,3 +191,19 @@ proptest! {
 pub(crate) fn days(count: i64) -> Span {
     count.days()
 }
+
+#[test]
+fn zones_with_days_that_begin_within_an_hour_are_known() {
+    for name in
+        ["Asia/Kolkata", "Asia/Kathmandu", "Australia/Adelaide", "Australia/Lord_Howe", "America/St_Johns"]
+    {
+        assert!(Calendar::of_zone(name).unwrap().splits_hours(), "{name}");
+    }
+    // Berlin's clock had odd offsets before 1900, and Monrovia's until 1972.
+    for name in ["UTC", "Europe/Berlin", "America/New_York", "Asia/Seoul", "Africa/Monrovia"] {
+        assert!(!Calendar::of_zone(name).unwrap().splits_hours(), "{name}");
+    }
+    let names: Vec<&str> = Calendars::names().collect();
+    assert!(names.contains(&"Asia/Kolkata") && names.len() > 500);
+    assert!(names.iter().all(|name| Calendar::of_zone(name).unwrap().name() == *name));
+}

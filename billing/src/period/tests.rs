@@ -195,6 +195,32 @@ proptest! {
         }
     }
 
+    /// Periods of every kind end where a setting takes effect, so days tile months and billing periods.
+    #[test]
+    fn days_tile_longer_periods_through_changes(
+        first in (any_zone(), 1_u8..32), kind in any_kind(),
+        changes in proptest::collection::vec((any_zone(), 1_u8..32, 0_u64..12_000_000_000), 0..5),
+        away_ms in 0_u64..12_000_000_000,
+    ) {
+        let start = ms("2025-11-15T00:00:00Z");
+        let setting = |(name, day): (&str, u8), valid_from_ms| PeriodSetting {
+            valid_from_ms, calendar: Arc::new(calendar(name)), anchor: anchor(day),
+        };
+        let changes: Vec<_> =
+            changes.into_iter().map(|(name, day, after)| setting((name, day), start + after)).collect();
+        let periods = Periods::new(PeriodKind::Billing, setting(first, u64::MAX), &changes);
+        check_tiling(&|at_ms| periods.of_kind(kind, at_ms), start + away_ms)?;
+        for change in &changes {
+            check_tiling(&|at_ms| periods.of_kind(kind, at_ms), change.valid_from_ms)?;
+        }
+        for kind in [PeriodKind::Day, PeriodKind::Month, PeriodKind::Billing] {
+            let long = periods.of_kind(kind, start + away_ms);
+            let (first, last) = (long.start_ms, long.end_ms - 1);
+            prop_assert_eq!(periods.of_kind(PeriodKind::Day, first).start_ms, first);
+            prop_assert_eq!(periods.of_kind(PeriodKind::Day, last).end_ms, long.end_ms);
+        }
+    }
+
     /// A billing period begins on the anchor's day, or the month's last, by jiff's dates.
     #[test]
     fn billing_periods_begin_on_the_anchor(day in 1_u8..32, offset in 0_i64..80_000) {

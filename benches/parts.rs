@@ -141,9 +141,21 @@ pub(crate) fn operators(input: &Path, rounds: u8) -> anyhow::Result<()> {
         );
         (dropped, groups) = (seen, ceiling.groups());
     }
-    // No key leaks in what is measured, and no record is broken.
-    let empty =
-        [View::Incidents, View::IncidentLog, View::Revocations, View::Denied, View::Audit, View::DeadLetters];
+    // No key leaks in what is measured, no record is broken, and nothing has a quota or a price.
+    let empty = [
+        View::Quota,
+        View::Charges,
+        View::Bills,
+        View::Forecast,
+        View::Notices,
+        View::Adjustments,
+        View::Incidents,
+        View::IncidentLog,
+        View::Revocations,
+        View::Denied,
+        View::Audit,
+        View::DeadLetters,
+    ];
     for view in View::ALL.into_iter().filter(|view| !empty.contains(view)) {
         ensure!(dropped.rows[view as usize] > 0, "`{}` has no rows", view.name());
     }

@@ -53,6 +53,12 @@ views! {
     Geo "geo" Upsert ["key_id", "country", "window", "window_start"],
     Callers "callers" Upsert ["scope", "id", "window", "window_start"],
     SubscriptionUsage "subscription_usage" Upsert ["subscription", "window", "window_start"],
+    Quota "quota" Upsert ["subscription", "metric", "period", "period_start"],
+    Charges "charges" Upsert ["subscription", "period_start", "item"],
+    Bills "bills" Upsert ["subscription", "period_start"],
+    Forecast "forecast" Upsert ["subscription", "metric", "period", "period_start"],
+    Notices "notices" Append ["subscription", "seq"],
+    Adjustments "adjustments" Append ["subscription", "seq"],
     Incidents "incidents" Upsert ["incident_id"],
     IncidentLog "incident_log" Append ["incident_id", "seq"],
     Revocations "revocations" Upsert ["action_id"],
@@ -101,7 +107,10 @@ mod tests {
     #[test]
     fn a_row_that_only_adds_to_a_history_is_not_replaced() {
         let appended: Vec<View> = View::ALL.into_iter().filter(|view| !view.is_upsert()).collect();
-        assert_eq!(appended, [View::IncidentLog, View::Audit, View::Late, View::DeadLetters]);
+        assert_eq!(
+            appended,
+            [View::Notices, View::Adjustments, View::IncidentLog, View::Audit, View::Late, View::DeadLetters]
+        );
         assert_eq!(View::UsageByRoute.topic("a.b"), "a.b.usage_by_route.v1");
     }
 }

@@ -1,11 +1,15 @@
 //! Defines the output of the dataflow: rows of the views, late events, counts and definitions.
 
+use crate::account_row::{
+    Adjustment, BillKey, BillRow, Charge, ChargeKey, ForecastRow, QuotaKey, QuotaNotice, Revision,
+};
 use crate::detect::Verdict;
 use crate::incident::{Incident, Transition};
 use crate::model::{
     Country, Definition, EventTime, Forgotten, KeyId, NameId, Owner, Position, RequestId, RouteId, Tick,
 };
 use crate::window::Level;
+use keytide_billing::QuotaStanding;
 use keytide_config::View;
 use serde::{Deserialize, Serialize};
 use std::ops::AddAssign;
@@ -139,6 +143,13 @@ pub enum Rows {
     Callers(Vec<Row<Scope, Callers>>),
     /// `None` retracts a row, because its keys turned out to belong to another subscription.
     SubscriptionUsage(Vec<Row<NameId, Option<SubscriptionUsage>>>),
+    Quota(Vec<Revision<QuotaKey, QuotaStanding>>),
+    Charges(Vec<Revision<ChargeKey, Charge>>),
+    Bills(Vec<Revision<BillKey, BillRow>>),
+    Forecast(Vec<Revision<QuotaKey, ForecastRow>>),
+    /// Each notice stands for itself, as each adjustment does.
+    Notices(Vec<QuotaNotice>),
+    Adjustments(Vec<Adjustment>),
     Incidents(Vec<Incident>),
     /// In the order of the log: each transition stands for itself.
     IncidentLog(Vec<Transition>),
@@ -170,6 +181,12 @@ macro_rules! impl_rows {
             pub fn view(&self) -> Option<View> {
                 match self {
                     $(Self::$view(_) => Some(View::$view),)+
+                    Self::Quota(_) => Some(View::Quota),
+                    Self::Charges(_) => Some(View::Charges),
+                    Self::Bills(_) => Some(View::Bills),
+                    Self::Forecast(_) => Some(View::Forecast),
+                    Self::Notices(_) => Some(View::Notices),
+                    Self::Adjustments(_) => Some(View::Adjustments),
                     Self::Incidents(_) => Some(View::Incidents),
                     Self::IncidentLog(_) => Some(View::IncidentLog),
                     Self::Scores(_) => None,
@@ -181,6 +198,12 @@ macro_rules! impl_rows {
             pub fn len(&self) -> usize {
                 match self {
                     $(Self::$view(rows) => rows.len(),)+
+                    Self::Quota(rows) => rows.len(),
+                    Self::Charges(rows) => rows.len(),
+                    Self::Bills(rows) => rows.len(),
+                    Self::Forecast(rows) => rows.len(),
+                    Self::Notices(rows) => rows.len(),
+                    Self::Adjustments(rows) => rows.len(),
                     Self::Incidents(rows) => rows.len(),
                     Self::IncidentLog(rows) => rows.len(),
                     Self::Scores(rows) => rows.len(),

@@ -81,6 +81,12 @@ fn identity(row: &AnyRow) -> (String, bool) {
         AnyRow::SubscriptionUsage(row) => {
             (format!("{:?}", ("subscription", row.group, row.level, row.start)), row.value.is_none())
         }
+        AnyRow::Quota(row) => (format!("{:?}", ("quota", row.key)), row.value.is_none()),
+        AnyRow::Charge(row) => (format!("{:?}", ("charge", row.key)), row.value.is_none()),
+        AnyRow::Bill(row) => (format!("{:?}", ("bill", row.key)), row.value.is_none()),
+        AnyRow::Forecast(row) => (format!("{:?}", ("forecast", row.key)), row.value.is_none()),
+        AnyRow::QuotaNotice(row) => (format!("{:?}", ("notice", row.key.subscription, row.seq)), false),
+        AnyRow::Adjustment(row) => (format!("{:?}", ("adjustment", row.bill.subscription, row.seq)), false),
         AnyRow::Incident(row) => (format!("{:?}", ("incident", row.id)), false),
         AnyRow::Transition(row) => (format!("{:?}", ("transition", row.incident.id, row.seq)), false),
         AnyRow::Score(row) => (format!("{:?}", ("score", row.key, row.window_ms)), false),

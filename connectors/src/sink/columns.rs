@@ -49,6 +49,12 @@ const fn schema(view: View) -> &'static str {
         View::Geo => file!("geo"),
         View::Callers => file!("callers"),
         View::SubscriptionUsage => file!("subscription_usage"),
+        View::Quota => file!("quota"),
+        View::Charges => file!("charges"),
+        View::Bills => file!("bills"),
+        View::Forecast => file!("forecast"),
+        View::Notices => file!("notices"),
+        View::Adjustments => file!("adjustments"),
         View::Incidents => file!("incidents"),
         View::IncidentLog => file!("incident_log"),
         View::Revocations => file!("revocations"),
@@ -135,7 +141,15 @@ mod tests {
             assert_eq!(&names[..view.key().len()], view.key(), "key columns come first");
             assert!(of_view.description.ends_with(&format!("Key: {}.", view.key().join(", "))));
             let more: Vec<&str> = of_view.live[names.len()..].iter().map(|column| &*column.name).collect();
-            let retracted = matches!(view, View::SubscriptionUsage | View::Denied);
+            let retracted = matches!(
+                view,
+                View::SubscriptionUsage
+                    | View::Quota
+                    | View::Charges
+                    | View::Bills
+                    | View::Forecast
+                    | View::Denied
+            );
             assert_eq!(
                 more,
                 if retracted { &["retracted", "tick", "version"][..] } else { &["tick", "version"] }

@@ -22,9 +22,10 @@
 //! acknowledged by all in-sync replicas and written to files. It is exact: each tick counts its unacknowledged
 //! records.
 //!
-//! A row that is taken back (of `subscription_usage` and `denied` only) is null on its topic. In a file it is a row of its key
-//! columns and `"retracted":true`.
+//! A row that is taken back is null on its topic. In a file it is a row of its key columns and `"retracted":true`. Views
+//! whose rows may be taken back have the column `retracted` in their schemas.
 
+pub mod accounts;
 pub mod columns;
 pub mod encode;
 mod file;
@@ -47,6 +48,7 @@ use keytide_config::{KafkaSink, Sinks, Source, SourceKind, View};
 use keytide_dataflow::model::{Definition, Forgotten, KeyId, NameId, Tick};
 use keytide_dataflow::*;
 
+use self::accounts::AccountRows;
 use self::encode::{DeadRow, EncodeRow, Labels, LateRow, RecordLocation};
 pub use self::file::FilesMemory;
 use self::file::SeriesOfViews;
@@ -550,10 +552,11 @@ impl Publisher {
             views.inputs.extend(output.inputs);
         }
         let Self { names, writers, topics_of_sources, job, config } = self;
-        // 2. Write the rows of windows, then incidents with what is done about them.
+        // 2. Write the rows of windows and of accounts, then incidents with what is done about them.
         let mut labels = Labels::new(names);
         writers.begin_tick(tick)?;
         views.rows.publish(writers, &mut labels)?;
+        writers.accounts(views.accounts, &mut labels)?;
         let info = JobInfo { config, partitions };
         let notices = writers.incidents(
             views.incidents,
@@ -641,6 +644,12 @@ macro_rules! rows_by_view {
             fn add(&mut self, rows: Rows) {
                 match rows {
                     $(Rows::$view(mut rows) => self.rows.$field.append(&mut rows),)+
+                    Rows::Quota(mut rows) => self.accounts.quota.append(&mut rows),
+                    Rows::Charges(mut rows) => self.accounts.charges.append(&mut rows),
+                    Rows::Bills(mut rows) => self.accounts.bills.append(&mut rows),
+                    Rows::Forecast(mut rows) => self.accounts.forecast.append(&mut rows),
+                    Rows::Notices(mut rows) => self.accounts.notices.append(&mut rows),
+                    Rows::Adjustments(mut rows) => self.accounts.adjustments.append(&mut rows),
                     Rows::Incidents(mut rows) => self.incidents.append(&mut rows),
                     Rows::IncidentLog(mut rows) => self.transitions.append(&mut rows),
                     // They are made only for a backtest.
@@ -668,6 +677,7 @@ views_of_windows!(rows_by_view);
 #[derive(Default)]
 struct Views {
     rows: RowsByView,
+    accounts: AccountRows,
     incidents: Vec<Incident>,
     transitions: Vec<Transition>,
     late: Vec<Late>,
@@ -709,6 +719,35 @@ impl SinkWriters {
             "a tick has at most one row per key"
         );
         rows.iter().try_for_each(|row| self.row(row, labels, None))
+    }
+
+    fn revisions<K: Ord + Copy, V>(
+        &mut self,
+        mut rows: Vec<Revision<K, V>>,
+        labels: &mut Labels<'_>,
+    ) -> Result<(), SinkError>
+    where
+        Revision<K, V>: EncodeRow,
+    {
+        rows.sort_unstable_by_key(|row| row.key);
+        debug_assert!(
+            rows.windows(2).all(|pair| pair[0].key < pair[1].key),
+            "a tick has at most one row per key"
+        );
+        rows.iter().try_for_each(|row| self.row(row, labels, None))
+    }
+
+    /// Publishes the rows of accounts.
+    fn accounts(&mut self, rows: AccountRows, labels: &mut Labels<'_>) -> Result<(), SinkError> {
+        let AccountRows { quota, charges, bills, forecast, mut notices, mut adjustments } = rows;
+        self.revisions(quota, labels)?;
+        self.revisions(charges, labels)?;
+        self.revisions(bills, labels)?;
+        self.revisions(forecast, labels)?;
+        notices.sort_unstable_by_key(|notice| (notice.key.subscription, notice.seq));
+        notices.iter().try_for_each(|notice| self.row(notice, labels, None))?;
+        adjustments.sort_unstable_by_key(|adjustment| (adjustment.bill.subscription, adjustment.seq));
+        adjustments.iter().try_for_each(|adjustment| self.row(adjustment, labels, None))
     }
 
     /// Publishes incidents, their transitions and the actions on them, and returns the notifications.

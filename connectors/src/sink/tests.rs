@@ -8,6 +8,9 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
 
+use keytide_billing::{
+    ChargeItem, Currency, Exact, Forecast, Measure, PeriodKind, PriceModel, QuotaStanding,
+};
 use keytide_config::{Delivery, FileFormat, FileSink, KafkaSink, Secret, View};
 use keytide_dataflow::detect::{Bits, Severity, Signal};
 use keytide_dataflow::model::{Country, KeyId, KeyState, NameId, Policy, Position, RequestId, RouteId};
@@ -219,6 +222,104 @@ fn transition(incident: Incident) -> Transition {
     }
 }
 
+/// Views of which a row may be taken back.
+const RETRACTABLE: [View; 6] =
+    [View::SubscriptionUsage, View::Quota, View::Charges, View::Bills, View::Forecast, View::Denied];
+
+/// 2023-11-01 in Seoul.
+const PERIOD: u64 = 1_698_764_400_000;
+/// 2023-12-01 in Seoul.
+const PERIOD_END: u64 = 1_701_356_400_000;
+
+fn quota_key(measure: Measure) -> QuotaKey {
+    QuotaKey { subscription: NameId::new("sub-1"), measure, period: PeriodKind::Billing, start_ms: PERIOD }
+}
+
+fn bill_key() -> BillKey {
+    BillKey { subscription: NameId::new("sub-1"), start_ms: PERIOD }
+}
+
+/// Rows of the accounts of a subscription, one a view. Of its bill two plans have a part.
+fn of_accounts() -> Vec<Rows> {
+    let currency: Currency = "EUR".parse().unwrap();
+    let price = |text: &str| -> Exact { text.parse().unwrap() };
+    let key = quota_key(Measure::BytesOut);
+    let standing = QuotaStanding {
+        limit: 1_000,
+        used: 812,
+        remaining: 188,
+        permille: 812,
+        hard: true,
+        resets_at_ms: PERIOD_END,
+    };
+    let forecast =
+        Forecast { expected: 1_500, low: 1_400, high: 1_600, runs_out_at_ms: Some(PERIOD + 1_728_000_000) };
+    let part = |plan: &str, quantity, unit_price: &str, exact| ChargePart {
+        plan: NameId::new(plan),
+        tier: 2,
+        quantity,
+        unit_price: price(unit_price),
+        exact,
+    };
+    let charge = Charge {
+        quantity: 72_000,
+        measure: Some(Measure::Calls),
+        unit: Some(keytide_billing::PriceUnit::ONE),
+        model: Some(PriceModel::Graduated),
+        parts: vec![
+            part("gold", 22_000, "0.001", price("22")),
+            part("silver", -5, "0.002", price("0.01").negative()),
+        ],
+        exact: price("21.99"),
+        amount: 2_199,
+        currency,
+    };
+    let bill = BillRow {
+        end_ms: PERIOD_END,
+        currency: Some(currency),
+        total: Some(2_149),
+        lines: 1,
+        adjustments: -50,
+        complete: true,
+        is_final: false,
+        fault: None,
+    };
+    let expected = ForecastRow { forecast, expected_amount: Some(4_000), currency: Some(currency) };
+    let notice = QuotaNotice {
+        key,
+        seq: 3,
+        percent: 80,
+        standing,
+        at_ms: TICK,
+        is_highest: true,
+        forecast: Some(forecast),
+        currency: None,
+        customer: NameId::new("acme"),
+        plan: NameId::new("gold"),
+        contacts: NameId::new("boss@acme.example; ops@acme.example"),
+        time_zone: NameId::new("Asia/Seoul"),
+    };
+    let item = ChargeItem::Item(NameId::new("requests"));
+    let adjustment = Adjustment {
+        bill: bill_key(),
+        seq: 1,
+        item: ChargeItem::BaseFee,
+        amount: -5,
+        currency,
+        due_with_ms: PERIOD_END,
+        at_ms: TICK,
+    };
+    let charge_key = ChargeKey { bill: bill_key(), item };
+    vec![
+        Rows::Quota(vec![Revision { key, value: Some(standing) }]),
+        Rows::Charges(vec![Revision { key: charge_key, value: Some(charge) }]),
+        Rows::Bills(vec![Revision { key: bill_key(), value: Some(bill) }]),
+        Rows::Forecast(vec![Revision { key, value: Some(expected) }]),
+        Rows::Notices(vec![notice]),
+        Rows::Adjustments(vec![adjustment]),
+    ]
+}
+
 /// A tick with a row of every view.
 fn everything() -> TickOutput {
     let name = |text: &str| Definition::Name { id: NameId::new(text), text: text.into() };
@@ -234,7 +335,7 @@ fn everything() -> TickOutput {
     let of_subscription = SubscriptionUsage { usage: usage.usage, keys: 2, owner: info };
     let latency = Latency { calls: 1, p50_us: 2, p90_us: 3, p95_us: 4, p99_us: 5, max_us: 6, mean_us: 7 };
     let geo = CountryCalls { calls: 9, errors: 1, asns: [(64_500, 5), (64_501, 4)].into_iter().collect() };
-    TickOutput {
+    let mut output = TickOutput {
         tick: TICK,
         definitions: vec![
             Definition::Key { id: key, name: "mobile \"app\"".into(), month: None },
@@ -254,6 +355,9 @@ fn everything() -> TickOutput {
             name("sub-2"),
             name("acme"),
             name("gold"),
+            name("silver"),
+            name("requests"),
+            name("Asia/Seoul"),
         ],
         rows: vec![
             Rows::Usage(vec![row(key, usage)]),
@@ -284,7 +388,9 @@ fn everything() -> TickOutput {
             counted: false,
         }],
         ..TickOutput::default()
-    }
+    };
+    output.rows.extend(of_accounts());
+    output
 }
 
 /// Every view's row of [`everything`]: key columns and other columns.
@@ -318,6 +424,36 @@ const GOLDEN: [(View, &str, &str); View::ALL.len()] = [
         View::SubscriptionUsage,
         r#"{"subscription":"sub-1","window":"1h","window_start":"2023-11-14T22:00:00Z""#,
         r#","calls":7,"errors_4xx":2,"errors_5xx":3,"bytes_in":4,"bytes_out":5,"latency_sum_us":0,"latency_calls":0,"free_calls":0,"units":0,"keys":2,"customer":"acme","plan":"gold","plan_name":null,"complete":true,"final":false}"#,
+    ),
+    (
+        View::Quota,
+        r#"{"subscription":"sub-1","metric":"bytes_out","period":"billing","period_start":"2023-10-31T15:00:00Z""#,
+        r#","limit":1000,"used":812,"remaining":188,"permille":812,"hard":true,"resets_at":"2023-11-30T15:00:00Z"}"#,
+    ),
+    (
+        View::Charges,
+        r#"{"subscription":"sub-1","period_start":"2023-10-31T15:00:00Z","item":"requests""#,
+        r#","metric":"calls","unit":1,"model":"graduated","quantity":72000,"tiers":[{"plan":"gold","tier":2,"quantity":22000,"unit_price":"0.001","exact":"22"},{"plan":"silver","tier":2,"quantity":-5,"unit_price":"0.002","exact":"-0.01"}],"exact":"21.99","amount":"21.99","currency":"EUR"}"#,
+    ),
+    (
+        View::Bills,
+        r#"{"subscription":"sub-1","period_start":"2023-10-31T15:00:00Z""#,
+        r#","period_end":"2023-11-30T15:00:00Z","total":"21.49","currency":"EUR","lines":1,"adjustments":"-0.50","complete":true,"final":false,"fault":null}"#,
+    ),
+    (
+        View::Forecast,
+        r#"{"subscription":"sub-1","metric":"bytes_out","period":"billing","period_start":"2023-10-31T15:00:00Z""#,
+        r#","expected":1500,"low":1400,"high":1600,"runs_out_at":"2023-11-20T15:00:00Z","expected_amount":"40.00","currency":"EUR"}"#,
+    ),
+    (
+        View::Notices,
+        r#"{"subscription":"sub-1","seq":3"#,
+        r#","metric":"bytes_out","period":"billing","period_start":"2023-10-31T15:00:00Z","percent":80,"limit":1000,"used":812,"remaining":188,"permille":812,"hard":true,"resets_at":"2023-11-30T15:00:00Z","at":"2023-11-14T22:13:20.123Z","highest":true,"expected":1500,"low":1400,"high":1600,"runs_out_at":"2023-11-20T15:00:00Z","currency":null,"customer":"acme","plan":"gold","time_zone":"Asia/Seoul"}"#,
+    ),
+    (
+        View::Adjustments,
+        r#"{"subscription":"sub-1","seq":1"#,
+        r#","period_start":"2023-10-31T15:00:00Z","item":":base_fee","amount":"-0.05","currency":"EUR","due_with":"2023-11-30T15:00:00Z","at":"2023-11-14T22:13:20.123Z"}"#,
     ),
     (
         View::Incidents,
@@ -498,7 +634,7 @@ fn the_golden_rows_have_the_columns_of_their_schemas() {
             assert!(described.remove(of_files), "{name} describes the column {of_files} of files");
         }
         let is_retracted = described.remove("retracted");
-        assert_eq!(is_retracted, matches!(view, View::SubscriptionUsage | View::Denied), "{name}");
+        assert_eq!(is_retracted, RETRACTABLE.contains(&view), "{name}");
         assert_eq!(described, set(&listed("required")), "{name}");
     }
 }
@@ -650,6 +786,66 @@ fn a_retracted_row_is_null_on_its_topic_and_says_so_in_its_file() {
             TICK + 1
         )
     );
+}
+
+#[test]
+fn rows_of_accounts_that_are_taken_back_are_null_whatever_view_they_are_of() {
+    let broker = MockBroker::new();
+    let folder = tempfile::tempdir().unwrap();
+    let mut publisher = open(Some(kafka(&broker)), Some(files(folder.path())));
+    publisher.publish(TICK, vec![everything()], &partitions(), &mut nothing).unwrap();
+    let key = quota_key(Measure::BytesOut);
+    let item = ChargeItem::Item(NameId::new("requests"));
+    let rows = vec![
+        Rows::Quota(vec![Revision { key, value: None }]),
+        Rows::Charges(vec![Revision { key: ChargeKey { bill: bill_key(), item }, value: None }]),
+        Rows::Bills(vec![Revision { key: bill_key(), value: None }]),
+        Rows::Forecast(vec![Revision { key, value: None }]),
+    ];
+    let output = TickOutput { tick: TICK + 1, rows, ..TickOutput::default() };
+    publisher.publish(TICK + 1, vec![output], &[], &mut nothing).unwrap();
+    publisher.flush(DEADLINE).unwrap();
+    for view in [View::Quota, View::Charges, View::Bills, View::Forecast] {
+        let got = consume(&broker, view, 2);
+        assert_eq!((&got[0].key, got[0].partition), (&got[1].key, got[1].partition));
+        assert!(got[0].value.is_some() && got[1].value.is_none(), "{got:?}");
+        let (_, key, _) = GOLDEN.iter().find(|(of, ..)| *of == view).unwrap();
+        let line = format!(r#"{key},"retracted":true,"tick":{},"version":2}}"#, TICK + 1);
+        assert_eq!(lines(folder.path(), &format!("{}-000001.jsonl", view.name()))[1], line);
+    }
+}
+
+#[test]
+fn rows_of_accounts_are_in_the_order_of_their_keys_whoever_made_them() {
+    let (mut notices, mut adjustments) = (Vec::new(), Vec::new());
+    for rows in of_accounts() {
+        match rows {
+            Rows::Notices(rows) => notices = rows,
+            Rows::Adjustments(rows) => adjustments = rows,
+            _ => {}
+        }
+    }
+    let bill = |start_ms| Revision { key: BillKey { start_ms, ..bill_key() }, value: None::<BillRow> };
+    let output = |numbers: &[u64]| {
+        let rows = vec![
+            Rows::Bills(numbers.iter().map(|number| bill(*number)).collect()),
+            Rows::Notices(numbers.iter().map(|seq| QuotaNotice { seq: *seq, ..notices[0] }).collect()),
+            Rows::Adjustments(numbers.iter().map(|seq| Adjustment { seq: *seq, ..adjustments[0] }).collect()),
+        ];
+        TickOutput { tick: 1, rows, ..TickOutput::default() }
+    };
+    let write = |outputs: Vec<TickOutput>| {
+        let folder = tempfile::tempdir().unwrap();
+        open(None, Some(files(folder.path()))).publish(1, outputs, &[], &mut nothing).unwrap();
+        ["bills", "notices", "adjustments"].map(|view| lines(folder.path(), &format!("{view}-000001.jsonl")))
+    };
+    let written = write(vec![output(&[2, 11, 3]), output(&[1]), output(&[4])]);
+    assert_eq!(written, write(vec![output(&[1, 2, 3, 4, 11])]));
+    let numbers: Vec<u64> = written[1]
+        .iter()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["seq"].as_u64().unwrap())
+        .collect();
+    assert_eq!(numbers, [1, 2, 3, 4, 11]);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use keytide_billing::QuotaStanding;
 use keytide_config::{Limits, Windows};
 use keytide_dataflow::model::*;
 use keytide_dataflow::state::{Snapshot, SnapshotRequest, States, TakenSnapshot};
@@ -38,6 +39,12 @@ macro_rules! any_row {
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum AnyRow {
             $($view($row),)+
+            Quota(Revision<QuotaKey, QuotaStanding>),
+            Charge(Revision<ChargeKey, Charge>),
+            Bill(Revision<BillKey, BillRow>),
+            Forecast(Revision<QuotaKey, ForecastRow>),
+            QuotaNotice(QuotaNotice),
+            Adjustment(Adjustment),
             Incident(Incident),
             Transition(Transition),
             Score(Score),
@@ -47,6 +54,12 @@ macro_rules! any_row {
             fn extend(into: &mut Vec<Self>, rows: Rows) {
                 match rows {
                     $(Rows::$view(rows) => into.extend(rows.into_iter().map(Self::$view)),)+
+                    Rows::Quota(rows) => into.extend(rows.into_iter().map(Self::Quota)),
+                    Rows::Charges(rows) => into.extend(rows.into_iter().map(Self::Charge)),
+                    Rows::Bills(rows) => into.extend(rows.into_iter().map(Self::Bill)),
+                    Rows::Forecast(rows) => into.extend(rows.into_iter().map(Self::Forecast)),
+                    Rows::Notices(rows) => into.extend(rows.into_iter().map(Self::QuotaNotice)),
+                    Rows::Adjustments(rows) => into.extend(rows.into_iter().map(Self::Adjustment)),
                     Rows::Incidents(rows) => into.extend(rows.into_iter().map(Self::Incident)),
                     Rows::IncidentLog(rows) => into.extend(rows.into_iter().map(Self::Transition)),
                     Rows::Scores(rows) => into.extend(rows.into_iter().map(Self::Score)),

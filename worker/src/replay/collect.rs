@@ -23,6 +23,7 @@ use keytide_dataflow::model::time::MINUTE_MS;
 use keytide_dataflow::model::{Definition, EventTime, Forgotten, KeyId, NameId, Position, RequestId, Tick};
 use keytide_dataflow::*;
 
+use super::accounts::Accounts;
 use super::figures::{CallSpan, Summed};
 use super::incidents::{keep_incident, keep_score, keep_transition};
 use super::runs::Runs;
@@ -115,7 +116,15 @@ macro_rules! of_windows {
                         let rows = rows.into_iter().filter(|row| !row.is_retracted());
                         self.$field.extend(rows.filter(|row| all || row.is_needed()));
                     })+
-                    Rows::Incidents(_) | Rows::IncidentLog(_) | Rows::Scores(_) => {}
+                    Rows::Quota(_)
+                    | Rows::Charges(_)
+                    | Rows::Bills(_)
+                    | Rows::Forecast(_)
+                    | Rows::Notices(_)
+                    | Rows::Adjustments(_)
+                    | Rows::Incidents(_)
+                    | Rows::IncidentLog(_)
+                    | Rows::Scores(_) => {}
                 }
             }
 
@@ -198,6 +207,7 @@ pub struct Collect {
     pub(super) names: Names,
     pub(super) counts: Counts,
     pub(super) of_windows: OfWindows,
+    pub(super) accounts: Accounts,
     /// Late events as [`LATE`] bytes: a late event is on the worker of its request, its key's name on the
     /// worker of its key, so lines are made when all workers are done.
     pub(super) late: Sorter,
@@ -305,6 +315,18 @@ impl Output for Collect {
                 let Self { names, scores: into, .. } = self;
                 let added = scores.iter().try_for_each(|score| keep_score(into, names, score));
                 self.failed(added);
+            }
+            Rows::Quota(_)
+            | Rows::Charges(_)
+            | Rows::Bills(_)
+            | Rows::Forecast(_)
+            | Rows::Notices(_)
+            | Rows::Adjustments(_) => {
+                if self.keep == Keep::Views {
+                    let Self { accounts, folder, names, .. } = self;
+                    let added = accounts.keep(folder, names, tick, &rows);
+                    self.failed(added);
+                }
             }
             rows => {
                 if self.keep != Keep::Views

@@ -3,6 +3,7 @@
 //! The same input and time give the same bytes, whatever the number of workers and threads. Every decision is made at
 //! a record (see `connectors::ingest`) or at a tick (see `dataflow`), and rows are written in the order of their keys.
 
+mod accounts;
 mod bounded;
 mod collect;
 mod figures;

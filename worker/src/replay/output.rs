@@ -15,6 +15,7 @@ use keytide_connectors::sink::{Decide, JobInfo};
 use keytide_dataflow::*;
 use rayon::prelude::*;
 
+use super::accounts::account_views;
 use super::collect::{Collect, Coverage, Keep, Rowset, WindowParts, late_line};
 use super::figures::{FigureSums, Figures, Summed};
 use super::incidents::{IncidentCounts, incident_views, scores_file};
@@ -48,10 +49,11 @@ pub fn write(
 ) -> anyhow::Result<Written> {
     let (mut names, mut counts) = (Names::default(), Counts::default());
     let (mut late, mut dead_letters) = (Vec::new(), Vec::new());
-    let (mut of_windows, mut of_incidents) = (WindowParts::default(), Vec::new());
+    let (mut of_windows, mut accounts, mut of_incidents) = (WindowParts::default(), Vec::new(), Vec::new());
     for worker in collected {
         names.merge(worker.names);
         counts += worker.counts;
+        accounts.push(worker.accounts);
         of_windows.push(worker.of_windows);
         late.push(worker.late);
         dead_letters.push(worker.dead_letters);
@@ -77,6 +79,7 @@ pub fn write(
         };
     }
     views_of_windows!(views);
+    account_views(accounts, folder, &mut rows)?;
     rows[View::Late] = folder.write(View::Late, |file| late_view(late, &names, job.partitions, file))?;
     rows[View::DeadLetters] =
         folder.write(View::DeadLetters, |file| Ok(Sorter::merge(dead_letters, |line| file.line(line))?))?;

@@ -128,6 +128,12 @@ impl TopState {
             }),
             Rows::UsageByRoute(_)
             | Rows::SubscriptionUsage(_)
+            | Rows::Quota(_)
+            | Rows::Charges(_)
+            | Rows::Bills(_)
+            | Rows::Forecast(_)
+            | Rows::Notices(_)
+            | Rows::Adjustments(_)
             | Rows::Incidents(_)
             | Rows::IncidentLog(_)
             | Rows::Scores(_) => {}

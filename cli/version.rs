@@ -36,9 +36,10 @@ fn long() -> String {
         FEATURES.iter().filter(|(_, is_there)| *is_there).map(|(name, _)| *name).collect();
     let features = if features.is_empty() { "none".to_owned() } else { features.join(", ") };
     format!(
-        "{VERSION}\ncommit: {}\ndate: {}\nfeatures: {features}\nlibrdkafka: {}",
+        "{VERSION}\ncommit: {}\ndate: {}\nfeatures: {features}\nlibrdkafka: {}\ntime zones: {}",
         or_unknown(COMMIT),
         or_unknown(DATE),
-        client_version()
+        client_version(),
+        keytide_billing::zone_version()
     )
 }

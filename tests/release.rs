@@ -35,6 +35,7 @@ fn the_version_says_which_build_this_is() {
     let lock = file("Cargo.lock");
     let built = lock.split("name = \"rdkafka-sys\"\nversion = \"").nth(1).unwrap().split('"').next().unwrap();
     assert_eq!(value("librdkafka"), built.split_once('+').unwrap().1);
+    assert_eq!(value("time zones"), keytide_billing::zone_version());
     let short = Keytide::new(&["-V"]).succeed().stdout;
     assert_eq!(short.lines().count(), 1, "{short}");
     assert!(short.starts_with(lines[0]), "{short}");

@@ -69,7 +69,7 @@ pub struct AddedPartition {
 /// The program and the configuration on which the rows of a tick depend.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MadeBy {
-    /// The version of the program.
+    /// The version of the program, and that of its time zones.
     pub program: String,
     /// The fingerprint of the configuration, and the prefix of the topics, on which the rows' ids depend.
     pub config: String,

@@ -82,7 +82,7 @@ pub struct CheckpointInfo {
     pub config: String,
     /// The version of the rows of states.
     pub state_version: u32,
-    /// The version of the program.
+    /// The version of the program, and that of its time zones.
     pub program: String,
     /// How many workers the job had.
     pub workers: usize,

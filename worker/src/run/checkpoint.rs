@@ -32,6 +32,7 @@ use keytide_dataflow::state::{STATE_VERSION, Snapshot, TakenSnapshot};
 use serde::{Deserialize, Serialize};
 
 use super::notify::AlertMemory;
+use super::program::program;
 
 /// The parts beside those of the dataflow's states, whose names begin with [`STATE`].
 pub(super) const INPUT: &str = "input";
@@ -262,7 +263,7 @@ impl CheckpointWriter {
             job: self.job.clone(),
             config: self.config.clone(),
             state_version: STATE_VERSION,
-            program: env!("CARGO_PKG_VERSION").to_owned(),
+            program: program(),
             workers: self.workers,
             decoders: input.decoders.clone(),
         };

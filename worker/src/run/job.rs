@@ -56,6 +56,7 @@ use super::notify::ActionMonitor;
 use super::notify::Notifier;
 use super::observe::WorkerStats;
 use super::patience::Patience;
+use super::program::program;
 use super::publish::{Outlets, PublishEvent, ResultCounters, Results, Subscriber, Watchers, publish};
 use super::restore::{self, Beginning, Restored};
 use super::tables::{GeoFeed, JobGeo, ReferenceData, named_decoders, refused_geo_copy};
@@ -398,10 +399,7 @@ impl LiveJob {
                 let thread = thread.spawn(move || writer.run(&pieces))?;
                 // The prefix is a part of the rows' ids.
                 let prefix = config.sinks.kafka.as_ref().map_or("", |sink| &sink.prefix);
-                let made_by = MadeBy {
-                    program: env!("CARGO_PKG_VERSION").to_owned(),
-                    config: format!("{fingerprint} {prefix}"),
-                };
+                let made_by = MadeBy { program: program(), config: format!("{fingerprint} {prefix}") };
                 let stats = (&handle.ledger, &handle.checkpoints);
                 let ledger = (ledger, patience);
                 let events = events.clone();

@@ -15,6 +15,7 @@ mod metrics;
 mod notify;
 mod observe;
 mod patience;
+mod program;
 mod publish;
 pub mod restore;
 mod sample;

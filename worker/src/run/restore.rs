@@ -29,6 +29,7 @@ use serde::{Deserialize, Serialize};
 
 use super::checkpoint::{ACTIONS, FILES, INPUT, OUTBOX, STATE, Stored, TABLES};
 use super::notify::AlertMemory;
+use super::program::program;
 use crate::exit::{Exit, failure};
 
 /// From where a job would go on, for people.
@@ -359,6 +360,13 @@ fn accept(info: &CheckpointInfo, state: &State, config: &JobConfig) -> anyhow::R
             info.state_version, info.program
         );
         return Err(failure(Exit::Usage, anyhow::anyhow!(message)));
+    }
+    if info.program != program() {
+        tracing::warn!(
+            earlier = info.program,
+            "another program made the checkpoint: what is counted from now on follows this one and its time zones, what was \
+             counted before stays"
+        );
     }
     if info.config != config.fingerprint() {
         tracing::warn!(

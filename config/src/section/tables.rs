@@ -15,6 +15,10 @@ section! {
         /// Plans, which subscriptions refer to.
         results plans: Option<TableSource> = plans(RawTable) or None;
         results leaks: Option<TableSource> = leaks(RawTable) or None;
+        /// How much plans and subscriptions may use.
+        results quotas: Option<TableSource> = quotas(RawTable) or None;
+        /// Prices of plans, a row for each tier.
+        results prices: Option<TableSource> = prices(RawTable) or None;
     }
 }
 
@@ -92,10 +96,12 @@ impl Choice for RowFormat {
 
 impl RawTables {
     fn idle(spot: &Spot<Self>, _: &mut Tables, check: &mut Check<'_>) {
-        let Self { keys, subscriptions, plans, leaks: _ } = &spot.value;
+        let Self { keys, subscriptions, plans, leaks: _, quotas, prices } = &spot.value;
         for (table, entry, needed, missing) in [
             ("subscriptions", subscriptions, "keys", keys.is_absent()),
             ("plans", plans, "subscriptions", subscriptions.is_absent()),
+            ("quotas", quotas, "subscriptions", subscriptions.is_absent()),
+            ("prices", prices, "subscriptions", subscriptions.is_absent()),
         ] {
             if let Some(spot) = entry.given().filter(|_| missing) {
                 check.warn(spot, format!("has no effect: without tables.{needed} nothing refers to {table}"));
@@ -105,8 +111,9 @@ impl RawTables {
 
     /// Returns the topics of all tables that have one.
     pub(crate) fn topics(&self) -> impl Iterator<Item = &Spot<TopicName>> {
-        let Self { keys, subscriptions, plans, leaks } = self;
-        [keys, subscriptions, plans, leaks].into_iter().filter_map(|table| table.value()?.topic.given())
+        let Self { keys, subscriptions, plans, leaks, quotas, prices } = self;
+        let tables = [keys, subscriptions, plans, leaks, quotas, prices];
+        tables.into_iter().filter_map(|table| table.value()?.topic.given())
     }
 }
 
@@ -222,6 +229,14 @@ mod tests {
             (
                 with("[tables.plans]\nkind = \"file\"\npath = \"p\"\nformat = \"csv\""),
                 "line 6: tables.plans: has no effect: without tables.subscriptions nothing refers to plans",
+            ),
+            (
+                with("[tables.quotas]\nkind = \"file\"\npath = \"p\"\nformat = \"csv\""),
+                "line 6: tables.quotas: has no effect: without tables.subscriptions nothing refers to quotas",
+            ),
+            (
+                with("[tables.prices]\nkind = \"file\"\npath = \"p\"\nformat = \"csv\""),
+                "line 6: tables.prices: has no effect: without tables.subscriptions nothing refers to prices",
             ),
             (
                 with("[tables.subscriptions]\nkind = \"file\"\npath = \"p\"\nformat = \"csv\""),

@@ -1,11 +1,12 @@
-//! The tables that events are joined with, from files and topics. They are keys, subscriptions, plans, and reports of
-//! leaked keys.
+//! The tables that events are joined with, from files and topics. They are keys, subscriptions, plans, reports of leaked
+//! keys, quotas and prices.
 //!
 //! ```text
 //! file   -> rows    one row at a time, CSV or JSON lines, under byte caps    rows.rs
 //! record -> row     of a topic: an upsert, or a change event of Debezium     topic.rs
 //!        -> row     its cells, with names and checks                         row.rs
 //!        -> change  upsert of a typed row, and the strings behind its ids    schema.rs
+//! tiers  -> prices  the rows of an item together, in a file                  prices.rs
 //!        -> what differs from the rows that are held, deletions too          state.rs
 //! ```
 //!
@@ -14,7 +15,8 @@
 //! element of an allow list), as neither a file nor a tombstone has a deleted row's content.
 //!
 //! A row without a valid value in a required column becomes a [`TableDeadLetter`], and its neighbours are still read.
-//! Any other column that can't be read is unknown, and a warning names it, because losing a row costs more. No message
+//! So does one with a bad value in a column that bills depend on. Any other column that can't be read is unknown, and a
+//! warning names it, because losing a row costs more. No message
 //! and no `Debug` output quotes a cell. A table exported by mistake with raw keys instead of their hashes must not
 //! spill them. For the same reason a `key_hash` that doesn't look like a hash is refused. A raw key that is itself 64
 //! hexadecimal digits (32 and more under `prehashed`) can't be recognised.
@@ -31,6 +33,7 @@
 //! Limits: 256 KiB a row, 512 bytes a value (or an element of a list; 254 an address, 4,096 a token), 256 elements a
 //! list, 10,000,000 rows and 100,000 bad rows a table. A URL is cut after 2,048 bytes.
 
+mod prices;
 mod row;
 mod rows;
 mod schema;
@@ -50,7 +53,7 @@ use keytide_dataflow::model::{Definition, TableChange, TableRow};
 
 use schema::{AcceptedRows, TableSchema};
 use serde::{Deserialize, Serialize};
-use state::TableMemory;
+use state::{TableMemory, valid_from};
 pub use topic::TopicTable;
 pub use watch::WatchedTables;
 
@@ -68,8 +71,8 @@ const BAD_ROWS: usize = 100_000;
 /// Rows that were read from the tables, or changes of them.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TablesRead {
-    /// Upserts and deletions of rows, for keys, then subscriptions, plans and leaks, each in the order of its file or
-    /// topic. Offsets count from 0 in each table.
+    /// Upserts and deletions of rows, for keys, then subscriptions, plans, leaks, quotas and prices, each in the order of
+    /// its file or topic. Offsets count from 0 in each table.
     pub changes: Vec<TableChange>,
     /// The strings behind the ids in `changes`, in order of appearance.
     pub definitions: Vec<Definition>,
@@ -161,7 +164,7 @@ impl TablesRead {
 /// A row that could not be accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableDeadLetter {
-    /// `keys`, `subscriptions`, `plans` or `leaks`.
+    /// `keys`, `subscriptions`, `plans`, `leaks`, `quotas` or `prices`.
     pub table: Cow<'static, str>,
     pub location: RowLocation,
     /// States what is wrong with the row, and never quotes it.
@@ -275,7 +278,7 @@ pub fn read<'a>(
     for (table, source) in configured(tables, hashes) {
         if let Some(TableSource::File { path, format }) = source {
             output.begin_table();
-            let rows = rows::read(&table, path, *format, |row| table.accept(row, &mut output))?;
+            let rows = rows::read(&table, path, *format, &mut output)?;
             read.dead_letters.extend(rows.dead_letters);
             read.warnings.extend(rows.warnings);
             read.unread += rows.unread;
@@ -286,35 +289,30 @@ pub fn read<'a>(
     Ok(read)
 }
 
-/// Sorts the rows of keys by their dates, those without one first. So the last of a key's rows is in force, as
-/// `state.rs` requires.
+/// Sorts the rows of each table by their dates, those without one first. So the last of a key's or id's rows is in
+/// force, as `state.rs` requires.
 fn by_date(changes: &mut [TableChange]) {
-    let keys = changes.iter().take_while(|change| matches!(change.row, TableRow::Key(_))).count();
-    let date = |change: &TableChange| match &change.row {
-        TableRow::Key(row) => row.valid_from,
-        TableRow::Subscription(_)
-        | TableRow::Plan(_)
-        | TableRow::Leak(_)
-        | TableRow::Quota(_)
-        | TableRow::Price(_) => None,
-    };
-    let keys = &mut changes[..keys];
-    if keys.iter().any(|change| date(change).is_some()) {
-        keys.sort_by_key(date);
-        (0..).zip(keys).for_each(|(offset, change)| change.offset = offset);
+    let date = |change: &TableChange| valid_from(&change.row);
+    for of_table in changes.chunk_by_mut(|a, b| table_of(&a.row) == table_of(&b.row)) {
+        if of_table.iter().any(|change| date(change).is_some()) {
+            of_table.sort_by_key(date);
+            (0..).zip(of_table).for_each(|(offset, change)| change.offset = offset);
+        }
     }
 }
 
 fn configured<'t, 'a>(
     tables: &'t Tables,
     hashes: impl IntoIterator<Item = &'a KeyHash>,
-) -> [(TableSchema, &'t Option<TableSource>); 4] {
+) -> [(TableSchema, &'t Option<TableSource>); 6] {
     let hashes: Vec<&KeyHash> = hashes.into_iter().collect();
     [
         (TableSchema::keys(hashes.iter().copied()), &tables.keys),
         (TableSchema::Subscriptions, &tables.subscriptions),
         (TableSchema::Plans, &tables.plans),
         (TableSchema::leaks(hashes), &tables.leaks),
+        (TableSchema::Quotas, &tables.quotas),
+        (TableSchema::Prices, &tables.prices),
     ]
 }
 

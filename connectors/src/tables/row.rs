@@ -2,13 +2,15 @@
 //!
 //! A required column must be right, or the row is refused. An optional one is unknown if it can't be read. Then the row
 //! counts, and a warning names the column. Losing a row would cost more, as its key would have no owner, or stay
-//! active.
+//! active. Columns that bills depend on ([`RawRow::exact`]) must be right if they aren't empty: a price that is silently
+//! unknown would bill wrongly.
 //!
 //! Databases have many forms of an absent value. Besides an empty one, they are `\N`, `NULL`, `null`, `NaN`, `NaT` and
 //! `None`.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
+use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -29,6 +31,8 @@ const UNAVAILABLE_BYTES: [&str; 3] = [
     "X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ",
     "5f5f646562657a69756d5f756e617661696c61626c655f76616c7565",
 ];
+/// The most digits of a JSON number with a fraction or an exponent that come out as they were written.
+const NUMBER_DIGITS: usize = 15;
 /// The most bytes of a text that is only the placeholder and brackets around it.
 const UNAVAILABLE_BYTES_AT_MOST: usize = 128;
 
@@ -147,6 +151,45 @@ impl<'a> RawRow<'a> {
         }
     }
 
+    /// The name in a column, or `None` if it is empty. If the database didn't repeat it, it is an empty text.
+    pub(super) fn name(&self, column: &str) -> Result<Option<&str>, Fault> {
+        if *self.cell(column) == Cell::Unchanged { Ok(Some("")) } else { self.text(column) }
+    }
+
+    /// The parsed value of a column that bills depend on, or `None` if it is empty. A value that can't be parsed refuses
+    /// the row, but not a deleted one, whose values don't matter.
+    pub(super) fn exact<T, E: fmt::Display>(
+        &self,
+        column: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Result<Option<T>, Fault> {
+        match self.identifying(column, parse) {
+            Err(_) if self.deleted => Ok(None),
+            parsed => parsed,
+        }
+    }
+
+    /// The parsed value of a column by which rows are told apart, or `None` if it is empty. It must be right in a deleted
+    /// row, too.
+    pub(super) fn identifying<T, E: fmt::Display>(
+        &self,
+        column: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Result<Option<T>, Fault> {
+        let cell = self.cell(column);
+        // Databases leave out large values only, so a number or a word that is left out is a mistake.
+        if *cell == Cell::Unchanged || self.unread.borrow().iter().any(|(of, _)| *of == column) {
+            return Err(format!("`{column}` was left out because it didn't change"));
+        }
+        if let Cell::Loose(text) = cell
+            && is_rounded(text)
+        {
+            return Err(format!("`{column}` has more digits than a JSON number keeps: write it as a text"));
+        }
+        let Some(text) = self.text_of(column, VALUE_BYTES)? else { return Ok(None) };
+        parse(text).map(Some).map_err(|fault| format!("`{column}` {fault}"))
+    }
+
     /// The value of an optional column, of at most 512 bytes.
     pub(super) fn optional(&self, column: &'static str) -> Option<&str> {
         self.optional_of(column, VALUE_BYTES)
@@ -168,7 +211,18 @@ impl<'a> RawRow<'a> {
         self.or_unread(column, parse(text).map(Some).ok_or_else(|| format!("`{column}` must be {expected}")))
     }
 
-    fn or_unread<T>(&self, column: &'static str, found: Result<Option<T>, Fault>) -> Option<T> {
+    /// The parsed value of an optional column, by a parser that says how a text is wrong.
+    pub(super) fn known<T, E: fmt::Display>(
+        &self,
+        column: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        let text = self.optional(column)?;
+        self.or_unread(column, parse(text).map(Some).map_err(|fault| format!("`{column}` {fault}")))
+    }
+
+    /// The value of an optional column, or `None` and a warning if it couldn't be read.
+    pub(super) fn or_unread<T>(&self, column: &'static str, found: Result<Option<T>, Fault>) -> Option<T> {
         found.unwrap_or_else(|fault| {
             self.unread.borrow_mut().push((column, fault));
             None
@@ -178,13 +232,7 @@ impl<'a> RawRow<'a> {
     /// The time in a column. It is a text of any form, a date (its first moment, UTC), or a number since the epoch. The
     /// number's size decides between days, seconds, milliseconds, microseconds and nanoseconds.
     pub(super) fn time(&self, column: &'static str) -> Option<EventTime> {
-        let ms = self.parsed(
-            column,
-            time_ms,
-            "a time, such as 2025-06-02T08:00:00Z, or a number of days, s, ms, us or ns since 1970",
-        )?;
-        let time = EventTime::try_from(ms).map(Some).map_err(|_| format!("`{column}` is before 1970"));
-        self.or_unread(column, time)
+        self.known(column, parse_time)
     }
 
     /// The value that goes with a name, in any case, or the default if the cell is empty or has another name.
@@ -227,6 +275,30 @@ impl<'a> RawRow<'a> {
         }
         self.unread.borrow_mut().extend(fault.map(|fault| (column, fault)));
         parsed
+    }
+}
+
+/// Returns whether a JSON number that was read with a fraction or an exponent may have been written with more digits.
+fn is_rounded(text: &str) -> bool {
+    let digits: String = text.chars().filter(char::is_ascii_digit).collect();
+    digits.trim_matches('0').len() > NUMBER_DIGITS
+}
+
+/// Parses a time as [`RawRow::time`] reads it. The error says how it is wrong.
+pub(super) fn parse_time(text: &str) -> Result<EventTime, &'static str> {
+    let ms = time_ms(text).ok_or(
+        "must be a time, such as 2025-06-02T08:00:00Z, or a number of days, s, ms, us or ns since 1970",
+    )?;
+    EventTime::try_from(ms).map_err(|_| "is before 1970")
+}
+
+/// Parses a flag by its usual words, in any case. The error says how it is wrong.
+pub(super) fn parse_flag(text: &str) -> Result<bool, &'static str> {
+    let is_one = |words: &[&str]| words.iter().any(|word| word.eq_ignore_ascii_case(text));
+    match () {
+        () if is_one(&["true", "t", "yes", "y", "1", "on"]) => Ok(true),
+        () if is_one(&["false", "f", "no", "n", "0", "off"]) => Ok(false),
+        () => Err("must be true or false"),
     }
 }
 

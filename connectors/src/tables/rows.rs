@@ -12,8 +12,9 @@ use keytide_config::TableFormat;
 use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use sha2::{Digest, Sha256};
 
+use super::prices::RefusedTiers;
 use super::row::{Cell, Fault, RawRow, database_decimal, is_unavailable};
-use super::schema::TableSchema;
+use super::schema::{AcceptedRows, TableSchema};
 use super::{BAD_ROWS, ROW_BYTES, ROWS, RowLocation, TableDeadLetter, TableError};
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -30,12 +31,12 @@ pub(super) struct FileRead {
     pub(super) warnings: Vec<String>,
 }
 
-/// Reads a file, handing each well-formed row to `accept`.
+/// Reads a file, and adds its rows to `output`, in which no other row of the table is.
 pub(super) fn read(
     table: &TableSchema,
     path: &Path,
     format: TableFormat,
-    accept: impl FnMut(&RawRow<'_>) -> Result<(), Fault>,
+    output: &mut AcceptedRows,
 ) -> Result<FileRead, TableError> {
     let failed = |source| TableError::Read { table: table.name(), path: path.to_owned(), source };
     let file = without_mark(File::open(path).map_err(failed)?).map_err(failed)?;
@@ -47,7 +48,8 @@ pub(super) fn read(
         columns: &columns,
         seen: vec![false; columns.len()],
         ignored: Ignored::default(),
-        accept,
+        output,
+        tiers: matches!(table, TableSchema::Prices).then(Tiers::default),
         rows: 0,
         dead_letters: Vec::new(),
         first_bad_line: 0,
@@ -57,7 +59,7 @@ pub(super) fn read(
         TableFormat::Csv => reading.csv(file)?,
         TableFormat::Jsonl => reading.json_lines(BufReader::new(file))?,
     }
-    Ok(reading.finish())
+    reading.finish()
 }
 
 /// Skips the byte order mark of a file.
@@ -70,14 +72,30 @@ fn without_mark(mut file: File) -> io::Result<impl Read> {
     Ok(io::Cursor::new(start).chain(file))
 }
 
-struct RowReader<'a, A> {
+/// A bad row, or one that may turn out to be.
+struct RowPlace {
+    line: u64,
+    length: u64,
+    sha256: [u8; 32],
+}
+
+/// The rows of the table of prices, which are judged when all are read.
+#[derive(Default)]
+struct Tiers {
+    /// The places of the accepted rows, in their order.
+    places: Vec<RowPlace>,
+    refused: RefusedTiers,
+}
+
+struct RowReader<'a> {
     table: &'a TableSchema,
     path: &'a Path,
     shared_path: Arc<Path>,
     columns: &'a [&'static str],
     seen: Vec<bool>,
     ignored: Ignored,
-    accept: A,
+    output: &'a mut AcceptedRows,
+    tiers: Option<Tiers>,
     rows: u64,
     dead_letters: Vec<TableDeadLetter>,
     /// The line of the first dead letter.
@@ -86,7 +104,7 @@ struct RowReader<'a, A> {
     unread: BTreeMap<&'static str, (u64, u64, Fault)>,
 }
 
-impl<A: FnMut(&RawRow<'_>) -> Result<(), Fault>> RowReader<'_, A> {
+impl RowReader<'_> {
     fn csv(&mut self, file: impl Read) -> Result<(), TableError> {
         let mut reader =
             ReaderBuilder::new().has_headers(false).flexible(true).from_reader(RetainingReader::new(file));
@@ -265,16 +283,24 @@ impl<A: FnMut(&RawRow<'_>) -> Result<(), Fault>> RowReader<'_, A> {
         }
         self.count_row()?;
         let reason = format!("longer than {} KiB", ROW_BYTES >> 10);
-        self.refuse(line, reason, length, hash.finalize().into())
+        self.refuse(RowPlace { line, length, sha256: hash.finalize().into() }, reason)
     }
 
     fn row(&mut self, line: u64, raw: &[u8], row: Result<RawRow<'_>, Fault>) -> Result<(), TableError> {
         self.count_row()?;
+        let place = || RowPlace { line, length: raw.len() as u64, sha256: Sha256::digest(raw).into() };
         let accepted = row.and_then(|mut row| {
             row.forget_unchanged();
             // A row that states its own deletion is the same as an absent one.
             if !row.deleted {
-                (self.accept)(&row)?;
+                let accepted = self.table.accept(&row, self.output);
+                if let Some(tiers) = &mut self.tiers {
+                    match accepted {
+                        Ok(()) => tiers.places.push(place()),
+                        Err(_) => tiers.refused.add(&row),
+                    }
+                }
+                accepted?;
             }
             Ok(row.unread())
         });
@@ -286,7 +312,7 @@ impl<A: FnMut(&RawRow<'_>) -> Result<(), Fault>> RowReader<'_, A> {
                 }
                 Ok(())
             }
-            Err(reason) => self.refuse(line, reason, raw.len() as u64, Sha256::digest(raw).into()),
+            Err(reason) => self.refuse(place(), reason),
         }
     }
 
@@ -298,7 +324,8 @@ impl<A: FnMut(&RawRow<'_>) -> Result<(), Fault>> RowReader<'_, A> {
         Ok(())
     }
 
-    fn refuse(&mut self, line: u64, reason: Fault, length: u64, sha256: [u8; 32]) -> Result<(), TableError> {
+    fn refuse(&mut self, place: RowPlace, reason: Fault) -> Result<(), TableError> {
+        let RowPlace { line, length, sha256 } = place;
         let table = self.table.name();
         if self.dead_letters.len() == BAD_ROWS {
             let reason = self.dead_letters.swap_remove(0).reason;
@@ -317,7 +344,29 @@ impl<A: FnMut(&RawRow<'_>) -> Result<(), Fault>> RowReader<'_, A> {
         TableError::Read { table: self.table.name(), path: self.path.to_owned(), source }
     }
 
-    fn finish(self) -> FileRead {
+    /// Refuses the tiers that aren't a price together.
+    fn judge_prices(&mut self) -> Result<(), TableError> {
+        let Some(Tiers { places, refused }) = self.tiers.take() else { return Ok(()) };
+        let mut faults = refused.judge(self.output.of_table());
+        if faults.is_empty() {
+            return Ok(());
+        }
+        self.output.take_back(|place| faults.contains_key(&place));
+        for (index, place) in places.into_iter().enumerate() {
+            if let Some(fault) = faults.remove(&index) {
+                self.refuse(place, fault)?;
+            }
+        }
+        let line = |letter: &TableDeadLetter| match letter.location {
+            RowLocation::File { line, .. } => line,
+            RowLocation::Topic { offset, .. } => offset,
+        };
+        self.dead_letters.sort_by_key(line);
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<FileRead, TableError> {
+        self.judge_prices()?;
         let of = |problem: &str| format!("tables.{}: {} {problem}", self.table.name(), self.path.display());
         let empty = (self.rows == 0).then(|| of("has no rows"));
         let ignored = self.ignored.to_string();
@@ -327,11 +376,11 @@ impl<A: FnMut(&RawRow<'_>) -> Result<(), Fault>> RowReader<'_, A> {
             of(&format!("has a value that can't be read and counts as unknown, in {count} rows, first in line {line}: {fault}"))
         });
         let warnings = empty.into_iter().chain(ignored).chain(unread).collect();
-        FileRead {
+        Ok(FileRead {
             unread: self.unread.values().map(|(count, ..)| count).sum(),
             dead_letters: self.dead_letters,
             warnings,
-        }
+        })
     }
 }
 

@@ -1,18 +1,23 @@
 //! Defines the tables' columns, and turns rows into changes.
 
 use std::net::IpAddr;
+use std::str::FromStr;
 
 use hashbrown::HashSet;
 use ipnet::IpNet;
+use keytide_billing::{
+    Currency, Exact, Measure, PeriodKind, PriceModel, QuotaLimit, QuotaThresholds, TermsFault, TierRow,
+    parse_count, parse_limit, zone_name,
+};
 use keytide_config::KeyHash;
 use keytide_dataflow::model::{
-    Allowance, Country, Definition, KeyId, KeyKind, KeyPlace, KeyRow, KeyState, LeakRow, NameId, PlanRow,
-    Policy, SubscriptionRow, TableChange, TableRow,
+    Allowance, Country, Definition, KeyId, KeyKind, KeyPlace, KeyRow, KeyState, LeakRow, NameId, PlanFees,
+    PlanRow, Policy, PriceRow, QuotaHolder, QuotaRow, SubscriptionRow, TableChange, TableRow,
 };
 use smallvec::SmallVec;
 
 use super::VALUE_BYTES;
-use super::row::{Fault, RawRow};
+use super::row::{Fault, RawRow, parse_flag, parse_time};
 use crate::decode::{SecretHash, cut, holds, redacted};
 use crate::geo::{mapped, parse_asn};
 
@@ -50,9 +55,25 @@ const KEY_COLUMNS: [&str; 11] = [
     "gateway",
     "allow_list",
 ];
-const SUBSCRIPTION_COLUMNS: [&str; 7] =
-    ["id", "customer", "plan", "contacts", "time_zone", "billing_anchor", "started_at"];
-const PLAN_COLUMNS: [&str; 3] = ["id", "name", "policy"];
+const SUBSCRIPTION_COLUMNS: [&str; 8] =
+    ["id", "customer", "plan", "contacts", "time_zone", "billing_anchor", "valid_from", "started_at"];
+const PLAN_COLUMNS: [&str; 7] = ["id", "name", "policy", "currency", "base_fee", "minimum", "maximum"];
+const QUOTA_COLUMNS: [&str; 8] =
+    ["plan", "subscription", "metric", "period", "limit", "hard", "notify", "valid_from"];
+const PRICE_COLUMNS: [&str; 12] = [
+    "plan",
+    "item",
+    "metric",
+    "model",
+    "unit",
+    "up_to",
+    "unit_price",
+    "flat_price",
+    "included",
+    "package",
+    "currency",
+    "valid_from",
+];
 const LEAK_COLUMNS: [&str; 3] = ["source", "url", "reported_at"];
 
 /// The most bytes of an address (RFC 5321 with erratum 1690).
@@ -68,6 +89,8 @@ pub(super) enum TableSchema {
     Subscriptions,
     Plans,
     Leaks(LeakForms),
+    Quotas,
+    Prices,
 }
 
 /// A key whose id is made of its name.
@@ -131,6 +154,8 @@ impl TableSchema {
             Self::Subscriptions => "subscriptions",
             Self::Plans => "plans",
             Self::Leaks(_) => "leaks",
+            Self::Quotas => "quotas",
+            Self::Prices => "prices",
         }
     }
 
@@ -145,6 +170,8 @@ impl TableSchema {
             Self::Subscriptions => SUBSCRIPTION_COLUMNS.to_vec(),
             Self::Plans => PLAN_COLUMNS.to_vec(),
             Self::Leaks(forms) => forms.columns().iter().copied().chain(LEAK_COLUMNS).collect(),
+            Self::Quotas => QUOTA_COLUMNS.to_vec(),
+            Self::Prices => PRICE_COLUMNS.to_vec(),
         }
     }
 
@@ -154,6 +181,8 @@ impl TableSchema {
             Self::Keys(forms) => vec![forms.columns(), &["subscription"]],
             Self::Subscriptions | Self::Plans => vec![&["id"]],
             Self::Leaks(forms) => vec![forms.columns()],
+            Self::Quotas => vec![&["plan", "subscription"], &["metric"], &["period"], &["limit"]],
+            Self::Prices => vec![&["plan"], &["item"], &["metric"], &["unit_price", "flat_price"]],
         }
     }
 
@@ -164,6 +193,8 @@ impl TableSchema {
             Self::Subscriptions => accept_subscription(row, output),
             Self::Plans => accept_plan(row, output),
             Self::Leaks(forms) => accept_leak(forms, row, output),
+            Self::Quotas => accept_quota(row, output),
+            Self::Prices => accept_price(row, output),
         }
     }
 }
@@ -274,11 +305,10 @@ fn accept_subscription(row: &RawRow<'_>, output: &mut AcceptedRows) -> Result<()
     let id = row.required("id")?;
     let customer = row.optional("customer").unwrap_or_default();
     let plan = row.optional("plan").unwrap_or_default();
-    let is_zone = |name: &str| is_time_zone(name).then(|| name.to_owned());
-    let time_zone =
-        row.parsed("time_zone", is_zone, "an IANA name such as Europe/Berlin").unwrap_or_default();
+    let time_zone = row.known("time_zone", zone_name).unwrap_or_default();
     let billing_anchor =
         row.parsed("billing_anchor", parse_day, "a day of the month, 1 to 31").unwrap_or_default();
+    let valid_from = row.time("valid_from");
     let started_at = row.time("started_at");
     let contacts = addresses(row, "contacts");
 
@@ -286,9 +316,9 @@ fn accept_subscription(row: &RawRow<'_>, output: &mut AcceptedRows) -> Result<()
         id: output.name(id),
         customer: output.name(customer),
         plan: output.name(plan),
-        time_zone: output.name(&time_zone),
+        time_zone: output.name(time_zone),
         billing_anchor,
-        valid_from: None,
+        valid_from,
         started_at,
         contacts: output.name(&contacts),
     };
@@ -301,10 +331,93 @@ fn accept_plan(row: &RawRow<'_>, output: &mut AcceptedRows) -> Result<(), Fault>
     let name = row.optional("name").unwrap_or(id);
     let policy = row.one_of("policy", &POLICIES);
 
-    let fees = Box::default();
+    let currency = row.exact("currency", str::parse)?;
+    let base_fee = row.exact("base_fee", str::parse)?.unwrap_or_default();
+    let (minimum, maximum): (Option<Exact>, Option<Exact>) =
+        (row.exact("minimum", str::parse)?, row.exact("maximum", str::parse)?);
+    if minimum.zip(maximum).is_some_and(|(minimum, maximum)| minimum > maximum) {
+        return Err(TermsFault::<&str>::Bounds.to_string());
+    }
+
+    let fees = Box::new(PlanFees { currency, base_fee, minimum, maximum });
     let row = PlanRow { id: output.name(id), name: output.name(name), policy, fees };
     output.push(TableRow::Plan(row));
     Ok(())
+}
+
+fn accept_quota(row: &RawRow<'_>, output: &mut AcceptedRows) -> Result<(), Fault> {
+    let (holder, name): (fn(NameId) -> QuotaHolder, &str) =
+        match (row.name("plan")?, row.name("subscription")?) {
+            (Some(plan), None) => (QuotaHolder::Plan, plan),
+            (None, Some(subscription)) => (QuotaHolder::Subscription, subscription),
+            (None, None) => return Err("`plan` or `subscription` is required".to_owned()),
+            (Some(_), Some(_)) => {
+                return Err("a quota has `plan` or `subscription`, not both: write two rows".to_owned());
+            }
+        };
+    let empty = |column: &str| format!("`{column}` is empty");
+    let measure = row.identifying("metric", in_lower_case::<Measure>)?.ok_or_else(|| empty("metric"))?;
+    let period = row.identifying("period", in_lower_case::<PeriodKind>)?.ok_or_else(|| empty("period"))?;
+    let limit = row.exact("limit", |text| parse_limit(measure, text))?;
+    if limit.is_none() && !row.deleted {
+        return Err(empty("limit"));
+    }
+    let hard = row.exact("hard", parse_flag)?.unwrap_or_default();
+    let notify = thresholds(row);
+    let valid_from = row.identifying("valid_from", parse_time)?;
+
+    let limit = QuotaLimit { limit: limit.unwrap_or_default(), hard, notify };
+    let holder = holder(output.name(name));
+    output.push(TableRow::Quota(QuotaRow { holder, measure, period, limit, valid_from }));
+    Ok(())
+}
+
+/// Returns the percentages at which notice is given: a list, or `none`.
+fn thresholds(row: &RawRow<'_>) -> QuotaThresholds {
+    let percents = row.list("notify", |text| Some(text.to_owned()), "percentages").join(";");
+    let parsed = (!percents.is_empty()).then(|| percents.to_ascii_lowercase().parse()).transpose();
+    row.or_unread("notify", parsed.map_err(|fault| format!("`notify` {fault}"))).unwrap_or_default()
+}
+
+fn accept_price(row: &RawRow<'_>, output: &mut AcceptedRows) -> Result<(), Fault> {
+    let plan = row.required("plan")?;
+    let item = row.required("item")?;
+    let measure = row.exact("metric", in_lower_case::<Measure>)?;
+    if measure.is_none() && !row.deleted {
+        return Err("`metric` is empty".to_owned());
+    }
+    let model = row.exact("model", in_lower_case::<PriceModel>)?.unwrap_or(PriceModel::Unit);
+    let unit = row.exact("unit", str::parse)?;
+    let up_to = row.identifying("up_to", parse_count)?;
+    let unit_price = row.exact("unit_price", str::parse)?;
+    let flat_price = row.exact("flat_price", str::parse)?;
+    if unit_price.is_none() && flat_price.is_none() && !row.deleted {
+        return Err("`unit_price` or `flat_price` is required: write 0 if the tier is free".to_owned());
+    }
+    let included = row.exact("included", parse_count)?;
+    let package = row.exact("package", parse_count)?;
+    let currency = row.exact::<Currency, _>("currency", str::parse)?;
+    let valid_from = row.identifying("valid_from", parse_time)?;
+
+    let tier = TierRow {
+        measure: measure.unwrap_or(Measure::Calls),
+        model,
+        unit,
+        up_to,
+        unit_price: unit_price.unwrap_or_default(),
+        flat_price: flat_price.unwrap_or_default(),
+        included,
+        package,
+        currency,
+    };
+    let row = PriceRow { plan: output.name(plan), item: output.name(item), tier, valid_from };
+    output.push(TableRow::Price(Box::new(row)));
+    Ok(())
+}
+
+/// Parses a name, in any case.
+fn in_lower_case<T: FromStr>(text: &str) -> Result<T, T::Err> {
+    text.to_ascii_lowercase().parse()
 }
 
 fn accept_leak(forms: &LeakForms, row: &RawRow<'_>, output: &mut AcceptedRows) -> Result<(), Fault> {
@@ -368,16 +481,6 @@ fn parse_day(text: &str) -> Option<u8> {
     text.parse().ok().filter(|day| digits && (1..=31).contains(day))
 }
 
-/// Returns whether a text has the form of an IANA name. The zone itself is looked up only by its users.
-fn is_time_zone(text: &str) -> bool {
-    let part = |part: &str| {
-        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-+".contains(&byte))
-    };
-    text.len() <= 64
-        && text.starts_with(|first: char| first.is_ascii_alphabetic())
-        && text.split('/').all(part)
-}
-
 /// Parses a network, an address, a country or an AS number.
 fn allowance(text: &str) -> Option<Allowance> {
     if text.len() == 2 && text.bytes().all(|letter| letter.is_ascii_alphabetic()) {
@@ -413,12 +516,16 @@ pub(super) fn keep(column: &str, row: &mut TableRow, held: &TableRow) {
         ),
         (TableRow::Subscription(row), TableRow::Subscription(held)) => copy!(
             row, held, "customer" customer, "plan" plan, "contacts" contacts, "time_zone" time_zone,
-            "billing_anchor" billing_anchor, "started_at" started_at
+            "billing_anchor" billing_anchor, "valid_from" valid_from, "started_at" started_at
         ),
         (TableRow::Plan(row), TableRow::Plan(held)) => copy!(row, held, "name" name, "policy" policy),
         (TableRow::Leak(row), TableRow::Leak(held)) => {
             copy!(row, held, "source" source, "url" url, "reported_at" reported_at)
         }
+        (TableRow::Quota(row), TableRow::Quota(held)) => {
+            copy!(row, held, "plan" holder, "subscription" holder, "notify" limit.notify)
+        }
+        (TableRow::Price(row), TableRow::Price(held)) => copy!(row, held, "plan" plan, "item" item),
         _ => {}
     }
 }
@@ -429,7 +536,11 @@ pub(super) fn is_whole(row: &TableRow) -> bool {
         TableRow::Key(row) => row.subscription.is_some(),
         TableRow::Subscription(row) => row.id.is_some(),
         TableRow::Plan(row) => row.id.is_some(),
-        TableRow::Leak(_) | TableRow::Quota(_) | TableRow::Price(_) => true,
+        TableRow::Leak(_) => true,
+        TableRow::Quota(row) => match row.holder {
+            QuotaHolder::Plan(id) | QuotaHolder::Subscription(id) => id.is_some(),
+        },
+        TableRow::Price(row) => row.plan.is_some() && row.item.is_some(),
     }
 }
 
@@ -440,11 +551,28 @@ pub(super) struct AcceptedRows {
     definitions: Vec<Definition>,
     defined: HashSet<NameId>,
     offset: u64,
+    /// The number of changes before the table that was begun last.
+    begun: usize,
 }
 
 impl AcceptedRows {
     pub(super) fn begin_table(&mut self) {
         self.offset = 0;
+        self.begun = self.changes.len();
+    }
+
+    /// Returns the changes of the table that was begun.
+    pub(super) fn of_table(&self) -> &[TableChange] {
+        &self.changes[self.begun..]
+    }
+
+    /// Takes back changes of the table that was begun, by their places in it.
+    pub(super) fn take_back(&mut self, is_refused: impl Fn(usize) -> bool) {
+        let accepted = self.changes.split_off(self.begun);
+        self.offset = 0;
+        for (_, change) in accepted.into_iter().enumerate().filter(|(place, _)| !is_refused(*place)) {
+            self.push(change.row);
+        }
     }
 
     /// Returns the rows that were accepted so far, and begins anew.

@@ -11,7 +11,8 @@
 //! ```
 //!
 //! If a key has several rows, the one with the latest `valid_from` is in force, and the newest of several with the
-//! same. A row without `valid_from` counts as older than any with it. Of an id's rows the newest is in force. So the
+//! same. A row without `valid_from` counts as older than any with it. The same goes for subscriptions, for quotas of one
+//! holder, metric and period, and for tiers of one plan, item and bound. Of another id's rows the newest is in force. So the
 //! row in force depends on the rows that are held, not on the order in which dated and undated ones came. A job that
 //! followed every change and one that starts from the current rows have the same owners. A date in the future is judged
 //! in [`ownership`](keytide_dataflow::ownership), where the time is known.
@@ -75,7 +76,8 @@ fn row_id(row: &TableRow) -> RowId {
         }
         TableRow::Price(row) => {
             let mut hasher = Xxh3::new();
-            for part in [row.plan.0, row.item.0, row.tier.up_to.unwrap_or(u64::MAX)] {
+            let up_to = row.tier.up_to;
+            for part in [row.plan.0, row.item.0, up_to.is_some().into(), up_to.unwrap_or_default()] {
                 hasher.update(&part.to_be_bytes());
             }
             RowId(hasher.digest128())
@@ -83,7 +85,8 @@ fn row_id(row: &TableRow) -> RowId {
     }
 }
 
-fn valid_from(row: &TableRow) -> Option<EventTime> {
+/// Returns since when a row counts, if it says so.
+pub(super) fn valid_from(row: &TableRow) -> Option<EventTime> {
     match row {
         TableRow::Key(row) => row.valid_from,
         TableRow::Subscription(row) => row.valid_from,
@@ -194,8 +197,8 @@ impl UpsertState {
     }
 
     /// Empties the slots that `keep` refuses.
-    pub(super) fn retain(&mut self, keep: impl Fn(RowSlot) -> bool, changes: &mut Vec<TableChange>) {
-        let mut gone: Vec<RowSlot> = self.slots.keys().copied().filter(|slot| !keep(*slot)).collect();
+    pub(super) fn retain(&mut self, keep: impl Fn(&Self, RowSlot) -> bool, changes: &mut Vec<TableChange>) {
+        let mut gone: Vec<RowSlot> = self.slots.keys().copied().filter(|slot| !keep(self, *slot)).collect();
         gone.sort_unstable();
         for slot in gone {
             self.remove(slot, changes);

@@ -11,6 +11,8 @@ use tempfile::NamedTempFile;
 use super::*;
 use TableFormat::{Csv, Jsonl};
 
+mod billing;
+
 const HASH: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
 const CANARY: &str = "kt_live_9f3b1c77a2d04e5e8c61b0a4d7e2f913";
 
@@ -30,6 +32,8 @@ fn read_bytes(
         "subscriptions" => tables.subscriptions = source,
         "plans" => tables.plans = source,
         "leaks" => tables.leaks = source,
+        "quotas" => tables.quotas = source,
+        "prices" => tables.prices = source,
         _ => unreachable!(),
     }
     read(&tables, hashes)
@@ -451,11 +455,13 @@ fn offsets_count_in_each_table() {
         subscriptions: table("subscriptions", "id,plan\ns,p\nt,p\n"),
         plans: table("plans", "id\np\n"),
         leaks: table("leaks", &format!("key_hash\n{HASH}\n")),
+        quotas: table("quotas", "plan,metric,period,limit\np,calls,day,1\np,calls,month,1\n"),
+        prices: table("prices", "plan,item,metric,unit_price\np,c,calls,1\n"),
     };
     let read = read(&tables, &[KeyHash::Sha256]).unwrap();
     let offsets: Vec<_> = read.changes.iter().map(|change| (change.offset, change.deleted)).collect();
-    assert_eq!(offsets, [(0, false), (1, false), (0, false), (1, false), (0, false), (0, false)]);
-    assert_eq!(read.definitions.len(), 3, "each string once, over all tables");
+    assert_eq!(offsets, [0, 1, 0, 1, 0, 0, 0, 1, 0].map(|offset| (offset, false)));
+    assert_eq!(read.definitions.len(), 4, "each string once, over all tables");
     assert_eq!(read.dead_letters.len(), 1);
     let place = RowLocation::File { path: directory.path().join("keys").into(), line: 3 };
     assert_eq!((&*read.dead_letters[0].table, &read.dead_letters[0].location), ("keys", &place));
@@ -717,6 +723,7 @@ fn cell() -> impl Strategy<Value = String> {
         Just("2025-01-02T03:04:05.678Z".to_owned()),
         Just("DE;AS64500".to_owned()),
         Just("Europe/Berlin".to_owned()),
+        "calls|bytes|day|graduated|GiB|EUR|0\\.5|true|80;90",
         "[0-9]{1,3}",
         "[ a-z;\",äß\\\\]{0,12}",
     ]
@@ -731,7 +738,7 @@ proptest! {
     fn arbitrary_bytes_never_panic(
         bytes in proptest::collection::vec(any::<u8>(), 0..500),
         header in any::<bool>(),
-        table in prop_oneof![Just("keys"), Just("subscriptions"), Just("plans"), Just("leaks")],
+        table in prop::sample::select(vec!["keys", "subscriptions", "plans", "leaks", "quotas", "prices"]),
     ) {
         for format in [Csv, Jsonl] {
             let head: &[u8] = if header { b"key_hash,subscription,id,contact,token\n" } else { b"" };
@@ -755,13 +762,15 @@ proptest! {
 
     #[test]
     fn both_formats_agree(
-        table in prop_oneof![Just("keys"), Just("subscriptions"), Just("plans"), Just("leaks")],
+        table in prop::sample::select(vec!["keys", "subscriptions", "plans", "leaks", "quotas", "prices"]),
         cells in proptest::collection::vec(proptest::collection::vec(cell(), 14), 1..20),
     ) {
         let columns = match table {
             "keys" => TableSchema::keys(&[KeyHash::Sha256, KeyHash::None]),
             "subscriptions" => TableSchema::Subscriptions,
             "leaks" => TableSchema::leaks(&[KeyHash::Sha256, KeyHash::None]),
+            "quotas" => TableSchema::Quotas,
+            "prices" => TableSchema::Prices,
             _ => TableSchema::Plans,
         }.columns();
         let (mut csv, mut json) = (columns.join(",") + "\n", String::new());

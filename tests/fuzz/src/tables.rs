@@ -23,6 +23,8 @@ impl Choice {
     fn of(&self, source: TableSource) -> Tables {
         let mut tables = Tables::default();
         match self.0 & 3 {
+            0 | 2 if self.is_about_bills() => tables.quotas = Some(source),
+            _ if self.is_about_bills() => tables.prices = Some(source),
             0 => tables.subscriptions = Some(source),
             1 => tables.plans = Some(source),
             3 => tables.leaks = Some(source),
@@ -37,6 +39,16 @@ impl Choice {
             4 => KeyHash::Prehashed,
             _ => KeyHash::None,
         }
+    }
+
+    /// Returns whether the table is one of quotas or prices.
+    fn is_about_bills(&self) -> bool {
+        self.0 & 32 != 0
+    }
+
+    /// Returns whether the table is that of leaks, a report in which may name several keys.
+    fn is_leaks(&self) -> bool {
+        self.0 & 3 == 3 && !self.is_about_bills()
     }
 
     fn is_first_format(&self) -> bool {
@@ -61,10 +73,9 @@ pub fn file(data: &[u8]) {
                     content.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty()).count()
                 }
             };
-            // A report of a leak may name several keys.
             let refused = read.dead_letters.len();
             let accepted =
-                if choice.0 & 3 == 3 { read.changes.len().min(rows - refused) } else { read.changes.len() };
+                if choice.is_leaks() { read.changes.len().min(rows - refused) } else { read.changes.len() };
             // A JSON row may say that it is gone.
             let may_be_gone = content.windows(2).any(|two| two == b"__" || two == b"\\u");
             assert!(
@@ -133,27 +144,26 @@ pub fn topic(data: &[u8]) {
     }
 }
 
-/// Rows by table and id; none of a key.
+/// Rows by table and what tells them apart; none of a key.
 #[derive(Default, PartialEq)]
-struct Held(HashMap<(u8, u128), Option<TableRow>>);
+struct Held(HashMap<(u8, String), Option<TableRow>>);
 
 impl Held {
     fn apply(&mut self, changes: &[TableChange]) {
         for TableChange { row, deleted, .. } in changes {
-            let (id, row) = match row {
-                TableRow::Key(row) => ((0, row.key.0), None),
-                TableRow::Subscription(row) => {
-                    ((1, u128::from(row.id.0)), Some(TableRow::Subscription(row.clone())))
-                }
-                TableRow::Plan(row) => ((2, u128::from(row.id.0)), Some(TableRow::Plan(row.clone()))),
-                TableRow::Leak(row) => ((3, row.key.0), Some(TableRow::Leak(row.clone()))),
-                // Rows of these are told apart by more than an id, and compared by the tests of tables.
-                TableRow::Quota(_) | TableRow::Price(_) => continue,
+            let id = match row {
+                TableRow::Key(row) => (0, format!("{:?}", row.key)),
+                TableRow::Subscription(row) => (1, format!("{:?}", row.id)),
+                TableRow::Plan(row) => (2, format!("{:?}", row.id)),
+                TableRow::Leak(row) => (3, format!("{:?}", row.key)),
+                TableRow::Quota(row) => (4, format!("{:?}", (row.holder, row.measure, row.period))),
+                TableRow::Price(row) => (5, format!("{:?}", (row.plan, row.item, row.tier.up_to))),
             };
             if *deleted {
                 self.0.remove(&id);
             } else {
-                self.0.insert(id, row);
+                let is_key = matches!(row, TableRow::Key(_));
+                self.0.insert(id, (!is_key).then(|| row.clone()));
             }
         }
     }

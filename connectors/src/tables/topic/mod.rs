@@ -66,8 +66,8 @@ pub struct TopicTable {
 }
 
 impl TopicTable {
-    /// Returns the tables that come as topics, in the order keys, subscriptions, plans, leaks, each with the client of
-    /// its brokers. `hashes` has the same meaning as in [`read`](super::read).
+    /// Returns the tables that come as topics, in the order keys, subscriptions, plans, leaks, quotas, prices, each with
+    /// the client of its brokers. `hashes` has the same meaning as in [`read`](super::read).
     pub fn configured<'t, 'a>(
         tables: &'t Tables,
         hashes: impl IntoIterator<Item = &'a KeyHash>,
@@ -96,7 +96,7 @@ impl TopicTable {
         }
     }
 
-    /// Returns the table's name, one of `keys`, `subscriptions`, `plans` and `leaks`.
+    /// Returns the table's name, one of `keys`, `subscriptions`, `plans`, `leaks`, `quotas` and `prices`.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.table.name()
@@ -237,6 +237,10 @@ impl TopicTable {
             {
                 row.cells[index] = Cell::Text(number.into());
             }
+        }
+        if row.deleted && slot.is_some() {
+            // The message key says which row it is, and the rest of it doesn't matter.
+            return Ok((RecordRows::new(), true));
         }
         self.table.accept(&row, &mut self.output)?;
         self.ignored.append(ignored);

@@ -518,6 +518,55 @@ fn reports_of_leaks_come_and_go_and_tokens_stay_out() {
 }
 
 #[test]
+fn quotas_and_prices_by_topic() {
+    let mut quotas = Tester::new(TableSchema::Quotas, Debezium);
+    let row = |limit: &str| format!(r#"{{"plan":"gold","metric":"calls","period":"day","limit":{limit}}}"#);
+    assert_eq!(quotas.says(Some("1"), Some(&event("c", None, Some(&row("7"))))), ["Calls Day 7"]);
+    assert!(quotas.says(Some("1"), Some(&event("u", None, Some(&row("-7"))))).is_empty());
+    assert_eq!(
+        quotas.reasons(),
+        ["`limit` must be a whole number below 2^64, such as 10000; a limit of cost an amount such as 49.90"]
+    );
+    // A name that the database didn't repeat, and a number, which it always repeats.
+    let kept = row("8").replace("gold", "__debezium_unavailable_value");
+    assert_eq!(quotas.says(Some("1"), Some(&event("u", None, Some(&kept)))), ["Calls Day 8"]);
+    let Some(TableRow::Quota(now)) = quotas.out.changes.last().map(|change| &change.row) else {
+        panic!("a quota")
+    };
+    assert_eq!(now.holder, keytide_dataflow::model::QuotaHolder::Plan(NameId::new("gold")));
+    assert!(quotas.says(Some("2"), Some(&event("u", None, Some(&kept)))).is_empty(), "no row has its plan");
+    let left_out = row(r#""__debezium_unavailable_value""#);
+    assert!(quotas.says(Some("1"), Some(&event("u", None, Some(&left_out)))).is_empty());
+    assert_eq!(quotas.reasons()[2], "`limit` was left out because it didn't change");
+    // A deleted row often has nothing but its database's key.
+    assert_eq!(quotas.says(Some("1"), Some(r#"{"id":1,"__deleted":"true"}"#)), ["-Calls Day 8"]);
+    assert_eq!(quotas.says(None, Some(&event("c", None, Some(&row("9"))))), ["Calls Day 9"]);
+    let gone = r#"{"plan":"gold","metric":"calls","period":"day"}"#;
+    assert_eq!(quotas.says(None, Some(&event("d", Some(gone), None))), ["-Calls Day 9"]);
+    assert!(quotas.says(None, Some(&event("d", Some(r#"{"plan":"gold"}"#), None))).is_empty());
+    assert_eq!(quotas.reasons().last(), Some(&"`metric` is empty"));
+
+    let mut prices = Tester::new(TableSchema::Prices, JsonUpsert);
+    let tier = |up_to: &str, from: &str| {
+        format!(
+            r#"{{"plan":"gold","item":"calls","metric":"calls","model":"graduated","up_to":{up_to},"unit_price":1,"valid_from":{from}}}"#
+        )
+    };
+    assert_eq!(prices.says(Some("a"), Some(&tier("10", "null"))), ["calls up to Some(10)"]);
+    assert_eq!(prices.says(Some("b"), Some(&tier("null", "null"))), ["calls up to None"]);
+    let most = u64::MAX.to_string();
+    assert_eq!(prices.says(Some("c"), Some(&tier(&most, "null"))), [format!("calls up to Some({most})")]);
+    // A dated row of a tier doesn't end the one without a date.
+    assert_eq!(
+        prices.says(Some("d"), Some(&tier("10", "\"2026-01-01\""))),
+        ["-calls up to Some(10)", "calls up to Some(10)", "calls up to Some(10)"]
+    );
+    assert_eq!(prices.says(Some("d"), None), ["-calls up to Some(10)", "calls up to Some(10)"]);
+    assert_eq!(prices.says(Some("a"), None), ["-calls up to Some(10)"]);
+    assert_eq!(prices.reasons(), [""; 0]);
+}
+
+#[test]
 fn the_configured_topics() {
     let client = KafkaClient { brokers: "127.0.0.1:9092".to_owned(), settings: BTreeMap::new() };
     let topic =
@@ -528,13 +577,12 @@ fn the_configured_topics() {
         subscriptions: topic(JsonUpsert),
         plans: topic(Debezium),
         leaks: topic(JsonUpsert),
+        quotas: topic(Debezium),
+        prices: None,
     };
     let topics = TopicTable::configured(&tables, &[KeyHash::Sha256]);
     let found: Vec<_> = topics.iter().map(|(of, table)| (*of, table.name(), table.topic())).collect();
-    assert_eq!(
-        found,
-        [(&client, "subscriptions", "rows"), (&client, "plans", "rows"), (&client, "leaks", "rows")]
-    );
+    assert_eq!(found, ["subscriptions", "plans", "leaks", "quotas"].map(|table| (&client, table, "rows")));
 }
 
 /// What a random record does to the row of a message key.

@@ -6,7 +6,8 @@
 //! * A file that can't be read, or not as this table, leaves the table as it was.
 //! * A file without a single good row leaves the table as it was. To empty a table, restart the job.
 //! * A reload may have bad rows that weren't there when the table was last taken over. Then rows that are missing from
-//!   it stay, because one of them may be the bad one. Rows that were bad before don't keep any row.
+//!   it stay, because one of them may be the bad one. Rows that were bad before don't keep any row. Tiers don't stay
+//!   beside new ones of their price: that would be a third price. A price is replaced as a whole, or stays as a whole.
 //!
 //! Each case gives a warning, once for each version of the file. Files are compared by rows, not by lines. So another
 //! order, or a row that stands twice, changes nothing.
@@ -20,6 +21,7 @@ use hashbrown::{HashMap, HashSet};
 use keytide_config::{KeyHash, TableFormat, TableSource, Tables};
 use keytide_dataflow::model::{Definition, KeyId, KeyPlace, NameId, QuotaHolder, TableChange, TableRow};
 
+use super::prices::{PriceSet, price_of};
 use super::rows::{self, FileRead};
 use super::schema::{AcceptedRows, TableSchema};
 use super::state::{RowSlot, UpsertState};
@@ -123,8 +125,7 @@ impl WatchedFile {
 
     fn read(&self) -> Result<Read, TableError> {
         let mut output = AcceptedRows::default();
-        let file =
-            rows::read(&self.table, &self.path, self.format, |row| self.table.accept(row, &mut output))?;
+        let file = rows::read(&self.table, &self.path, self.format, &mut output)?;
         let (rows, definitions) = output.take();
         Ok(Read { rows: rows.collect(), definitions, file })
     }
@@ -198,6 +199,7 @@ impl WatchedFile {
         }
 
         let first = out.changes.len();
+        let prices: HashSet<PriceSet> = rows.iter().filter_map(price_of).collect();
         let slots: Vec<RowSlot> = rows.iter().map(RowSlot::of_row).collect();
         let last: HashMap<RowSlot, usize> =
             slots.iter().enumerate().map(|(index, slot)| (*slot, index)).collect();
@@ -206,9 +208,15 @@ impl WatchedFile {
                 self.state.put(slot, [row].into_iter().collect(), &mut out.changes);
             }
         }
+        if newly_bad > 0 && !prices.is_empty() {
+            let is_tier = |row: &TableRow| price_of(row).is_some_and(|price| prices.contains(&price));
+            let keep =
+                |state: &UpsertState, slot| last.contains_key(&slot) || !state.row(slot).is_some_and(is_tier);
+            self.state.retain(keep, &mut out.changes);
+        }
         let missing = self.state.len() - last.len();
         if newly_bad == 0 || missing == 0 {
-            self.state.retain(|slot| last.contains_key(&slot), &mut out.changes);
+            self.state.retain(|_, slot| last.contains_key(&slot), &mut out.changes);
             self.bad = bad;
         } else {
             out.warnings.push(problem(format!(

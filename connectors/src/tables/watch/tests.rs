@@ -235,6 +235,35 @@ fn a_key_ends_with_its_last_row() {
     assert_eq!(says(format!("{old}{other}")), [(true, a, true), (false, a, true)]);
 }
 
+/// A tier of an older price beside those of a newer one would be a third price, which nobody wrote.
+#[test]
+fn a_price_is_replaced_as_a_whole_or_stays() {
+    let head = "plan,item,metric,model,up_to,unit_price\n";
+    let tiers = |item: &str, bound: u32, price: &str| {
+        format!("p,{item},calls,graduated,{bound},{price}\np,{item},calls,graduated,,2\n")
+    };
+    let first = format!("{head}{}{}", tiers("a", 10, "1"), tiers("b", 10, "1"));
+    let (mut tester, _) = Tester::open(Csv, &first, |prices| Tables { prices, ..Tables::default() });
+    let mut says = |text: String| {
+        let read = tester.reload(&text).unwrap();
+        let row = |change: &TableChange| match &change.row {
+            TableRow::Price(row) => (change.deleted, row.item, row.tier.up_to),
+            _ => panic!("a price"),
+        };
+        (read.changes.iter().map(row).collect::<Vec<_>>(), read.dead_letters.len(), read.warnings)
+    };
+    let (a, b) = (NameId::new("a"), NameId::new("b"));
+    // The tiers of b are no price now, so b keeps those that it had, while a gets its new ones.
+    let (changes, letters, warnings) = says(format!("{head}{}{}", tiers("a", 20, "1"), tiers("b", 20, "x")));
+    assert_eq!((changes, letters), (vec![(false, a, Some(20)), (true, a, Some(10))], 2));
+    assert!(
+        warnings[0].ends_with("2 rows that are missing from it stay until these are corrected"),
+        "{warnings:?}"
+    );
+    let (changes, letters, _) = says(format!("{head}{}{}", tiers("a", 20, "1"), tiers("b", 30, "1")));
+    assert_eq!((changes, letters), (vec![(false, b, Some(30)), (true, b, Some(10))], 0));
+}
+
 #[test]
 fn a_first_version_that_cant_be_used_is_an_error() {
     let tables = Tables {

@@ -121,6 +121,7 @@ pub(crate) fn operators(input: &Path, rounds: u8) -> anyhow::Result<()> {
         limits,
         publish: Publish::Last,
         detection: keytide_dataflow::DetectorOptions::default(),
+        accounts: keytide_dataflow::AccountOptions::default(),
     };
     let count: u64 = input.iter().map(|message| events_of(message).len() as u64).sum();
 

@@ -54,6 +54,9 @@ impl fmt::Display for NotACurrency {
 impl std::error::Error for NotACurrency {}
 
 impl Currency {
+    /// The euro.
+    pub const EURO: Self = Self { code: *b"EUR", digits: 2 };
+
     /// Returns the code, three capitals.
     #[must_use]
     pub fn code(&self) -> &str {

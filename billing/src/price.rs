@@ -384,6 +384,12 @@ impl Price {
         self.unit
     }
 
+    /// Returns the price of a unit or a package in a tier, by its place from 0.
+    #[must_use]
+    pub fn unit_price(&self, tier: usize) -> Option<Exact> {
+        self.tiers.get(tier).map(|tier| tier.unit_price)
+    }
+
     /// Returns the currency that the rows name.
     #[must_use]
     pub fn currency(&self) -> Option<Currency> {

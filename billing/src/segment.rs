@@ -63,12 +63,23 @@ pub enum TermsFault<I> {
     Negative { column: &'static str },
 }
 
-impl<I: fmt::Display> fmt::Display for TermsFault<I> {
+impl<I: Copy> TermsFault<I> {
+    /// Returns the item whose prices are at fault, if it is one alone.
+    #[must_use]
+    pub fn item(&self) -> Option<I> {
+        match self {
+            Self::OtherCurrency { item } => Some(*item),
+            Self::Bounds | Self::Negative { .. } => None,
+        }
+    }
+}
+
+/// Says what is wrong, but not of which item.
+impl<I> fmt::Display for TermsFault<I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::OtherCurrency { item } => write!(
-                f,
-                "item {item}: `currency` differs from the plan's: give a plan and all of its prices one currency"
+            Self::OtherCurrency { .. } => f.write_str(
+                "`currency` differs from the plan's: give a plan and all of its prices one currency",
             ),
             Self::Bounds => {
                 f.write_str("`minimum` must not be greater than `maximum`: lower it, or leave one empty")
@@ -80,7 +91,7 @@ impl<I: fmt::Display> fmt::Display for TermsFault<I> {
     }
 }
 
-impl<I: fmt::Debug + fmt::Display> std::error::Error for TermsFault<I> {}
+impl<I: fmt::Debug> std::error::Error for TermsFault<I> {}
 
 impl<I: Ord + Clone> PlanTerms<I> {
     /// Makes the terms of a plan.

@@ -89,8 +89,18 @@ pub struct BillRow {
     pub complete: bool,
     /// True once the bill can't change any more.
     pub is_final: bool,
-    /// The reason why there is no bill, and what to do.
-    pub fault: Option<Box<str>>,
+    /// The reason why there is no bill.
+    pub fault: Option<AccountFault>,
+}
+
+/// A reason why there is no bill, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct AccountFault {
+    /// The plan at fault; [`NameId::NONE`] if it is no single one.
+    pub plan: NameId,
+    /// The item of the plan, likewise.
+    pub item: NameId,
+    pub text: Box<str>,
 }
 
 /// The expected use of a quota's period at its end.

@@ -1,43 +1,71 @@
-//! Keeps the history of a key's owners, as the rows of the key make it.
+//! Keeps the history of what rows say about a subject, such as a key's owner or a subscription's plan.
 //!
-//! The table has the owners of now; windows need the owner at their start. So each change becomes a fact (start,
-//! subscription). Of a key's rows the one with the latest `valid_from` that isn't in the future is in force. A row
+//! A table has the values of now; windows and bills need the value of their time. So each change becomes a fact (start,
+//! value). Of a subject's rows the one with the latest `valid_from` that isn't in the future is in force. A row
 //! without `valid_from` counts as older than any, and of several of these the newest wins. Two properties follow,
 //! whatever the order in which the rows came:
 //!
-//! * **Now and later** the owner is a function of the rows that are held, and of nothing else. A job that followed
+//! * **Now and later** the value is a function of the rows that are held, and of nothing else. A job that followed
 //!   every change agrees with one that starts from the current table.
 //! * **Before now** a row with `valid_from` holds since then, also if it comes late. A row without one holds since
-//!   ever if it is a key's first, else since it came. The past is only changed by rows that name a time.
+//!   ever if it is a subject's first, else since it came. The past is only changed by rows that name a time.
 //!
 //! Changes of one tick are read in their order. Without a deletion among them they add to the history. From the last
-//! deletion on they are a **statement**: the rows that follow it are all rows of the key. If it is empty, the key has
-//! no owner.
+//! deletion on they are a **statement**: the rows that follow it are all rows of the subject. If it is empty, there is
+//! no value.
+
+use serde::{Deserialize, Serialize};
 
 use crate::model::{EventTime, KeyRow, NameId};
 
-/// Facts of one key in the order of their times, each in force until the next.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ownership(pub(crate) Vec<(EventTime, NameId)>);
+/// Facts of one subject in the order of their times, each in force until the next. The default value is none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History<T>(pub(crate) Vec<(EventTime, T)>);
+
+/// The owners of a key; [`NameId::NONE`] is none.
+pub type Ownership = History<NameId>;
+
+/// A row's value, the time from which on it holds, and whether the row was deleted.
+pub(crate) type DatedChange<T> = (T, Option<EventTime>, bool);
 
 impl Ownership {
     /// Returns the owner at a time, [`NameId::NONE`] where there is none.
     #[must_use]
     pub fn owner(&self, at: EventTime) -> NameId {
-        self.in_force(at).unwrap_or(NameId::NONE)
-    }
-
-    fn in_force(&self, at: EventTime) -> Option<NameId> {
-        let until = self.0.partition_point(|fact| fact.0 <= at);
-        Some(self.0[..until].last()?.1)
+        self.at(at)
     }
 
     /// Takes the changes of the tick with the time `now`: rows in their order, each with whether it was deleted.
     pub fn take(&mut self, changes: &[(&KeyRow, bool)], now: EventTime) {
-        let statement = changes.iter().rposition(|(_, deleted)| *deleted).map(|last| &changes[last + 1..]);
-        let undated = |rows: &[(&KeyRow, bool)]| {
-            let undated = rows.iter().rfind(|(row, deleted)| !deleted && row.valid_from.is_none());
-            undated.map(|(row, _)| row.subscription)
+        let changes: Vec<_> =
+            changes.iter().map(|(row, deleted)| (row.subscription, row.valid_from, *deleted)).collect();
+        self.take_changes(&changes, now);
+    }
+}
+
+impl<T: Clone + Default + PartialEq> History<T> {
+    /// Returns the value at a time.
+    pub(crate) fn at(&self, at: EventTime) -> T {
+        self.in_force(at).cloned().unwrap_or_default()
+    }
+
+    fn in_force(&self, at: EventTime) -> Option<&T> {
+        let until = self.0.partition_point(|fact| fact.0 <= at);
+        self.0[..until].last().map(|(_, value)| value)
+    }
+
+    /// Takes all rows that a subject has in the tick with the time `now`, each with the time from which on it holds.
+    pub(crate) fn state(&mut self, rows: impl IntoIterator<Item = (T, Option<EventTime>)>, now: EventTime) {
+        let deleted = (T::default(), None, true);
+        let rows = rows.into_iter().map(|(value, from)| (value, from, false));
+        self.take_changes(&[deleted].into_iter().chain(rows).collect::<Vec<_>>(), now);
+    }
+
+    fn take_changes(&mut self, changes: &[DatedChange<T>], now: EventTime) {
+        let statement = changes.iter().rposition(|(.., deleted)| *deleted).map(|last| &changes[last + 1..]);
+        let undated = |rows: &[DatedChange<T>]| {
+            let undated = rows.iter().rfind(|(_, from, deleted)| !deleted && from.is_none());
+            undated.map(|(value, ..)| value.clone())
         };
         if statement.is_some() {
             // A fact of the future that isn't stated again is withdrawn.
@@ -46,43 +74,49 @@ impl Ownership {
         let rows = statement.unwrap_or(changes);
         let base = undated(rows);
         let is_first = self.in_force(now).is_none();
-        if let Some(base) = base.filter(|_| is_first) {
+        if let Some(base) = base.clone().filter(|_| is_first) {
             self.insert(0, base);
         }
-        for (row, _) in rows {
-            if let Some(from) = row.valid_from {
-                self.insert(from, row.subscription);
+        for (value, from, _) in rows {
+            if let Some(from) = from {
+                self.insert(*from, value.clone());
             }
         }
         let holds = match statement {
-            // A statement has all rows of the key, so it decides the owner now.
+            // A statement has all rows of the subject, so it decides the value now.
             Some(rows) => {
-                let dated = rows.iter().filter_map(|(row, _)| Some((row.valid_from?, row.subscription)));
+                let dated = rows.iter().filter_map(|(value, from, _)| Some(((*from)?, value)));
                 let dated = dated.filter(|(from, _)| *from <= now).max_by_key(|(from, _)| *from);
-                dated.map(|(_, name)| name).or(base).unwrap_or(NameId::NONE)
+                dated.map(|(_, value)| value.clone()).or(base).unwrap_or_default()
             }
-            // Without a statement, only a row without a date can change the owner now.
+            // Without a statement, only a row without a date can change the value now.
             None => match base.filter(|_| !is_first) {
                 Some(base) => base,
                 None => return,
             },
         };
-        if self.owner(now) != holds {
+        if self.at(now) != holds {
             self.insert(now, holds);
         }
     }
 
-    fn insert(&mut self, from: EventTime, name: NameId) {
+    fn insert(&mut self, from: EventTime, value: T) {
         match self.0.binary_search_by_key(&from, |fact| fact.0) {
-            Ok(index) => self.0[index].1 = name,
-            Err(index) => self.0.insert(index, (from, name)),
+            Ok(index) => self.0[index].1 = value,
+            Err(index) => self.0.insert(index, (from, value)),
         }
     }
 
-    /// Drops facts that were superseded before `held_from`: no held window needs them.
+    /// Drops facts that were superseded before `held_from`: nothing that is held needs them.
     pub(crate) fn forget(&mut self, held_from: EventTime) {
         let in_force = self.0.partition_point(|fact| fact.0 <= held_from);
         self.0.drain(..in_force.saturating_sub(1));
+    }
+
+    /// Returns the time of the first fact after `at`.
+    pub(crate) fn next(&self, at: EventTime) -> Option<EventTime> {
+        let next = self.0.partition_point(|fact| fact.0 <= at);
+        self.0.get(next).map(|(from, _)| *from)
     }
 }
 
@@ -170,7 +204,7 @@ mod tests {
         for (held_from, kept) in
             [(0, vec![0, 10, 20]), (9, vec![0, 10, 20]), (10, vec![10, 20]), (99, vec![20])]
         {
-            let mut history = Ownership(facts(&[0, 10, 20]));
+            let mut history = History(facts(&[0, 10, 20]));
             history.forget(held_from);
             assert_eq!(history.0, facts(&kept), "held from {held_from}");
         }

@@ -37,11 +37,14 @@ use timely::dataflow::{InputHandleVec, ProbeHandle, Scope, Stream, StreamVec};
 
 use crate::action::DecisionRow;
 use crate::detect::Tuning;
-use crate::model::{AccessEvent, Definition, Owner, TableChange, TableRow, Tick, TickInfo};
+use crate::model::{AccessEvent, Definition, Owner, QuotaHolder, TableChange, TableRow, Tick, TickInfo};
+use crate::operators::accounts::account::AccountOptions;
+use crate::operators::accounts::plans::{PlanChange, PlanTableRow};
+use crate::operators::accounts::{self, AccountChange, AccountSettings, Accounts};
 use crate::operators::admission::{self, Admission, AdmissionChange};
 use crate::operators::agents::{self, AdmittedAgents, AgentDecision, ObservedAgent};
 use crate::operators::assignments::Assignments;
-use crate::operators::bookings::{Booking, Bookings, HOURS};
+use crate::operators::bookings::{Booked, Booking, Bookings, BookingsChange, FOR_ACCOUNTS, HOURS};
 use crate::operators::callers::CallersMetric;
 use crate::operators::dedupe::{self, SeenRequests};
 use crate::operators::definitions::{self, Definitions};
@@ -53,9 +56,12 @@ use crate::operators::parts::context::RowContext;
 use crate::operators::parts::group::Group;
 use crate::operators::parts::owners::OwnerChange;
 use crate::operators::parts::report::ProfileReport;
+use crate::operators::parts::zones::splits_hours;
 use crate::operators::profiles::{self, Profiles};
 use crate::operators::routes::{self, AdmittedRoutes, ObservedRoute, RouteDecision};
-use crate::operators::subscription_usage::{self, InfoChange, SubscriptionChange, SubscriptionUsageMetric};
+use crate::operators::subscription_usage::{
+    self, InfoChange, SubscriptionChange, SubscriptionUsageMetric, UseChange,
+};
 use crate::operators::table_rows::{self, TableRows};
 use crate::operators::usage::{ByRoute, UsageMetric};
 use crate::operators::windowed::{
@@ -72,6 +78,7 @@ pub struct Options {
     /// Decides when rows are published.
     pub publish: Publish,
     pub detection: DetectorOptions,
+    pub accounts: AccountOptions,
 }
 
 /// The options of the leak detector.
@@ -206,7 +213,8 @@ pub fn render<O: Output + 'static>(
     let by_key = graph.admit(unique, owners.clone(), defined, &options.limits, &mut registry)?;
 
     // STEP 3: usage by key, and its sums by subscription.
-    graph.usage(&by_key, owners.clone(), infos, &mut registry)?;
+    let used = graph.usage(&by_key, owners.clone(), (infos, tables.clone()), &mut registry)?;
+    graph.accounts(used, tables.clone(), &options, &mut registry)?;
 
     // STEP 4: the detector. Its states are registered even if it is off, because each state must have an owner.
     let profiles = registry.register(Profiles::new(options.detection.into()))?;
@@ -502,26 +510,84 @@ impl<'scope> Graph<'scope> {
         &self,
         events: &Events<'scope>,
         owners: StreamVec<'scope, Tick, OwnerChange>,
-        infos: StreamVec<'scope, Tick, InfoChange>,
+        (infos, tables): (StreamVec<'scope, Tick, InfoChange>, StreamVec<'scope, Tick, TableChange>),
         registry: &mut Registry<'_>,
-    ) -> Result<(), RestoreError> {
+    ) -> Result<StreamVec<'scope, Tick, UseChange>, RestoreError> {
+        let zones = tables.flat_map(|change| match change.row {
+            TableRow::Subscription(row) => Some(row.time_zone).filter(|zone| splits_hours(*zone)),
+            _ => None,
+        });
+        let zones = to_all(zones).map(|(worker, zone)| BookingsChange::Zone(worker, zone));
         let bookings = self.shell.operator(
             "Usage",
             (events.clone(), Pipeline),
-            (owners, Exchange::new(ContextChange::shard)),
+            (owners.map(BookingsChange::Owner).concat(zones), Exchange::new(BookingsChange::shard)),
             registry.register(Bookings::new(self.settings))?,
             Bookings::book_and_publish,
         );
         let is_hour = |booking: &Booking| booking.0.1 == HOURS;
         let hours = bookings.clone().filter(is_hour);
-        let added = bookings.filter(move |booking| !is_hour(booking)).map(SubscriptionChange::Added);
+        let is_for_accounts = |booking: &Booking| booking.0.1 == FOR_ACCOUNTS;
+        let for_accounts = bookings.clone().filter(is_for_accounts);
+        let is_added = move |booking: &Booking| !is_hour(booking) && !is_for_accounts(booking);
+        let added = bookings.filter(is_added).map(SubscriptionChange::Added);
         let sums = at_their_ticks(hours.as_collection().count().inner);
-        self.watch(self.shell.operator(
+        let used = self.shell.operator(
             "SubscriptionUsage",
             (sums, Exchange::new(subscription_usage::shard)),
             (infos.map(SubscriptionChange::Info).concat(added), Exchange::new(SubscriptionChange::shard)),
             registry.register(Windowed::<SubscriptionUsageMetric>::new(self.settings))?,
             subscription_usage::apply_sums,
+        );
+        let additions = for_accounts.map(|((subscription, _, from), _, Booked { usage, .. })| UseChange {
+            subscription,
+            from,
+            usage,
+        });
+        Ok(used.concat(additions))
+    }
+
+    /// Builds the accounts of subscriptions. Every worker gets every change of plans.
+    fn accounts(
+        &self,
+        used: StreamVec<'scope, Tick, UseChange>,
+        tables: StreamVec<'scope, Tick, TableChange>,
+        options: &Options,
+        registry: &mut Registry<'_>,
+    ) -> Result<(), RestoreError> {
+        let of_plans = tables.clone().flat_map(|TableChange { offset, row, deleted }| {
+            let row = match row {
+                TableRow::Plan(row) => PlanTableRow::Plan(row),
+                TableRow::Price(row) => PlanTableRow::Price(row),
+                TableRow::Quota(row) if matches!(row.holder, QuotaHolder::Plan(_)) => {
+                    PlanTableRow::Quota(row)
+                }
+                _ => return None,
+            };
+            Some(PlanChange { offset, row, deleted })
+        });
+        let of_plans = to_all(of_plans).map(|(worker, change)| AccountChange::Plan(worker, change));
+        let of_subscriptions = tables.flat_map(|TableChange { offset, row, deleted }| match row {
+            TableRow::Subscription(row) => Some(AccountChange::Subscription { offset, row, deleted }),
+            TableRow::Quota(row) => match row.holder {
+                QuotaHolder::Subscription(subscription) => {
+                    Some(AccountChange::Quota { offset, subscription, row, deleted })
+                }
+                QuotaHolder::Plan(_) => None,
+            },
+            _ => None,
+        });
+        let settings = AccountSettings {
+            options: options.accounts,
+            allowed_lateness_ms: options.windows.allowed_lateness_ms,
+            publish: options.publish,
+        };
+        self.watch(self.shell.operator(
+            "Accounts",
+            (used, Exchange::new(accounts::shard)),
+            (of_plans.concat(of_subscriptions), Exchange::new(AccountChange::shard)),
+            registry.register(Accounts::new(settings))?,
+            Accounts::end_tick,
         ));
         Ok(())
     }

@@ -266,6 +266,9 @@ pub struct Counts {
     pub detector_late: u64,
     /// Observations of odd keys for which the detector had no room: more than 64 of a bucket of keys at once.
     pub detector_deferred: u64,
+    /// Calls that nobody was booked for when their hour was evicted, because their key had no subscription. Free calls
+    /// aren't among them.
+    pub unbilled_calls: u64,
 }
 
 impl_add_assign!(Usage {
@@ -288,7 +291,8 @@ impl_add_assign!(Counts {
     overflow_routes,
     overflow_countries,
     detector_late,
-    detector_deferred
+    detector_deferred,
+    unbilled_calls
 });
 
 /// Numbers that count against the caps in the day and the month of the watermark.

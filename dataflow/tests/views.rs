@@ -9,6 +9,7 @@
 
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
+mod accounts;
 mod caps;
 mod detect;
 mod harness;
@@ -41,8 +42,18 @@ fn split(row: &AnyRow) -> (AnyRow, [u64; 4]) {
 
 fn assert_same_rows(got: &[AnyRow], expected: &[AnyRow]) {
     let order = |rows: &[AnyRow]| {
-        // Incidents have a recount of their own: see `detect`.
-        let is_metered = |row: &&AnyRow| !matches!(row, AnyRow::Incident(_) | AnyRow::Transition(_));
+        // Incidents and accounts have recounts of their own: see `detect` and `accounts`.
+        let is_metered = |row: &&AnyRow| {
+            matches!(
+                row,
+                AnyRow::Usage(_)
+                    | AnyRow::UsageByRoute(_)
+                    | AnyRow::Latency(_)
+                    | AnyRow::Geo(_)
+                    | AnyRow::Callers(_)
+                    | AnyRow::SubscriptionUsage(_)
+            )
+        };
         let mut rows: Vec<_> = rows.iter().filter(is_metered).map(split).collect();
         rows.sort();
         rows
@@ -225,6 +236,7 @@ fn few_callers(seed: u64, publish: Publish) -> Options {
         limits: Limits { callers_exact: 5, ..Limits::default() },
         publish,
         detection: keytide_dataflow::DetectorOptions::default(),
+        accounts: AccountOptions::default(),
     }
 }
 
@@ -345,6 +357,7 @@ fn a_damaged_snapshot_is_refused_with_the_place() {
             limits: Limits::default(),
             publish: Publish::Last,
             detection: keytide_dataflow::DetectorOptions::default(),
+            accounts: AccountOptions::default(),
         };
         worker.dataflow(|scope| render(scope, options, &output, Some(&snapshot))).unwrap_err()
     });

@@ -57,6 +57,14 @@ fn optional_text(out: &mut Vec<u8>, label: &str, value: Option<&str>) {
     }
 }
 
+/// Returns a reason why there is no bill, with the names of the plan and the item.
+fn fault_text(fault: &AccountFault, names: &Names) -> String {
+    let AccountFault { plan, item, text } = fault;
+    let of = |kind: &str, id: &NameId| id.is_some().then(|| format!("{kind} {}", names.text(*id)));
+    let place: Vec<String> = of("plan", plan).into_iter().chain(of("item", item)).collect();
+    if place.is_empty() { text.to_string() } else { format!("{}: {text}", place.join(", ")) }
+}
+
 fn optional_number(out: &mut Vec<u8>, label: &str, value: Option<u64>) {
     match value {
         Some(value) => number(out, label, value),
@@ -225,7 +233,7 @@ impl EncodeRow for Revision<BillKey, BillRow> {
         bill_columns(out, &self.key, labels);
     }
 
-    fn value_columns(&self, _: &mut Labels<'_>, out: &mut Vec<u8>) {
+    fn value_columns(&self, labels: &mut Labels<'_>, out: &mut Vec<u8>) {
         let Some(bill) = &self.value else {
             out.extend_from_slice(RETRACTED);
             return;
@@ -237,7 +245,8 @@ impl EncodeRow for Revision<BillKey, BillRow> {
         amount(out, r#","adjustments":"#, Some(bill.adjustments), bill.currency);
         string(out, r#","complete":"#, boolean(bill.complete));
         string(out, r#","final":"#, boolean(bill.is_final));
-        optional_text(out, r#","fault":"#, bill.fault.as_deref());
+        let fault = bill.fault.as_ref().map(|fault| fault_text(fault, labels.names()));
+        optional_text(out, r#","fault":"#, fault.as_deref());
         out.push(b'}');
     }
 

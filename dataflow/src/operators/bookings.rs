@@ -12,12 +12,18 @@
 //! * Calls whose hour is evicted already. They are booked to the subscription that had the key in their hour, in the
 //!   day or the month that is still held, and to no hour.
 //!
+//! **Accounts** bill local days, of which most are whole hours of UTC. They get what changes in the sums of hours, and
+//! two kinds of additions: calls of hours that are evicted, by their hour, and the part of an hour from a **midnight**
+//! within it on. Zones with such midnights are few. While a subscription is in one of them, the part of each key is
+//! kept in its one or two hours a day, so that it can be booked to another subscription. An hour that was booked before
+//! its zone was known counts whole for the day in which it begins.
+//!
 //! A key's owner may change for an hour that is held. Then the key's usage is taken back from the old subscription
 //! and booked to the new. What is booked of an hour when it is evicted never moves again. When an hour is evicted, its
 //! bookings are taken out of the collection one tick later. That frees memory and means nothing to readers, who have
 //! forgotten the hour by then. It can't happen in the same tick, which may bring the hour's last bookings.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use differential_dataflow::difference::{Abelian, IsZero, Monoid, Semigroup};
@@ -27,10 +33,11 @@ use smallvec::{SmallVec, smallvec};
 
 use super::parts::by_tick::Closing;
 use super::parts::owners::OwnerChange;
+use super::parts::zones::{Midnights, midnights_within};
 use super::usage::{ByKey, CompactTotals, Totals, UsageMetric};
 use super::windowed::{Metric, MetricSettings, Windowed, WindowedRow};
 use crate::model::{AccessEvent, EventTime, KeyId, NameId, Owner, Tick};
-use crate::row::OwnedUsage;
+use crate::row::{Counts, OwnedUsage, Usage};
 use crate::state::{Contains, Durable, Footprint, PartId, RowsOut, RowsWithin, Shard, StateId, spilled};
 use crate::window::Level;
 
@@ -39,7 +46,29 @@ type ByKeyMetric = UsageMetric<ByKey>;
 /// The first level of `usage` that `subscription_usage` has, too: hours.
 pub(crate) const HOURS: u8 = 1;
 
-/// A subscription in a window: (subscription, index of the level in `usage`, start).
+/// Stands for the index of a level in additions for accounts.
+pub(crate) const FOR_ACCOUNTS: u8 = 0;
+
+/// A change of owners, or a time zone with midnights within hours that a subscription has.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum BookingsChange {
+    Owner(OwnerChange),
+    /// A worker and the zone's name.
+    Zone(u64, NameId),
+}
+
+impl BookingsChange {
+    /// Returns the number by which it is exchanged.
+    pub(crate) fn shard(&self) -> u64 {
+        match self {
+            Self::Owner(change) => change.0.0.shard(),
+            Self::Zone(worker, _) => *worker,
+        }
+    }
+}
+
+/// A subscription in a window: (subscription, index of the level in `usage`, start). In additions for accounts the index
+/// is [`FOR_ACCOUNTS`], and the start is an hour, or a midnight within an hour, of which it is the rest.
 pub(crate) type SubscriptionWindow = (NameId, u8, EventTime);
 
 /// A booking as an update of a collection.
@@ -83,6 +112,12 @@ pub(crate) struct Bookings {
     windowed: Windowed<ByKeyMetric>,
     booked_to: BookedTo,
     counted_for: CountedFor,
+    /// The zones of subscriptions that have midnights within hours.
+    zones: BTreeSet<NameId>,
+    /// By midnight and key, what was booked of the rest of the midnight's hour.
+    rests: BTreeMap<EventTime, HashMap<KeyId, CompactTotals>>,
+    /// The midnights within the hour that was booked last.
+    midnights: (EventTime, Midnights),
     /// The bookings that wait to be sent on.
     pending: Sums,
     /// The sums of hours that the last tick evicted.
@@ -253,6 +288,9 @@ impl Bookings {
             windowed: Windowed::new(settings),
             booked_to: BTreeMap::new(),
             counted_for: BTreeMap::new(),
+            zones: BTreeSet::new(),
+            rests: BTreeMap::new(),
+            midnights: (EventTime::MAX, Midnights::new()),
             pending: Sums::new(),
             evicted: Sums::new(),
             hour_cache: HourCache::default(),
@@ -263,11 +301,19 @@ impl Bookings {
     pub(crate) fn book_and_publish(
         state: &mut Self,
         events: Vec<Rc<Vec<AccessEvent>>>,
-        owners: Vec<Vec<OwnerChange>>,
+        changes: Vec<Vec<BookingsChange>>,
         closing: Closing<'_, Booking>,
     ) {
         let info = closing.info;
         let mut sent_on = Sums::new();
+        let mut owners = Vec::new();
+        for change in changes.into_iter().flatten() {
+            match change {
+                BookingsChange::Owner(change) => owners.push(change),
+                BookingsChange::Zone(_, zone) => drop(state.zones.insert(zone)),
+            }
+        }
+        state.midnights.0 = EventTime::MAX;
         // STEP 1: after a restore every hour is booked again; hours that the last tick evicted are taken out.
         if std::mem::take(&mut state.restored) {
             state.book_again(&mut sent_on);
@@ -277,7 +323,7 @@ impl Bookings {
         }
 
         // STEP 2: owners change before usage is booked to them.
-        let changed = state.windowed.change_context(owners.into_iter().flatten().collect());
+        let changed = state.windowed.change_context(owners);
         state.re_attribute(&changed);
 
         // STEP 3: usage is booked once its minute is closed. `windowed` can't be asked for owners while it adds, so
@@ -304,7 +350,10 @@ impl Bookings {
         }
 
         // STEP 5: rows of evicted windows have the usage that was booked, so their bookings are kept before they go.
-        state.evict(info.watermark);
+        let unbilled_calls = state.evict(info.watermark);
+        if unbilled_calls > 0 {
+            closing.output.counts(info.tick, Counts { unbilled_calls, ..Counts::default() });
+        }
         state.windowed.publish(info, closing.output);
 
         let mut updates: Vec<Booking> =
@@ -317,6 +366,7 @@ impl Bookings {
     fn book(&mut self, level: usize, time: EventTime, key: KeyId, usage: Totals) {
         let hour = Level::Hour.start(time);
         let has_hour = level <= usize::from(HOURS);
+        self.book_rest(has_hour, time, key, &usage);
         if has_hour && self.hour_cache.book(hour, key, &usage) {
             return;
         }
@@ -327,6 +377,9 @@ impl Bookings {
         let booked = Booked { usage, keys: 0 };
         if !has_hour {
             let subscription = windowed.context.at(key, hour).subscription;
+            if subscription.is_some() {
+                add(pending, (subscription, FOR_ACCOUNTS, hour), &booked, false);
+            }
             for (index, level) in
                 coarser().filter(|(index, _)| subscription.is_some() && usize::from(*index) >= level)
             {
@@ -349,6 +402,28 @@ impl Bookings {
         hour_cache.learn(hour, key, subscription, pending);
     }
 
+    /// Books the rest of an hour from a midnight within it on, if the time is in one.
+    fn book_rest(&mut self, has_hour: bool, time: EventTime, key: KeyId, usage: &Totals) {
+        let hour = Level::Hour.start(time);
+        if self.midnights.0 != hour {
+            self.midnights = (hour, midnights_within(&self.zones, hour));
+        }
+        for midnight in self.midnights.1.clone().into_iter().filter(|midnight| *midnight <= time) {
+            if has_hour {
+                let rest = self.rests.entry(midnight).or_default().entry(key).or_default();
+                let mut sum = rest.totals();
+                sum.add(usage);
+                *rest = sum.into();
+            }
+            let known = self.booked_to.get(&hour).and_then(|keys| keys.get(&key)).copied();
+            let subscription = known.unwrap_or_else(|| self.windowed.context.at(key, hour).subscription);
+            if subscription.is_some() {
+                let booked = Booked { usage: *usage, keys: 0 };
+                add(&mut self.pending, (subscription, FOR_ACCOUNTS, midnight), &booked, false);
+            }
+        }
+    }
+
     /// Counts a key for a subscription that has an hour of it, or has it no more.
     fn count_hour(
         counted_for: &mut CountedFor,
@@ -367,10 +442,22 @@ impl Bookings {
     }
 
     /// Moves the bookings of hours that are evicted at `watermark` to those that the next tick takes out, and forgets days
-    /// and months that are evicted.
-    fn evict(&mut self, watermark: EventTime) {
-        let Self { windowed, booked_to, counted_for, evicted, .. } = self;
-        let held = booked_to.split_off(&Level::Hour.held_from(watermark));
+    /// and months that are evicted. Returns the number of the hours' calls that nobody was booked for, without free ones.
+    fn evict(&mut self, watermark: EventTime) -> u64 {
+        let Self { windowed, booked_to, counted_for, evicted, rests, .. } = self;
+        let held_from = Level::Hour.held_from(watermark);
+        *rests = rests.split_off(&held_from);
+        let mut unbilled = Totals::default();
+        let hours = windowed.starts(usize::from(HOURS)).into_iter().filter(|hour| *hour < held_from);
+        for hour in hours {
+            let booked = booked_to.get(&hour);
+            windowed.for_each_own(usize::from(HOURS), hour, |key, counted| {
+                if booked.is_none_or(|booked| !booked.contains_key(&key)) {
+                    unbilled.add(&counted.totals());
+                }
+            });
+        }
+        let held = booked_to.split_off(&held_from);
         for (hour, keys) in std::mem::replace(booked_to, held) {
             for (key, subscription) in keys {
                 let booked = booked_of(windowed, hour, &key).unwrap_or_default();
@@ -380,6 +467,8 @@ impl Bookings {
         counted_for.retain(|(index, start), _| {
             *start >= ByKeyMetric::LEVELS[usize::from(*index)].held_from(watermark)
         });
+        let Usage { calls, free_calls, .. } = unbilled.usage();
+        calls.saturating_sub(free_calls)
     }
 
     /// Books again every hour that was sent on before a restore, as if for the first time.
@@ -400,7 +489,7 @@ impl Bookings {
         if changed.is_empty() {
             return;
         }
-        let Self { windowed, booked_to, counted_for, pending, hour_cache, .. } = self;
+        let Self { windowed, booked_to, counted_for, pending, hour_cache, zones, rests, .. } = self;
         hour_cache.forget(pending);
         for hour in windowed.starts(usize::from(HOURS)) {
             for key in changed {
@@ -412,11 +501,18 @@ impl Bookings {
                     continue;
                 }
                 let usage = Booked { keys: 0, ..booked };
+                let midnights = midnights_within(zones, hour);
                 for (party, take_back) in
                     before.map(|before| (before, true)).into_iter().chain([(now, false)])
                 {
                     if party.is_some() {
                         add(pending, (party, HOURS, hour), &usage, take_back);
+                        for midnight in &midnights {
+                            let rest = rests.get(midnight).and_then(|keys| keys.get(key));
+                            let rest = rest.map(CompactTotals::totals).unwrap_or_default();
+                            let booked = Booked { usage: rest, keys: 0 };
+                            add(pending, (party, FOR_ACCOUNTS, *midnight), &booked, take_back);
+                        }
                         Self::count_hour(counted_for, pending, (party, hour), *key, take_back);
                     }
                 }
@@ -438,6 +534,8 @@ pub(crate) enum BookingsRow<'a> {
     BookedTo { hour: EventTime, key: KeyId, subscription: NameId },
     CountedFor { level: u8, start: EventTime, key: KeyId, subscription: NameId, hours: u32 },
     Pending { window: SubscriptionWindow, booked: Booked },
+    Zone(NameId),
+    Rest { midnight: EventTime, key: KeyId, usage: CompactTotals },
 }
 
 impl Contains<Windowed<ByKeyMetric>> for Bookings {
@@ -470,6 +568,14 @@ impl Durable for Bookings {
                 }
             }
         }
+        for zone in &self.zones {
+            out.row(BookingsRow::Zone(*zone));
+        }
+        for (midnight, keys) in &self.rests {
+            for (key, usage) in keys {
+                out.row(BookingsRow::Rest { midnight: *midnight, key: *key, usage: usage.clone() });
+            }
+        }
         for (window, booked) in
             self.pending.iter().map(|(window, booked)| (*window, *booked)).chain(self.hour_cache.bookings())
         {
@@ -495,6 +601,10 @@ impl Durable for Bookings {
             }
             // Several workers may have stored one window: sums add up.
             BookingsRow::Pending { window, booked } => add(&mut self.pending, window, &booked, false),
+            BookingsRow::Zone(zone) => drop(self.zones.insert(zone)),
+            BookingsRow::Rest { midnight, key, usage } => {
+                self.rests.entry(midnight).or_default().insert(key, usage);
+            }
         }
     }
 
@@ -503,17 +613,20 @@ impl Durable for Bookings {
             BookingsRow::Window(row) => <Windowed<ByKeyMetric> as Durable>::shard(row),
             BookingsRow::BookedTo { key, .. } | BookingsRow::CountedFor { key, .. } => Shard::Of(key.shard()),
             BookingsRow::Pending { window, .. } => Shard::Of(window.0.0),
+            BookingsRow::Zone(_) => Shard::All,
+            BookingsRow::Rest { key, .. } => Shard::Of(key.shard()),
         }
     }
 
     fn footprint(&self) -> Footprint {
-        let Self { windowed, booked_to, counted_for, pending, evicted, hour_cache, .. } = self;
+        let Self { windowed, booked_to, counted_for, rests, pending, evicted, hour_cache, .. } = self;
         let sums = [Footprint::of_map(pending), Footprint::of_map(evicted)];
         let derived = [Footprint::of_map(&hour_cache.subscriptions), Footprint::of_map(&hour_cache.sums)];
         let mut footprint: Footprint =
             booked_to.values().map(Footprint::of_map).chain(sums).chain(derived).sum();
         footprint +=
             counted_for.values().map(|keys| Footprint::of_map_with(keys, Parties::owned_bytes)).sum();
+        footprint += rests.values().map(Footprint::of_map).sum();
         footprint += windowed.footprint();
         footprint
     }

@@ -1,6 +1,7 @@
 //! The operators, one file each, and in `parts` what several of them share. An operator's header states what it emits at
 //! which time, what it holds back and when it forgets.
 
+pub(crate) mod accounts;
 pub(crate) mod admission;
 pub(crate) mod agents;
 pub(crate) mod assignments;
@@ -19,4 +20,5 @@ pub(crate) mod table_rows;
 pub(crate) mod usage;
 pub(crate) mod windowed;
 
+pub use accounts::account::AccountOptions;
 pub use windowed::Publish;

@@ -15,6 +15,7 @@ use super::bookings::{Booked, Booking, HOURS, SubscriptionWindow};
 use super::parts::by_tick::Closing;
 use super::parts::context::RowContext;
 use super::parts::group::Group;
+use super::usage::Totals;
 use super::windowed::{Accumulator, Metric, Windowed};
 use crate::model::{AccessEvent, EventTime, NameId, Tick};
 use crate::row::{Row, Rows, SubscriptionInfo, SubscriptionUsage};
@@ -26,6 +27,16 @@ pub(crate) type SumChange = ((SubscriptionWindow, Booked), Tick, isize);
 
 /// The facts of a subscription, as an update of a collection.
 pub(crate) type InfoChange = ((NameId, SubscriptionInfo), Tick, isize);
+
+/// A change of what a subscription used, for its account.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct UseChange {
+    pub(crate) subscription: NameId,
+    /// The start of an hour; or a midnight within an hour, of which it is the rest.
+    pub(crate) from: EventTime,
+    /// The difference. Arithmetic wraps.
+    pub(crate) usage: Totals,
+}
 
 /// A change beside the sums of hours.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -161,7 +172,7 @@ pub(crate) fn apply_sums(
     state: &mut Windowed<SubscriptionUsageMetric>,
     sums: Vec<Vec<SumChange>>,
     changes: Vec<Vec<SubscriptionChange>>,
-    closing: Closing<'_, ()>,
+    closing: Closing<'_, UseChange>,
 ) {
     // Levels are counted as in `usage`, which has one finer level.
     let at = |index: u8| usize::from(index - HOURS);
@@ -179,6 +190,7 @@ pub(crate) fn apply_sums(
 
     // STEP 1: the sums of hours. After a restore the first tick brings every one again; what it doesn't bring is gone.
     let restored = state.restored_rows().into_iter().filter(|(level, _, _)| *level == 0);
+    let mut used = Vec::new();
     let mut hours: BTreeMap<(EventTime, NameId), Booked> =
         restored.map(|(_, hour, subscription)| ((hour, subscription), Booked::default())).collect();
     let mut sums: Vec<SumChange> = sums.into_iter().flatten().collect();
@@ -192,6 +204,9 @@ pub(crate) fn apply_sums(
         let mut change = state.own(0, hour, &subscription).copied().unwrap_or_default();
         change.negate();
         change.plus_equals(&sum);
+        if change.usage != Totals::default() {
+            used.push(UseChange { subscription, from: hour, usage: change.usage });
+        }
         // Its distinct keys aren't those of the day: these are additions.
         let of_hour = change;
         change.keys = 0;
@@ -200,6 +215,8 @@ pub(crate) fn apply_sums(
         }
         additions.entry((0, hour, subscription)).or_default().plus_equals(&of_hour);
     }
+
+    closing.downstream.push(used);
 
     // STEP 2: what changed, by window.
     for ((at, start, subscription), change) in additions {

@@ -635,6 +635,13 @@ impl<M: Metric> Windowed<M> {
         self.levels[at].get(start)?.get(&group.pack())
     }
 
+    /// Passes each group of a window with its own content to `each`, in no order.
+    pub(crate) fn for_each_own(&self, at: usize, start: EventTime, mut each: impl FnMut(M::Group, &M::Acc)) {
+        if let Some(groups) = self.levels[at].get(start) {
+            entries::<M>(groups).for_each(|(group, acc)| each(group, acc));
+        }
+    }
+
     /// Returns the starts of the windows that have content of their own at a level.
     pub(crate) fn starts(&self, at: usize) -> Vec<EventTime> {
         self.levels[at].windows.iter().map(|window| window.start).collect()
@@ -691,7 +698,7 @@ fn merge_groups<M: Metric>(parent: &mut Groups<M>, groups: &Groups<M>, settings:
 const RE_ISSUE_MS: u64 = 30_000;
 
 /// Returns true if a multiple of `every` lies in (`before`, `now`], or if `every` is 0.
-fn crosses(every: u64, before: u64, now: u64) -> bool {
+pub(crate) fn crosses(every: u64, before: u64, now: u64) -> bool {
     every == 0 || now / every > before / every
 }
 

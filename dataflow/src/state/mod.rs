@@ -84,6 +84,8 @@ durable_states! {
     /// Incidents, and the guard against platform events.
     Incidents = "incidents",
     SubscriptionUsage = "subscription_usage",
+    /// What subscriptions used by local day, and what is billed of it.
+    Accounts = "accounts",
 }
 
 /// Names the worker that a row belongs to.
@@ -134,7 +136,7 @@ impl<S> Registered<S> {
 }
 
 /// The version of all rows of states. It rises with every change of a row's layout or meaning.
-pub const STATE_VERSION: u32 = 6;
+pub const STATE_VERSION: u32 = 7;
 
 /// The error of a stored row that can't be read back.
 #[derive(Clone, Debug, PartialEq, Eq)]

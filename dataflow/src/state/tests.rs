@@ -74,6 +74,7 @@ fn after_a_tick(
         windows,
         limits,
         detection: crate::DetectorOptions::default(),
+        accounts: crate::AccountOptions::default(),
         publish: Publish::Changes { bulk_rows: 1 },
     };
     timely::execute_directly(move |worker| {
@@ -170,6 +171,7 @@ fn minutes_of_keys(minutes: u64, restore: Option<Snapshot>) -> (Vec<LinkedSnapsh
         windows,
         limits: keytide_config::Limits::default(),
         detection: crate::DetectorOptions::default(),
+        accounts: crate::AccountOptions::default(),
         publish: Publish::Changes { bulk_rows: 1 },
     };
     timely::execute_directly(move |worker| {

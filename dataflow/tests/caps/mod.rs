@@ -16,6 +16,7 @@ fn options(limits: Limits, publish: Publish, seed: u64) -> Options {
         limits,
         publish,
         detection: keytide_dataflow::DetectorOptions::default(),
+        accounts: AccountOptions::default(),
     }
 }
 

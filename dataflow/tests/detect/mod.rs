@@ -149,6 +149,7 @@ fn options() -> Options {
         limits: Limits::default(),
         publish: Publish::Last,
         detection: keytide_dataflow::DetectorOptions::default(),
+        accounts: AccountOptions::default(),
     }
 }
 

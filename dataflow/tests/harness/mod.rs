@@ -151,6 +151,7 @@ pub fn run(
             limits: Limits::default(),
             publish,
             detection: keytide_dataflow::DetectorOptions::default(),
+            accounts: AccountOptions::default(),
         },
         how,
         restore,

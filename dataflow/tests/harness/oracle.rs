@@ -46,6 +46,8 @@ enum Group {
 /// The views after all ticks, each row in its last version, and what each tick reported.
 pub struct Recount {
     pub rows: Vec<AnyRow>,
+    /// The calls that are booked, each with its subscription.
+    pub booked: Vec<(AccessEvent, NameId)>,
     pub ticks: BTreeMap<Tick, TickOutput>,
 }
 
@@ -342,9 +344,13 @@ pub fn recount_with(ticks: &[TickInput], windows: Windows, limits: &Limits) -> R
     }
     // A call is its subscription's that had the key in its hour, at all levels.
     let mut by_subscription: BTreeMap<(NameId, Level, EventTime), Vec<AccessEvent>> = BTreeMap::new();
+    let mut booked = Vec::new();
     for (event, late, levels) in calls {
         let hour = start_of(Level::Hour, event.time);
         let subscription = late.unwrap_or_else(|| owner(event.key, Level::Hour, hour).subscription);
+        if subscription.is_some() {
+            booked.push((event, subscription));
+        }
         for level in levels.into_iter().filter(|_| subscription.is_some()) {
             by_subscription
                 .entry((subscription, level, start_of(level, event.time)))
@@ -366,7 +372,7 @@ pub fn recount_with(ticks: &[TickInput], windows: Windows, limits: &Limits) -> R
         }));
     }
     rows.sort();
-    Recount { rows, ticks: reports }
+    Recount { rows, booked, ticks: reports }
 }
 
 fn held(level: Level, start: EventTime, watermark: EventTime) -> bool {
@@ -415,31 +421,41 @@ fn end_of(level: Level, start: EventTime) -> EventTime {
 /// Takes a tick's rows of one key, at which it is `now`, into who owned it since when. A deletion takes all rows that
 /// the key had, and the tick's rows after it are all it has.
 fn own(history: &mut BTreeMap<EventTime, NameId>, rows: &[(KeyRow, bool)], now: EventTime) {
+    let rows: Vec<_> = rows.iter().map(|(row, gone)| (row.subscription, row.valid_from, *gone)).collect();
+    say(history, &rows, now);
+}
+
+/// Takes a tick's rows of one subject, at which it is `now`: values, since when each holds, and whether it is deleted.
+pub fn say<T: Clone + Default + PartialEq>(
+    history: &mut BTreeMap<EventTime, T>,
+    rows: &[(T, Option<EventTime>, bool)],
+    now: EventTime,
+) {
     let had_owner = history.range(..=now).next().is_some();
-    let is_statement = rows.iter().any(|(_, deleted)| *deleted);
-    let rows: Vec<&KeyRow> = match rows.iter().rposition(|(_, deleted)| *deleted) {
-        Some(last) => rows[last + 1..].iter().map(|(row, _)| row).collect(),
-        None => rows.iter().map(|(row, _)| row).collect(),
+    let is_statement = rows.iter().any(|(.., deleted)| *deleted);
+    let rows = match rows.iter().rposition(|(.., deleted)| *deleted) {
+        Some(last) => &rows[last + 1..],
+        None => rows,
     };
     if is_statement {
         history.retain(|from, _| *from <= now);
     }
-    let undated = rows.iter().rev().find(|row| row.valid_from.is_none()).map(|row| row.subscription);
+    let undated = rows.iter().rev().find(|(_, from, _)| from.is_none()).map(|(value, ..)| value.clone());
     // A first row without a date holds since ever.
-    if let (Some(subscription), false) = (undated, had_owner) {
-        history.insert(0, subscription);
+    if let (Some(value), false) = (&undated, had_owner) {
+        history.insert(0, value.clone());
     }
-    let dated: BTreeMap<EventTime, NameId> =
-        rows.iter().filter_map(|row| Some((row.valid_from?, row.subscription))).collect();
-    history.extend(&dated);
+    let dated: BTreeMap<EventTime, T> =
+        rows.iter().filter_map(|(value, from, _)| Some(((*from)?, value.clone()))).collect();
+    history.extend(dated.clone());
     // Of all rows that a key has, the latest date that has come is in force; without a date a row is older than any.
     let in_force = match is_statement {
-        true => dated.range(..=now).next_back().map(|(_, subscription)| *subscription).or(undated),
-        false => undated,
+        true => dated.range(..=now).next_back().map(|(_, value)| value.clone()).or(undated.clone()),
+        false => undated.clone(),
     };
     if is_statement || (undated.is_some() && had_owner) {
-        let in_force = in_force.unwrap_or(NameId::NONE);
-        let holds = history.range(..=now).next_back().map_or(NameId::NONE, |(_, subscription)| *subscription);
+        let in_force = in_force.unwrap_or_default();
+        let holds = history.range(..=now).next_back().map_or(T::default(), |(_, value)| value.clone());
         if holds != in_force {
             history.insert(now, in_force);
         }

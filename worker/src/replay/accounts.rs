@@ -201,7 +201,7 @@ mod tests {
             adjustments: 0,
             complete: false,
             is_final: false,
-            fault: Some("no plan".into()),
+            fault: Some(AccountFault { plan: id, item: NameId::NONE, text: "no plan".into() }),
         });
         Revision { key: BillKey { subscription: id, start_ms }, value }
     }

@@ -157,6 +157,7 @@ fn run_workers(
         windows: job.windows,
         limits: job.limits,
         publish: Publish::Last,
+        accounts: (&job.billing).into(),
         detection: DetectorOptions { scores: keep == Keep::Scores, ..DetectorOptions::from(&job.detection) },
     };
     let guards = timely::execute(timely::Config::process(job.job.workers.get()), move |worker| {

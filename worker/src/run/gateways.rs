@@ -119,6 +119,7 @@ impl Gateways {
                         windows,
                         limits: keytide_config::Limits::default(),
                         detection: keytide_dataflow::DetectorOptions::default(),
+                        accounts: keytide_dataflow::AccountOptions::default(),
                         publish: Publish::Changes { bulk_rows: 128 },
                     };
                     work(

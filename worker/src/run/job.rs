@@ -869,6 +869,7 @@ fn start_workers(
         limits: config.limits,
         publish: Publish::Changes { bulk_rows: BULK_ROWS },
         detection: (&config.detection).into(),
+        accounts: (&config.billing).into(),
     };
     let workers = config.job.workers.get();
     let (live, observed) = (Arc::clone(&job.live), Arc::clone(&job.observed));

@@ -277,6 +277,7 @@ mod tests {
                         windows,
                         limits,
                         detection: keytide_dataflow::DetectorOptions::default(),
+                        accounts: keytide_dataflow::AccountOptions::default(),
                         publish: Publish::Changes { bulk_rows: 1 },
                     };
                     work(worker, &working, options, &watched, &results, &Pieces::default(), None);

@@ -14,3 +14,4 @@ pub(crate) mod report;
 pub(crate) mod sketch;
 pub(crate) mod texts;
 pub(crate) mod top_keys;
+pub(crate) mod zones;

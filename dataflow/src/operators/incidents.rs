@@ -292,12 +292,17 @@ impl Incidents {
             }
         }
         rows.sort_by_key(|change| change.offset);
+        // A subscription's rows come in the order of their dates. The contacts of the last one with any count, even
+        // before its date. A mail about a leak then reaches who is to take over; without contacts it would reach nobody.
         for change in rows {
             match change.row {
                 TableRow::Plan(row) if change.deleted => drop(self.policies.remove(&row.id)),
                 TableRow::Plan(row) => drop(self.policies.insert(row.id, row.policy)),
-                TableRow::Subscription(row) if change.deleted || !row.contacts.is_some() => {
-                    self.contacts.remove(&row.id);
+                TableRow::Subscription(row) if change.deleted => drop(self.contacts.remove(&row.id)),
+                TableRow::Subscription(row) if !row.contacts.is_some() => {
+                    if row.valid_from.is_none() {
+                        self.contacts.remove(&row.id);
+                    }
                 }
                 TableRow::Subscription(row) => drop(self.contacts.insert(row.id, row.contacts)),
                 TableRow::Leak(row) if !change.deleted => self.dismissals.end(row.key),

@@ -173,7 +173,7 @@ pub fn recount_with(ticks: &[TickInput], windows: Windows, limits: &Limits) -> R
     let mut seen: BTreeMap<RequestId, (EventTime, Tick)> = BTreeMap::new();
     let mut counted: BTreeMap<(View, Level, EventTime, Group), Counted> = BTreeMap::new();
     let mut owners: BTreeMap<KeyId, BTreeMap<EventTime, NameId>> = BTreeMap::new();
-    let mut subscriptions: BTreeMap<NameId, SubscriptionRow> = BTreeMap::new();
+    let mut subscription_rows: BTreeMap<NameId, Vec<SubscriptionRow>> = BTreeMap::new();
     let mut plans: BTreeMap<NameId, PlanRow> = BTreeMap::new();
     // As rows show them that were final when a tick ended.
     let mut frozen: BTreeMap<(KeyId, Level, EventTime), Owner> = BTreeMap::new();
@@ -192,13 +192,20 @@ pub fn recount_with(ticks: &[TickInput], windows: Windows, limits: &Limits) -> R
         for change in changes {
             match change.row {
                 TableRow::Key(row) => of_keys.entry(row.key).or_default().push((row, change.deleted)),
-                TableRow::Subscription(row) if change.deleted => drop(subscriptions.remove(&row.id)),
-                TableRow::Subscription(row) => drop(subscriptions.insert(row.id, row)),
+                TableRow::Subscription(row) => {
+                    let rows = subscription_rows.entry(row.id).or_default();
+                    // Without a date a row is all that the table has, as a deletion is.
+                    if change.deleted || row.valid_from.is_none() {
+                        rows.clear();
+                    }
+                    rows.extend((!change.deleted).then_some(row));
+                }
                 TableRow::Plan(row) if change.deleted => drop(plans.remove(&row.id)),
                 TableRow::Plan(row) => drop(plans.insert(row.id, row)),
                 TableRow::Leak(_) | TableRow::Quota(_) | TableRow::Price(_) => {}
             }
         }
+        let subscriptions = in_force(&subscription_rows, tick.info.cadence);
         for (key, rows) in of_keys {
             own(owners.entry(key).or_default(), &rows, tick.info.cadence);
         }
@@ -460,6 +467,18 @@ pub fn say<T: Clone + Default + PartialEq>(
             history.insert(now, in_force);
         }
     }
+}
+
+/// Returns the row of each subscription with the latest date up to now; of one date it is the last.
+fn in_force(
+    rows: &BTreeMap<NameId, Vec<SubscriptionRow>>,
+    now: EventTime,
+) -> BTreeMap<NameId, SubscriptionRow> {
+    let of_one = |(id, rows): (&NameId, &Vec<SubscriptionRow>)| {
+        let rows = rows.iter().filter(|row| row.valid_from.unwrap_or_default() <= now);
+        Some((*id, rows.max_by_key(|row| row.valid_from)?.clone()))
+    };
+    rows.iter().filter_map(of_one).collect()
 }
 
 /// Returns the facts of a subscription in the tables.

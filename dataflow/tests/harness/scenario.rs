@@ -270,13 +270,17 @@ pub fn key_row(index: u64, subscription_index: u64, valid_from: Option<u64>) -> 
 }
 
 pub fn subscription_row(index: u64, plan: u64) -> TableRow {
+    dated_subscription_row(index, plan, None)
+}
+
+fn dated_subscription_row(index: u64, plan: u64, valid_from: Option<u64>) -> TableRow {
     TableRow::Subscription(SubscriptionRow {
         id: subscription(index),
         customer: NameId::new(&format!("customer-{index}")),
         plan: NameId::new(&format!("plan-{plan}")),
         time_zone: NameId::NONE,
         billing_anchor: 0,
-        valid_from: None,
+        valid_from,
         started_at: None,
         contacts: NameId::NONE,
     })
@@ -334,12 +338,24 @@ fn table_changes(random: &mut SplitMix, watermark: u64, changes: &mut Vec<TableC
             }
         }
         1 => push(subscription_row(subscription_index, random.below(3)), true),
-        2 => push(subscription_row(subscription_index, random.below(3)), false),
+        // A subscription's rows are stated anew, some with dates that are past or to come.
+        2 => {
+            push(subscription_row(subscription_index, random.below(3)), true);
+            if random.below(2) == 0 {
+                push(subscription_row(subscription_index, random.below(3)), false);
+            }
+            for from in [since, watermark + random.below(2 * HOUR_MS), watermark + random.below(2 * DAY_MS)] {
+                if random.below(2) == 0 {
+                    push(dated_subscription_row(subscription_index, random.below(3), Some(from)), false);
+                }
+            }
+        }
         3 => push(plan_row(random.below(3)), true),
         4 => push(plan_row(random.below(3)), false),
         // A row that replaces the one without a date holds from now on.
         5 => push(key_row(index, subscription_index, None), false),
         // The last key's owner becomes known late: from the beginning. Others move at a time that is named.
+        6 => push(subscription_row(subscription_index, random.below(3)), false),
         _ => {
             let valid_from = if index == KEYS - 1 { Some(0) } else { Some(since) };
             push(key_row(index, subscription_index, valid_from), false);

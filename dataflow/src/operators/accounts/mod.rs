@@ -209,7 +209,10 @@ impl Accounts {
         let due: Vec<NameId> =
             self.waiting.extract_if(.., |bucket, _| is_due(*bucket)).flat_map(|(_, ids)| ids).collect();
         for id in due {
-            self.enqueue(id, true);
+            // Its bills may have been published since, with what a table changed.
+            if self.accounts.get(&id).is_some_and(|account| account.has_changed_bills()) {
+                self.enqueue(id, true);
+            }
         }
     }
 

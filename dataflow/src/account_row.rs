@@ -137,6 +137,15 @@ pub struct QuotaNotice {
     pub time_zone: NameId,
 }
 
+/// A notice that people are told of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuotaAlert {
+    /// The row of `notices`, as it was published.
+    pub json: String,
+    /// The addresses of the subscription's contacts, each once.
+    pub contacts: Vec<String>,
+}
+
 /// An amount that came after a bill was final.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Adjustment {

@@ -354,6 +354,15 @@ pub struct Publisher {
     config: String,
 }
 
+/// What people may be told of a tick, once it is [`published`](Publisher::published).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TickAlerts {
+    /// Those of transitions, in the order of these.
+    pub incidents: Vec<Notice>,
+    /// Those of the highest thresholds that quotas crossed, in the order of the view's rows.
+    pub quotas: Vec<QuotaAlert>,
+}
+
 /// What actions on keys follow from in a tick.
 #[derive(Clone, Copy, Debug)]
 pub struct TickFacts<'a> {
@@ -522,8 +531,8 @@ impl Publisher {
     }
 
     /// Publishes a tick, of which `outputs` are those of all workers; ticks come in order. It blocks while the
-    /// sinks are behind. `decide` makes the rows about actions. Returns the notifications in the order of the
-    /// transitions. They may be sent once the tick is [`published`](Self::published).
+    /// sinks are behind. `decide` makes the rows about actions. Returns the notifications, which may be sent once the
+    /// tick is [`published`](Self::published).
     ///
     /// # Errors
     /// If the sinks can't go on. Then this tick isn't published as a whole, and no later one can be.
@@ -536,7 +545,7 @@ impl Publisher {
         mut outputs: Vec<TickOutput>,
         partitions: &[PartitionInfo],
         decide: Decide<'_>,
-    ) -> Result<Vec<Notice>, SinkError> {
+    ) -> Result<TickAlerts, SinkError> {
         debug_assert!(tick > self.writers.tick, "ticks come in order");
         // 1. Join the workers' outputs, and define all strings before the first row needs one.
         self.define(&mut outputs);
@@ -556,9 +565,9 @@ impl Publisher {
         let mut labels = Labels::new(names);
         writers.begin_tick(tick)?;
         views.rows.publish(writers, &mut labels)?;
-        writers.accounts(views.accounts, &mut labels)?;
+        let quotas = writers.accounts(views.accounts, &mut labels)?;
         let info = JobInfo { config, partitions };
-        let notices = writers.incidents(
+        let incidents = writers.incidents(
             views.incidents,
             views.transitions,
             (&views.inputs, &views.rows.usage),
@@ -587,7 +596,7 @@ impl Publisher {
         // 4. Forget ids, now that all workers' rows of the tick are written.
         forgotten.into_iter().for_each(|forgotten| names.forget(forgotten));
         writers.end_tick()?;
-        Ok(notices)
+        Ok(TickAlerts { incidents, quotas })
     }
 
     /// Returns where the files are after the last tick, with all of that on disk; `None` without files.
@@ -737,17 +746,26 @@ impl SinkWriters {
         rows.iter().try_for_each(|row| self.row(row, labels, None))
     }
 
-    /// Publishes the rows of accounts.
-    fn accounts(&mut self, rows: AccountRows, labels: &mut Labels<'_>) -> Result<(), SinkError> {
+    /// Publishes the rows of accounts, and returns the notifications.
+    fn accounts(&mut self, rows: AccountRows, labels: &mut Labels<'_>) -> Result<Vec<QuotaAlert>, SinkError> {
         let AccountRows { quota, charges, bills, forecast, mut notices, mut adjustments } = rows;
         self.revisions(quota, labels)?;
         self.revisions(charges, labels)?;
         self.revisions(bills, labels)?;
         self.revisions(forecast, labels)?;
         notices.sort_unstable_by_key(|notice| (notice.key.subscription, notice.seq));
-        notices.iter().try_for_each(|notice| self.row(notice, labels, None))?;
+        let mut alerts = Vec::new();
+        for notice in &notices {
+            self.row(notice, labels, None)?;
+            if notice.is_highest {
+                let json = String::from_utf8_lossy(&self.line).into_owned();
+                let contacts = contact_addresses([labels.names().text(notice.contacts)]);
+                alerts.push(QuotaAlert { json, contacts });
+            }
+        }
         adjustments.sort_unstable_by_key(|adjustment| (adjustment.bill.subscription, adjustment.seq));
-        adjustments.iter().try_for_each(|adjustment| self.row(adjustment, labels, None))
+        adjustments.iter().try_for_each(|adjustment| self.row(adjustment, labels, None))?;
+        Ok(alerts)
     }
 
     /// Publishes incidents, their transitions and the actions on them, and returns the notifications.

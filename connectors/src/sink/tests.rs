@@ -645,7 +645,8 @@ fn every_view_is_published_as_golden_records_and_lines() {
     let folder = tempfile::tempdir().unwrap();
     let mut publisher = open(Some(kafka(&broker)), Some(files(folder.path())));
     assert_eq!(publisher.published(), 0);
-    let notices = publisher.publish(TICK, vec![everything()], &partitions(), &mut suspend).unwrap();
+    let TickAlerts { incidents: notices, quotas } =
+        publisher.publish(TICK, vec![everything()], &partitions(), &mut suspend).unwrap();
     publisher.flush(DEADLINE).unwrap();
     assert_eq!(publisher.published(), TICK);
     assert_eq!(publisher.monitor().stats().records, [1; View::ALL.len()]);
@@ -654,6 +655,9 @@ fn every_view_is_published_as_golden_records_and_lines() {
     assert_eq!(notices[0].json, format!("{}{}", log.1, log.2).into_bytes());
     assert_eq!(notices[0].contacts, ["ops@acme.example", "boss@acme.example"]);
     assert_eq!(notices[0].actions.len(), 1);
+    let row = GOLDEN.iter().find(|(view, ..)| *view == View::Notices).unwrap();
+    let contacts = vec!["boss@acme.example".to_owned(), "ops@acme.example".to_owned()];
+    assert_eq!(quotas, [QuotaAlert { json: format!("{}{}", row.1, row.2), contacts }]);
     for (view, key, rest) in GOLDEN {
         let value = format!("{key}{rest}");
         let file = format!("{}-000001.jsonl", view.name());
@@ -724,7 +728,7 @@ fn transitions_are_published_and_decided_on_in_the_order_of_their_times_whoever_
         decided.extend(facts.transitions.iter().map(Transition::order));
         suspend(TickFacts { transitions: &facts.transitions[..1], ..facts })
     };
-    let notices = publisher.publish(1, outputs, &partitions(), &mut decide).unwrap();
+    let notices = publisher.publish(1, outputs, &partitions(), &mut decide).unwrap().incidents;
     let expected =
         [(5, 9, 0), (5, 9, 1), (7, 1, 0), (7, 2, 0)].map(|(at, id, seq)| (at, IncidentId(id), seq));
     assert_eq!(decided, expected);
@@ -755,7 +759,7 @@ fn transitions_are_published_and_decided_on_in_the_order_of_their_times_whoever_
     let report =
         ActionInput::Report(GatewayReport { action, gateway, outcome: GatewayOutcome::Done, at_ms: 2 });
     let output = TickOutput { inputs: vec![report.clone()], ..tick(2, 1) };
-    assert_eq!(publisher.publish(2, vec![output], &partitions(), &mut never).unwrap(), []);
+    assert_eq!(publisher.publish(2, vec![output], &partitions(), &mut never).unwrap(), TickAlerts::default());
     assert_eq!(said, [report]);
     assert_eq!(
         lines(folder.path(), "denied-000001.jsonl").last().unwrap(),
@@ -829,23 +833,31 @@ fn rows_of_accounts_are_in_the_order_of_their_keys_whoever_made_them() {
     let output = |numbers: &[u64]| {
         let rows = vec![
             Rows::Bills(numbers.iter().map(|number| bill(*number)).collect()),
-            Rows::Notices(numbers.iter().map(|seq| QuotaNotice { seq: *seq, ..notices[0] }).collect()),
+            Rows::Notices(
+                numbers
+                    .iter()
+                    .map(|seq| QuotaNotice { seq: *seq, is_highest: seq % 2 == 1, ..notices[0] })
+                    .collect(),
+            ),
             Rows::Adjustments(numbers.iter().map(|seq| Adjustment { seq: *seq, ..adjustments[0] }).collect()),
         ];
         TickOutput { tick: 1, rows, ..TickOutput::default() }
     };
     let write = |outputs: Vec<TickOutput>| {
         let folder = tempfile::tempdir().unwrap();
-        open(None, Some(files(folder.path()))).publish(1, outputs, &[], &mut nothing).unwrap();
-        ["bills", "notices", "adjustments"].map(|view| lines(folder.path(), &format!("{view}-000001.jsonl")))
+        let mut publisher = open(None, Some(files(folder.path())));
+        let alerts = publisher.publish(1, outputs, &[], &mut nothing).unwrap();
+        let written = ["bills", "notices", "adjustments"]
+            .map(|view| lines(folder.path(), &format!("{view}-000001.jsonl")));
+        (written, alerts.quotas)
     };
+    let seq = |json: &str| serde_json::from_str::<Value>(json).unwrap()["seq"].as_u64().unwrap();
     let written = write(vec![output(&[2, 11, 3]), output(&[1]), output(&[4])]);
     assert_eq!(written, write(vec![output(&[1, 2, 3, 4, 11])]));
-    let numbers: Vec<u64> = written[1]
-        .iter()
-        .map(|line| serde_json::from_str::<Value>(line).unwrap()["seq"].as_u64().unwrap())
-        .collect();
-    assert_eq!(numbers, [1, 2, 3, 4, 11]);
+    assert_eq!(written.0[1].iter().map(|line| seq(line)).collect::<Vec<_>>(), [1, 2, 3, 4, 11]);
+    // People are told of the highest threshold alone, in the order of the rows.
+    assert_eq!(written.1.iter().map(|alert| seq(&alert.json)).collect::<Vec<_>>(), [1, 3, 11]);
+    assert!(written.1.iter().all(|alert| alert.contacts.is_empty()), "no string of theirs is defined");
 }
 
 #[test]

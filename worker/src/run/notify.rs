@@ -22,13 +22,11 @@ use keytide_alerts::outbox::{
 };
 use keytide_config::{JobConfig, KeyHash, PolicyMode, Source};
 use keytide_connectors::fail_point::fail_point;
-use keytide_connectors::sink::TickFacts;
 use keytide_connectors::sink::names::Names;
+use keytide_connectors::sink::{TickAlerts, TickFacts};
 use keytide_connectors::store::{NumberedObject, Store, StoreError};
 use keytide_dataflow::model::Tick;
-use keytide_dataflow::{
-    Action, ActionId, ActionInput, ActionRows, Notice, Revocation, SuspectedLeak, Transition,
-};
+use keytide_dataflow::{Action, ActionId, ActionInput, ActionRows, Revocation, SuspectedLeak, Transition};
 
 use super::Clock;
 use super::actions::{ActionBoard, BoardContent};
@@ -241,7 +239,8 @@ impl Notifier {
 
     /// Keeps the notices of the tick that was decided last until it is published. Those of transitions are in the order
     /// of these.
-    pub(super) fn keep(&mut self, tick: Tick, mut incidents: Vec<Notice>) {
+    pub(super) fn keep(&mut self, tick: Tick, alerts: TickAlerts) {
+        let mut incidents = alerts.incidents;
         let DecidedTick { actions, standing } = std::mem::take(&mut self.decided);
         for (notice, standing) in incidents.iter_mut().zip(standing) {
             notice.actions = standing.into_iter().collect();
@@ -328,7 +327,7 @@ mod tests {
     use std::path::Path;
     use std::sync::mpsc::channel;
 
-    use keytide_dataflow::{AnswerTarget, PersonAnswer, Verb};
+    use keytide_dataflow::{AnswerTarget, Notice, PersonAnswer, Verb};
 
     use super::*;
 
@@ -350,8 +349,9 @@ mod tests {
         notifier.decide(tick, TickFacts { transitions: &[], inputs: &inputs, usage: &[], names: &names });
     }
 
-    fn notice() -> Vec<Notice> {
-        vec![Notice { json: ROW.into(), contacts: Vec::new(), actions: Vec::new() }]
+    fn notice() -> TickAlerts {
+        let notice = Notice { json: ROW.into(), contacts: Vec::new(), actions: Vec::new() };
+        TickAlerts { incidents: vec![notice], ..TickAlerts::default() }
     }
 
     fn mails(folder: &Path) -> usize {

@@ -279,16 +279,17 @@ impl TickWatch<'_> {
         // STEP 2
         let mut decide = |facts: TickFacts<'_>| notifier.decide(tick, facts);
         fail_point("rows-before");
-        let notices = publisher.publish(tick, outputs, &live.partitions(), &mut decide)?;
+        let alerts = publisher.publish(tick, outputs, &live.partitions(), &mut decide)?;
         fail_point("rows-after");
+        let notices = &alerts.incidents;
         if let Some(subscriber) = subscriber.as_mut().filter(|_| !notices.is_empty()) {
-            subscriber(SubscriberEvent::Notices(&notices));
+            subscriber(SubscriberEvent::Notices(notices));
         }
         if let Some(top) = top.as_ref().filter(|_| !notices.is_empty()) {
-            top.notices(&notices);
+            top.notices(notices);
         }
         // STEP 3
-        notifier.keep(tick, notices);
+        notifier.keep(tick, alerts);
         if checkpoint {
             let (alerts, files) = (Box::new(notifier.memory()), publisher.files_memory()?);
             pieces.send(Piece::Results { tick, alerts, files });

@@ -1,8 +1,9 @@
 //! The product as its users meet it: one binary of tests that know the command line, the files it reads and
-//! writes, and the documents, but none of the code (`incidents`, `restart` and `top` apart).
+//! writes, and the documents, but none of the code (`accounts`, `incidents`, `restart` and `top` apart).
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod accounts;
 mod actions;
 mod backtest;
 #[cfg(feature = "real-store")]

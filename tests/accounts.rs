@@ -144,7 +144,7 @@ prop_compose! {
         is_final: bool,
         fault in prop::option::of(NAME.prop_map(Box::from)),
     ) -> BillRow {
-        BillRow { end_ms, currency, total, lines, adjustments, complete, is_final, fault }
+        BillRow { end_ms, currency, total, lines, adjustments, complete, is_final, fault: fault.map(|text| AccountFault { plan: NameId::NONE, item: NameId::NONE, text }) }
     }
 }
 

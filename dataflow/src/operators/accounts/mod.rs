@@ -209,10 +209,7 @@ impl Accounts {
         let due: Vec<NameId> =
             self.waiting.extract_if(.., |bucket, _| is_due(*bucket)).flat_map(|(_, ids)| ids).collect();
         for id in due {
-            // Its bills may have been published since, with what a table changed.
-            if self.accounts.get(&id).is_some_and(|account| account.has_changed_bills()) {
-                self.enqueue(id, true);
-            }
+            self.enqueue(id, true);
         }
     }
 
@@ -236,9 +233,7 @@ impl Accounts {
                     is_last: info.last,
                 };
                 account.publish(id, with_bills || info.last, &mut closing, &mut rows);
-                if account.has_changed_bills() {
-                    self.waiting.entry(bucket).or_default().insert(id);
-                }
+                wait(&mut self.waiting, id, account);
                 self.due.entry(account.due).or_default().push(id);
                 self.chain.mark(id, self.accounts.len());
             }
@@ -248,6 +243,16 @@ impl Accounts {
             }
         }
         rows
+    }
+}
+
+/// Lets an account wait for the cadence, if its bills changed since they were published, and else wait no more.
+fn wait(waiting: &mut BTreeMap<u8, BTreeSet<NameId>>, id: NameId, account: &Account) {
+    let bucket = waiting.entry(id.bucket()).or_default();
+    if account.has_changed_bills() {
+        bucket.insert(id);
+    } else {
+        bucket.remove(&id);
     }
 }
 
@@ -313,13 +318,8 @@ impl Durable for Accounts {
     fn row_in(&mut self, row: AccountsRow<'static>) {
         match row {
             AccountsRow::Account(id, account) => {
-                let waiting = self.waiting.entry(id.bucket()).or_default();
                 // A row of a later link takes the place of this account's earlier one.
-                if account.has_changed_bills() {
-                    waiting.insert(id);
-                } else {
-                    waiting.remove(&id);
-                }
+                wait(&mut self.waiting, id, &account);
                 self.due.entry(account.due).or_default().push(id);
                 self.accounts.insert(id, Box::new(account.into_owned()));
             }

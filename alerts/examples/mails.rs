@@ -1,4 +1,4 @@
-//! Writes the mails of some incidents and actions into a folder, to be looked at: `.eml`, `.html` (with the chart beside it),
+//! Writes the mails of some incidents, actions and quotas into a folder, to be looked at: `.eml`, `.html` (with the chart beside it),
 //! `.txt`, `.png`, in every language, for security and for owners.
 //!
 //! ```sh
@@ -8,7 +8,9 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-use keytide_alerts::email::{ActionLetter, Audience, Composer, Letter, Mail, StormDigest, samples};
+use keytide_alerts::email::{
+    ActionLetter, Audience, Composer, Letter, Mail, QuotaLetter, StormDigest, samples,
+};
 use keytide_config::Language;
 
 /// Monday, 23 November 2026, 09:00 UTC.
@@ -63,6 +65,13 @@ fn main() -> Result<(), Box<dyn Error>> {
             let mail = composer.gateway(notice, language, &to, DATE_MS)?;
             write(&format!("{code}-security-gateway-{number}"), &mail)?;
         }
+        let quotas = samples::quotas();
+        for (row, sample) in quotas.iter().zip(samples::QUOTA_NAMES) {
+            let letter = QuotaLetter { row, language, to: &to, date_ms: DATE_MS };
+            write(&format!("{code}-customer-quota-{sample}"), &composer.quota(&letter)?)?;
+        }
+        let rows: Vec<_> = quotas.iter().collect();
+        write(&format!("{code}-customer-quotas"), &composer.quotas(&rows, 0, language, &to, DATE_MS)?)?;
         let notices = [&samples::refused()];
         write(&format!("{code}-security-daily"), &composer.daily(&notices, 0, language, &to, DATE_MS)?)?;
         write(&format!("{code}-test"), &composer.test(language, &to, DATE_MS)?)?;

@@ -502,9 +502,12 @@ impl CheckReport {
             });
             let dir = email.dir.as_ref().map(|dir| format!("files in {}", dir.display()));
             let ways: Vec<String> = server.into_iter().chain(dir).collect();
-            let owners = match email.owners {
-                true => format!(", owners in {}", email.owner_language.name()),
-                false => String::new(),
+            let language = email.owner_language.name();
+            let owners = match (email.owners, email.quota_notices) {
+                (true, true) => format!(", owners and notices of quotas in {language}"),
+                (true, false) => format!(", owners in {language}"),
+                (false, true) => format!(", notices of quotas in {language}"),
+                (false, false) => String::new(),
             };
             let warn = format!("to {} in {}{owners}", email.to.join(", "), email.language.name());
             self.line("mail", format!("by {}, {warn}", ways.join(" and ")));
@@ -521,12 +524,19 @@ impl CheckReport {
                 self.line("", format!("answers go to {reply_to}"));
             }
         }
-        for Webhook { name, url, secret, format, allow_private: _, timeout_ms } in webhooks {
+        for webhook in webhooks {
+            let Webhook { name, url, secret, format, incidents, quota_notices, allow_private: _, timeout_ms } =
+                webhook;
             let signed = if secret.is_some() { "signed" } else { "not signed" };
             let (server, timeout) = (server(url), duration_text(*timeout_ms));
+            let told = match (incidents, quota_notices) {
+                (true, true) => ", incidents and notices of quotas",
+                (false, true) => ", notices of quotas",
+                _ => "",
+            };
             self.line(
                 "webhook",
-                format!("{name}: {} to {server}, {signed}, within {timeout}", format.name()),
+                format!("{name}: {} to {server}{told}, {signed}, within {timeout}", format.name()),
             );
         }
         if email.is_none() && webhooks.is_empty() {
@@ -984,6 +994,7 @@ password = \"env:CANARY\"
 from = \"keytide@example.com\"
 to = [\"a@example.com\", \"b@example.com\"]
 owners = true
+quota_notices = true
 owner_language = \"ko\"
 [alerts.webhook]
 url = \"https://hooks.example.com/canary-4f1c9e-long-enough\"
@@ -1036,7 +1047,7 @@ alice = \"env:ALICE\"
             &format!("         {}", View::ALL.map(|view| view.topic("keytide")).join(", ")),
             "         topics that are missing are made with 12 partitions of 3 replicas",
             "sink     jsonl files in out, closed at 64MiB or after 1h, 9 of a view kept",
-            "mail     by smtp.example.com port 465 (tls) as keytide, to a@example.com, b@example.com in en, owners in ko",
+            "mail     by smtp.example.com port 465 (tls) as keytide, to a@example.com, b@example.com in en, owners and notices of quotas in ko",
             "         at most 200 mails an hour, 20 to one address; a digest above 10 incidents a minute",
             "webhook  webhook: keytide to https at hooks.example.com port 443, signed, within 10s",
             "policy   alert unless the plan says otherwise; at most 10 keys and 1 % an hour, once in 1d",

@@ -16,11 +16,16 @@ use super::action::{ActionMailView, GatewayMailView};
 use super::chart::{Chart, chart};
 use super::digest::{DailyView, DigestView, LISTED, StormDigest};
 use super::guide::Guide;
+use super::quota::{QuotaDigestView, QuotaMailView};
 use super::templates::{MailTemplates, TemplateError};
 use super::view::IncidentView;
 use super::words::Wording;
 use super::{Audience, PlannedAction, samples};
 use crate::actions::{ActionNotice, GatewayNotice};
+use crate::quota::QuotaNoticeRow;
+
+/// The end of Message-IDs of mails about quotas, in place of an [`Audience`].
+const CUSTOMER: &str = "customer";
 
 /// Why a mail can't be composed.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +56,16 @@ pub struct Letter<'a> {
 pub struct ActionLetter<'a> {
     pub notice: &'a ActionNotice,
     pub audience: Audience,
+    pub language: Language,
+    pub to: &'a Mailbox,
+    /// The date of the mail, in milliseconds since 1970.
+    pub date_ms: u64,
+}
+
+/// The input of a mail about a threshold of a quota.
+#[derive(Clone, Copy, Debug)]
+pub struct QuotaLetter<'a> {
+    pub row: &'a QuotaNoticeRow,
     pub language: Language,
     pub to: &'a Mailbox,
     /// The date of the mail, in milliseconds since 1970.
@@ -180,6 +195,14 @@ impl Composer {
             for (notice, guide) in samples::gateways().iter().zip(guides.iter().cycle()) {
                 fill(templates, "gateway", language, &GatewayMailView::new(notice, language, guide))?;
             }
+            let quotas = samples::quotas();
+            for row in &quotas {
+                fill(templates, "quota", language, &QuotaMailView::new(row, language))?;
+            }
+            for (count, more) in [(1, 0), (quotas.len(), 7)] {
+                let rows: Vec<&QuotaNoticeRow> = quotas[..count].iter().collect();
+                fill(templates, "quotas", language, &QuotaDigestView::new(&rows, more, language))?;
+            }
             for count in [1, many.len()] {
                 fill(templates, "daily", language, &DailyView::new(&many[..count], 0, language))?;
             }
@@ -269,6 +292,49 @@ impl Composer {
             more: vec![("X-Keytide-Change", "gateway-late".to_owned())],
         };
         let rendered = self.render("gateway", language, &view)?;
+        self.mail(headers, rendered, None)
+    }
+
+    /// Composes the mail to a subscription's contacts about a quota. Those of one quota and period form a thread, to
+    /// whose root, which is no mail, each of them refers: any threshold may be the first one that is told.
+    ///
+    /// # Errors
+    /// If a bundled template fails.
+    pub fn quota(&self, letter: &QuotaLetter<'_>) -> Result<Mail, ComposeError> {
+        let QuotaLetter { row, to, date_ms, .. } = *letter;
+        let language = Wording(letter.language);
+        let view = QuotaMailView::new(row, language);
+        let local = |of: &str| format!("quota-{}.{of}.{CUSTOMER}", row.quota_id());
+        let headers = MailHeaders {
+            thread: Some(local("all")),
+            ..MailHeaders::alone("quota", &view.subject, local(&row.seq.to_string()), to, date_ms)
+        };
+        let rendered = self.render("quota", language, &view)?;
+        self.mail(headers, rendered, None)
+    }
+
+    /// Composes one mail about many quotas. It lists the 50 of which most is used, and counts the others; `more` further
+    /// notices are only known by number.
+    ///
+    /// # Errors
+    /// If there are none, or if a bundled template fails.
+    pub fn quotas(
+        &self,
+        rows: &[&QuotaNoticeRow],
+        more: u64,
+        language: Language,
+        to: &Mailbox,
+        date_ms: u64,
+    ) -> Result<Mail, ComposeError> {
+        if rows.is_empty() {
+            return Err(ComposeError::Empty);
+        }
+        let language = Wording(language);
+        let view = QuotaDigestView::new(rows, more, language);
+        let names = rows.iter().map(|row| format!("{}.{}", row.quota_id(), row.seq)).collect();
+        let local = format!("quotas-{}.{CUSTOMER}", hash(names));
+        let headers = MailHeaders::alone("quotas", &view.subject, local, to, date_ms);
+        let rendered = self.render("quotas", language, &view)?;
         self.mail(headers, rendered, None)
     }
 

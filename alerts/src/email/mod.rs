@@ -1,17 +1,18 @@
-//! E-mail: composes the mails about incidents, actions and gateways, and sends them.
+//! E-mail: composes the mails about incidents, actions, gateways and quotas, and sends them.
 //!
 //! ```text
 //! Transition,
 //! ActionNotice,
-//! GatewayNotice ─► view (in words, harmless) ─► templates ─┬► text, HTML ─► Mail ─► Transport ─► MailOutcome
-//!                                           └► chart (PNG) ┘
+//! GatewayNotice,
+//! QuotaNoticeRow ─► view (in words, harmless) ─► templates ─┬► text, HTML ─► Mail ─► Transport ─► MailOutcome
+//!                                            └► chart (PNG) ┘
 //! ```
 //! A [`Composer`] is pure: the same transition, recipient and date give the same bytes. So a mail that is sent again has
 //! the same Message-ID. The mails of an incident and of its actions form one thread for each [`Audience`]. [`Transport`]
 //! sends one mail to one recipient and returns the outcome; its caller decides when to try again.
 //!
 //! Mails to security contain all evidence. Mails to the owner of a key say what happened to it and what to do. They
-//! contain neither scores nor anything about other customers.
+//! contain neither scores nor anything about other customers. Mails about a quota go to its subscription's contacts alone.
 
 mod action;
 mod bars;
@@ -22,6 +23,7 @@ mod digest;
 mod evidence;
 mod guide;
 mod headline;
+mod quota;
 pub mod samples;
 mod templates;
 mod transport;
@@ -32,12 +34,13 @@ pub(crate) use self::action::{ActionWords, action_words, gateway_words, owner_of
 pub use self::bars::bars;
 pub use self::chart::traffic;
 pub use self::clean::{acts, begins_formula};
-pub use self::compose::{ActionLetter, ComposeError, Composer, Letter, Mail};
+pub use self::compose::{ActionLetter, ComposeError, Composer, Letter, Mail, QuotaLetter};
 pub use self::digest::StormDigest;
 pub(crate) use self::digest::weight;
 pub use self::evidence::{ActionRow, Evidence, Step};
 pub use self::guide::Guide;
 pub use self::headline::{headline, other_keys};
+pub(crate) use self::quota::quota_words;
 pub use self::templates::TemplateError;
 pub use self::transport::{ANSWER, CONNECT, MailOutcome, Transport, TransportError};
 pub(crate) use self::view::owner_name;

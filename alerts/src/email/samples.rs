@@ -1,5 +1,5 @@
 //! Sample incidents, for checking templates and for looking at mails. They are one leak from its first minute to its
-//! end, a burst on a launch day, revoked keys, a slow drip, and a stolen database; and what became of actions.
+//! end, a burst on a launch day, revoked keys, a slow drip, and a stolen database; what became of actions; and quotas.
 
 use jiff::Timestamp;
 use keytide_config::{KafkaClient, KafkaSource, LinkTemplate, SourceKind};
@@ -12,6 +12,7 @@ use keytide_dataflow::{Action, ActionId, ActionState, IncidentId, Reason, Verb};
 
 use super::{Guide, PlannedAction};
 use crate::actions::{ActionNotice, Decided, GatewayNotice, LateAction};
+use crate::quota::QuotaNoticeRow;
 
 const STEP_S: i64 = 300;
 
@@ -266,6 +267,100 @@ pub fn actions() -> Vec<ActionNotice> {
             ..held.clone()
         },
     ]
+}
+
+/// Returns the names of the notices of [`quotas`], in their order.
+pub const QUOTA_NAMES: [&str; 5] = ["calls", "calls-used-up", "bytes", "cost-used-up", "units"];
+
+/// Returns notices of quotas of every metric, hard ones and others, with a forecast and without.
+#[must_use]
+pub fn quotas() -> Vec<QuotaNoticeRow> {
+    let calls = QuotaNoticeRow {
+        subscription: "sub-1042".to_owned(),
+        seq: 1,
+        metric: "calls".to_owned(),
+        period: "month".to_owned(),
+        period_start: "2026-10-31T15:00:00Z".to_owned(),
+        percent: 80,
+        limit: 10_000_000,
+        used: 8_123_456,
+        remaining: 1_876_544,
+        permille: 812,
+        hard: true,
+        resets_at: "2026-11-30T15:00:00Z".to_owned(),
+        at: "2026-11-21T14:06:00Z".to_owned(),
+        expected: Some(12_300_000),
+        low: Some(11_650_000),
+        high: Some(12_950_000),
+        runs_out_at: Some("2026-11-25T09:30:00Z".to_owned()),
+        currency: None,
+        customer: Some("Acme Logistics".to_owned()),
+        plan: Some("gold".to_owned()),
+        time_zone: Some("Asia/Seoul".to_owned()),
+    };
+    let used_up = QuotaNoticeRow {
+        seq: 3,
+        percent: 100,
+        used: 10_000_312,
+        remaining: 0,
+        permille: 1_000,
+        at: "2026-11-25T10:11:00Z".to_owned(),
+        runs_out_at: Some("2026-11-25T10:11:00Z".to_owned()),
+        ..calls.clone()
+    };
+    let bytes = QuotaNoticeRow {
+        seq: 4,
+        metric: "bytes_out".to_owned(),
+        period: "billing".to_owned(),
+        percent: 90,
+        limit: 100_000_000_000,
+        used: 93_512_004_110,
+        remaining: 6_487_995_890,
+        permille: 935,
+        hard: false,
+        expected: Some(98_000_000_000),
+        low: Some(95_000_000_000),
+        high: Some(101_000_000_000),
+        runs_out_at: None,
+        plan: None,
+        ..calls.clone()
+    };
+    let cost = QuotaNoticeRow {
+        subscription: "가나다물류 운영".to_owned(),
+        seq: 1,
+        metric: "cost".to_owned(),
+        percent: 150,
+        limit: 4_990_000,
+        used: 7_512_345,
+        remaining: 0,
+        permille: 1_505,
+        hard: false,
+        expected: Some(9_000_000),
+        low: Some(8_800_000),
+        high: Some(9_200_000),
+        runs_out_at: None,
+        currency: Some("EUR".to_owned()),
+        ..calls.clone()
+    };
+    let units = QuotaNoticeRow {
+        subscription: "sub-2077".to_owned(),
+        seq: 1,
+        metric: "units".to_owned(),
+        period: "day".to_owned(),
+        period_start: "2026-11-21T00:00:00Z".to_owned(),
+        resets_at: "2026-11-22T00:00:00Z".to_owned(),
+        limit: 1_000,
+        used: 800,
+        remaining: 200,
+        permille: 800,
+        expected: None,
+        low: None,
+        high: None,
+        runs_out_at: None,
+        time_zone: None,
+        ..calls.clone()
+    };
+    vec![calls, used_up, bytes, cost, units]
 }
 
 /// Returns notices of a gateway that is late with one action, and again with many, and of a job without one.

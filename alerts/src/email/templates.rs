@@ -1,7 +1,7 @@
 //! Templates of mails: bundled, and overridable file by file from a folder.
 //!
-//! The sentences are in `en/` and `ko/` (`security`, `owner`, `action`, `gateway`, `digest`, `daily`, `test`; each as
-//! `.txt` and `.html`), shared parts beside these folders. Overrides are tried at start with incidents of every kind. So a broken one is an
+//! The sentences are in `en/` and `ko/` (`security`, `owner`, `action`, `gateway`, `quota`, `quotas`, `digest`,
+//! `daily`, `test`; each as `.txt` and `.html`), shared parts beside these folders. Overrides are tried at start with incidents and quotas of every kind. So a broken one is an
 //! error with file and line at start, and never a missing alert.
 //!
 //! Limits: an override has at most 256 KiB.
@@ -28,13 +28,13 @@ const BUNDLED: &[(&str, &str)] = bundled! {
     "chart.html" "rows.html" "actions.html"
     "facts.txt" "signals.txt" "answers.txt" "samples.txt" "taken.txt" "others.txt" "steps.txt" "earlier.txt" "rows.txt" "actions.txt"
     "en/security.html" "en/owner.html" "en/digest.html" "en/daily.html" "en/test.html"
-    "en/action.html" "en/gateway.html"
+    "en/action.html" "en/gateway.html" "en/quota.html" "en/quotas.html"
     "en/security.txt" "en/owner.txt" "en/digest.txt" "en/daily.txt" "en/test.txt"
-    "en/action.txt" "en/gateway.txt"
+    "en/action.txt" "en/gateway.txt" "en/quota.txt" "en/quotas.txt"
     "ko/security.html" "ko/owner.html" "ko/digest.html" "ko/daily.html" "ko/test.html"
-    "ko/action.html" "ko/gateway.html"
+    "ko/action.html" "ko/gateway.html" "ko/quota.html" "ko/quotas.html"
     "ko/security.txt" "ko/owner.txt" "ko/digest.txt" "ko/daily.txt" "ko/test.txt"
-    "ko/action.txt" "ko/gateway.txt"
+    "ko/action.txt" "ko/gateway.txt" "ko/quota.txt" "ko/quotas.txt"
 };
 
 /// The page about an incident on a terminal, which no folder replaces.

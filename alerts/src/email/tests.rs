@@ -18,6 +18,7 @@ use unicode_width::UnicodeWidthStr;
 use super::*;
 
 mod actions;
+mod quotas;
 
 const DATE_MS: u64 = 1_795_424_400_000;
 const AUDIENCES: [Audience; 2] = [Audience::Security, Audience::Owner];
@@ -602,6 +603,13 @@ fn mails_are_those_that_were_looked_at() {
         }
         let late = guided.gateway(&samples::gateways()[1], language, &TO, DATE_MS).unwrap();
         add("gateway-late", late);
+        let quotas = samples::quotas();
+        for (row, name) in quotas.iter().zip(samples::QUOTA_NAMES) {
+            let letter = QuotaLetter { row, language, to: &TO, date_ms: DATE_MS };
+            add(&format!("quota-{name}"), composer.quota(&letter).unwrap());
+        }
+        let rows: Vec<_> = quotas.iter().collect();
+        add("quotas", composer.quotas(&rows, 7, language, &TO, DATE_MS).unwrap());
         let of_actions = samples::actions();
         let digest = StormDigest {
             incidents: incidents[..3].iter().map(|each| (*each, Some(&planned))).collect(),

@@ -42,6 +42,17 @@ impl Wording {
         self.format(at, self.pick("%Y-%m-%d %H:%M UTC", "%Y년 %-m월 %-d일 %H:%M (UTC)"))
     }
 
+    /// Formats a time by the clock of a zone of IANA's database, as `2026-12-01 00:00 Asia/Seoul`. Without a zone, or if there
+    /// is no such one, it is UTC.
+    pub(crate) fn time_in(self, at: &str, zone: Option<&str>) -> String {
+        let known = at.parse::<Timestamp>().ok().zip(zone.and_then(|zone| TimeZone::get(zone).ok()));
+        let Some((time, zone)) = known else { return self.time(at) };
+        let Some(name) = zone.iana_name() else { return self.time(at) };
+        let local = time.to_zoned(zone.clone());
+        let local = local.strftime(self.pick("%Y-%m-%d %H:%M", "%Y년 %-m월 %-d일 %H:%M"));
+        self.pick(format!("{local} {name}"), format!("{local} ({name})"))
+    }
+
     /// Formats a time as [`Self::time`] does, with seconds.
     pub(crate) fn second(self, at: &str) -> String {
         self.format(at, "%Y-%m-%d %H:%M:%S UTC")
@@ -659,6 +670,14 @@ mod tests {
         assert_eq!(Wording(Language::Ko).time("2026-11-21T14:05:00Z"), "2026년 11월 21일 14:05 (UTC)");
         assert_eq!(Wording(Language::En).time("soon\r\n"), "soon");
         assert_eq!(Wording(Language::En).window("2026-11-21T23:58:00Z", 300), "Nov 21, 23:58 to 00:03");
+        assert_eq!(
+            Wording(Language::En).time_in("2026-11-30T15:00:00Z", Some("asia/seoul")),
+            "2026-12-01 00:00 Asia/Seoul"
+        );
+        for unknown in [None, Some("Mars/Olympus"), Some(""), Some("../../etc/passwd")] {
+            let time = Wording(Language::En).time_in("2026-11-30T15:00:00Z", unknown);
+            assert_eq!(time, "2026-11-30 15:00 UTC");
+        }
         assert_eq!(
             Wording(Language::Ko).between("2026-11-21T14:05:00Z", "2026-11-21T15:31:59Z").as_deref(),
             Some("1시간 26분")

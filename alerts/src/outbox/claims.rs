@@ -34,7 +34,7 @@ const MAX_ENTRIES: usize = 65_536;
 /// The most lives that are in the store at a time.
 const MAX_LIVES: usize = 64;
 /// The format of entries and memories that this version writes and reads.
-pub(super) const FORMAT: u32 = 3;
+pub(super) const FORMAT: u32 = 4;
 
 /// An error of the store of claims.
 pub type StoreFault = Box<dyn Error + Send + Sync>;

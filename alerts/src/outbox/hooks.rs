@@ -3,18 +3,19 @@
 //!
 //! A request that was tried stays the same until it is taken or refused. For Slack up to 20 waiting rows become one
 //! message. Slack gets neither notices nor repeats, as they are for programs, and also changes of actions and late
-//! gateways, as they are for people. Other webhooks get every row of incidents, and nothing else.
+//! gateways, as they are for people. Other webhooks get every row of incidents, and nothing else of them. Each webhook gets
+//! incidents, notices about quotas, or both, as it is configured.
 //!
 //! [`WebhookMemory`] is what a restart needs. A queue that goes on with one is given the claims that were made since (see
 //! `claims.rs`). Their rows are taken out of what waits, and left out when their ticks are pushed again.
 //!
-//! Limits: 10,000 rows and 32 MiB. Beyond them the queue drops ended and withdrawn incidents, notices and repeats first,
-//! oldest first, then the oldest other rows. The next request says how many.
+//! Limits: 10,000 rows and 32 MiB. Beyond them the queue drops ended and withdrawn incidents, notices (those about quotas
+//! as well) and repeats first, oldest first, then the oldest other rows. The next request says how many.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use keytide_config::WebhookFormat;
+use keytide_config::{Webhook, WebhookFormat};
 use keytide_dataflow::ActionState;
 use keytide_dataflow::incident_row::TransitionJson;
 use keytide_dataflow::model::time::HOUR_MS;
@@ -26,6 +27,7 @@ use super::pace::{Jitter, backoff_ms};
 use super::{NextStep, OutboundQueue, QueueStats, Settled, is_notice, is_repeat};
 use crate::actions::{ActionNotice, GatewayNotice};
 use crate::email::{PlannedAction, is_over};
+use crate::quota::QuotaNoticeRow;
 use crate::webhook::{ROWS, WebhookBatch, WebhookOutcome, WebhookRow};
 
 const MAX_ROWS: usize = 10_000;
@@ -38,7 +40,8 @@ struct QueuedRow {
     id: String,
     tick: Tick,
     row: WebhookRow,
-    /// False if the incident is over, a notice or a repeat, or the action is void: such rows are dropped first.
+    /// False if the incident is over, a notice or a repeat, the action is void, or it is about a quota: such rows are
+    /// dropped first.
     is_alarm: bool,
 }
 
@@ -67,9 +70,24 @@ pub(super) struct WebhookMemory {
     told: BTreeMap<String, Tick>,
 }
 
+/// What a webhook is told, and how.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct WebhookWishes {
+    format: WebhookFormat,
+    incidents: bool,
+    quota_notices: bool,
+}
+
+impl From<&Webhook> for WebhookWishes {
+    fn from(webhook: &Webhook) -> Self {
+        let &Webhook { format, incidents, quota_notices, .. } = webhook;
+        Self { format, incidents, quota_notices }
+    }
+}
+
 /// The rows that wait for one webhook.
 pub(super) struct WebhookQueue {
-    format: WebhookFormat,
+    wishes: WebhookWishes,
     rows_per_batch: usize,
     memory: WebhookMemory,
     bytes: usize,
@@ -80,19 +98,19 @@ pub(super) struct WebhookQueue {
 /// Returns the bytes that a row counts as. Those of actions and gateways have bounded texts beside names of tables.
 fn bytes(row: &WebhookRow) -> usize {
     match row {
-        WebhookRow::Incident(json, _) => json.len(),
+        WebhookRow::Incident(json, _) | WebhookRow::Quota(json) => json.len(),
         WebhookRow::Action(_) | WebhookRow::Gateway(_) => OTHER_BYTES,
     }
 }
 
 impl WebhookQueue {
-    pub(super) fn new(format: WebhookFormat, jitter: Jitter) -> Self {
-        let rows_per_batch = match format {
+    pub(super) fn new(wishes: WebhookWishes, jitter: Jitter) -> Self {
+        let rows_per_batch = match wishes.format {
             WebhookFormat::Keytide => 1,
             WebhookFormat::Slack => ROWS,
         };
         Self {
-            format,
+            wishes,
             rows_per_batch,
             memory: WebhookMemory::default(),
             bytes: 0,
@@ -102,8 +120,8 @@ impl WebhookQueue {
     }
 
     /// Returns a queue that goes on with the memory of an earlier one.
-    pub(super) fn restore(format: WebhookFormat, memory: WebhookMemory, now: u64, jitter: Jitter) -> Self {
-        let mut queue = Self { memory, ..Self::new(format, jitter) };
+    pub(super) fn restore(wishes: WebhookWishes, memory: WebhookMemory, now: u64, jitter: Jitter) -> Self {
+        let mut queue = Self { memory, ..Self::new(wishes, jitter) };
         // A clock that was set back may not have reached the time. No receiver can ask for a longer wait than an hour.
         queue.memory.due = queue.memory.due.min(now + HOUR_MS);
         queue.recount();
@@ -119,19 +137,19 @@ impl WebhookQueue {
         tick: Tick,
     ) {
         let is_quiet = is_notice(transition) || is_repeat(transition);
-        if is_quiet && self.format == WebhookFormat::Slack {
+        if !self.wishes.incidents || is_quiet && self.is_for_people() {
             return;
         }
         let id = format!("{}.{}", transition.incident_id, transition.seq);
         // Requests for programs are the row alone.
-        let planned = planned.filter(|_| self.format == WebhookFormat::Slack);
+        let planned = planned.filter(|_| self.is_for_people());
         let is_alarm = !is_quiet && !is_over(transition);
         self.queue(id, WebhookRow::Incident(json, planned.cloned()), is_alarm, tick);
     }
 
     /// Queues a change of an action for Slack, unless `is_said` by the row of a transition.
     pub(super) fn push_action(&mut self, notice: &ActionNotice, is_said: bool, tick: Tick) {
-        if self.format == WebhookFormat::Slack && !is_said {
+        if self.wishes.incidents && self.is_for_people() && !is_said {
             let id = format!("action-{}.{}", notice.id, notice.seq);
             let is_alarm = notice.state != ActionState::Withdrawn;
             let notice = ActionNotice { contacts: Vec::new(), ..notice.clone() };
@@ -141,12 +159,25 @@ impl WebhookQueue {
 
     /// Queues for Slack that a gateway is late.
     pub(super) fn push_gateway(&mut self, notice: &GatewayNotice, tick: Tick) {
-        if self.format == WebhookFormat::Slack {
+        if self.wishes.incidents && self.is_for_people() {
             // A name may have characters that a header can't have.
             let name = hex(&Sha256::digest(notice.gateway.as_deref().unwrap_or_default())[..8]);
             let id = format!("gateway-{name}-{}.{}", notice.first, notice.count);
             self.queue(id, WebhookRow::Gateway(Arc::new(notice.clone())), true, tick);
         }
+    }
+
+    /// Queues a row of `notices`.
+    pub(super) fn push_quota(&mut self, row: &QuotaNoticeRow, json: Arc<[u8]>, tick: Tick) {
+        if self.wishes.quota_notices {
+            let id = format!("quota-{}.{}", row.quota_id(), row.seq);
+            self.queue(id, WebhookRow::Quota(json), false, tick);
+        }
+    }
+
+    /// Returns whether messages are read by people, not by programs.
+    fn is_for_people(&self) -> bool {
+        self.wishes.format == WebhookFormat::Slack
     }
 
     fn queue(&mut self, id: String, row: WebhookRow, is_alarm: bool, tick: Tick) {
@@ -285,8 +316,12 @@ mod tests {
     use super::*;
     use crate::email::samples;
 
+    fn wishes(format: WebhookFormat) -> WebhookWishes {
+        WebhookWishes { format, incidents: true, quota_notices: false }
+    }
+
     fn queue(format: WebhookFormat) -> WebhookQueue {
-        WebhookQueue::new(format, Box::new(|_| 0))
+        WebhookQueue::new(wishes(format), Box::new(|_| 0))
     }
 
     fn row(seq: u32, change: Change) -> TransitionJson {
@@ -381,7 +416,7 @@ mod tests {
             assert_eq!(batch.ids.len() as u64, expected);
             // Another life that had no part in it sends the same, and nothing again.
             let mut other =
-                super::WebhookQueue::restore(format, WebhookMemory::default(), 0, Box::new(|_| 0));
+                super::WebhookQueue::restore(wishes(format), WebhookMemory::default(), 0, Box::new(|_| 0));
             other.claimed(batch.clone(), 0);
             other.recount();
             queue = other;
@@ -391,6 +426,47 @@ mod tests {
             queue.done(&batch, &WebhookOutcome::Sent, 0);
             assert_eq!(queue.stats().queued, 0, "{format:?}");
         }
+    }
+
+    #[test]
+    fn each_webhook_is_told_of_what_it_wants() {
+        let [quota, later, ..] = &*samples::quotas() else { panic!("samples") };
+        let json: Arc<[u8]> = Arc::from(&b"{}"[..]);
+        for format in [WebhookFormat::Slack, WebhookFormat::Keytide] {
+            for (incidents, quota_notices) in [(true, false), (false, true), (true, true)] {
+                let wishes = WebhookWishes { format, incidents, quota_notices };
+                let mut queue = WebhookQueue::new(wishes, Box::new(|_| 0));
+                queue.push(&row(0, Change::Opened), None, json.clone(), 5);
+                queue.push_action(&samples::actions()[1], false, 5);
+                queue.push_gateway(&samples::gateways()[0], 5);
+                [quota, later].iter().for_each(|row| queue.push_quota(row, json.clone(), 5));
+                let of_incidents = if format == WebhookFormat::Slack { 3 } else { 1 };
+                let expected = of_incidents * u64::from(incidents) + 2 * u64::from(quota_notices);
+                assert_eq!(queue.stats().queued, expected, "{format:?}");
+                if !incidents {
+                    assert_eq!(handed(&mut queue, 0).id, format!("quota-{}.1", quota.quota_id()));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn notices_about_quotas_never_take_the_room_of_alarms() {
+        let wishes = WebhookWishes { quota_notices: true, ..wishes(WebhookFormat::Keytide) };
+        let mut queue = WebhookQueue::new(wishes, Box::new(|_| 0));
+        push(&mut queue, 0, Change::Opened);
+        let row = samples::quotas().swap_remove(0);
+        for seq in 0..20_000 {
+            let row = QuotaNoticeRow { seq, ..row.clone() };
+            queue.push_quota(&row, Arc::from(&b"{}"[..]), seq);
+        }
+        let first = handed(&mut queue, 0);
+        assert!(
+            first.id.ends_with(".0") && matches!(first.rows[0], WebhookRow::Incident(..)),
+            "{}",
+            first.id
+        );
+        assert_eq!((first.skipped, queue.stats().queued), (10_001, 10_000));
     }
 
     #[test]

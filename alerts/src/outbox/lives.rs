@@ -11,11 +11,12 @@ use keytide_config::{EmailAlerts, Secret, Sender as From, Webhook, WebhookFormat
 use keytide_dataflow::model::time::{DAY_MS, HOUR_MS, MINUTE_MS};
 use proptest::prelude::*;
 
-use super::mails::{MailContent, MailItem, Recipient};
-use super::tests::{action, gateway, notice};
+use super::hooks::WebhookWishes;
+use super::mails::{MailContent, MailItem, Recipient, RecipientKind};
+use super::tests::{action, gateway, notice, quota};
 use super::*;
 use crate::actions::ActionNotice;
-use crate::email::{Audience, samples};
+use crate::email::samples;
 
 const SECURITY: &str = "security@example.com";
 const OWNERS: [&str; 2] = ["a@example.com", "b@example.com"];
@@ -78,7 +79,7 @@ impl ClaimStore for Disk {
 
 fn email() -> EmailAlerts {
     let from = From { name: "Keytide".to_owned(), address: "keytide@example.com".to_owned() };
-    EmailAlerts { owners: true, ..EmailAlerts::new(from, vec![SECURITY.to_owned()]) }
+    EmailAlerts { owners: true, quota_notices: true, ..EmailAlerts::new(from, vec![SECURITY.to_owned()]) }
 }
 
 fn incident(number: u64) -> TransitionJson {
@@ -218,6 +219,7 @@ impl Lives {
                     queue.push_action(ActionNotice { contacts, ..(*notice).clone() }, false, now, made.tick);
                 }
                 MailItem::Gateway(notice) => queue.push_gateway((*notice).clone(), now, made.tick),
+                MailItem::Quota(row) => queue.push_quota(row, &contacts, now, made.tick),
             }
         }
     }
@@ -342,13 +344,13 @@ impl Lives {
             }
         }
         // STEP 2: each transition, and each change, is in one mail to each recipient.
-        let mut told: BTreeMap<(&Recipient, (Box<str>, u32)), u64> = BTreeMap::new();
+        let mut told: BTreeMap<(Recipient, (Box<str>, u32)), u64> = BTreeMap::new();
         let (mut newest, mut notices, mut uncounted) = (BTreeMap::new(), 0, 0);
         for mail in mails {
             let listed: Vec<(Box<str>, u32)> = match &mail.content {
                 MailContent::Single(item) => vec![item.name()],
                 MailContent::Digest(items) => {
-                    uncounted += items.more + items.more_actions;
+                    uncounted += items.more + items.more_actions + items.more_quotas;
                     items.names().collect()
                 }
                 MailContent::Daily(of_day) => {
@@ -358,12 +360,11 @@ impl Lives {
                 }
             };
             for name in listed {
-                *told.entry((&mail.to, name)).or_default() += 1;
+                *told.entry((mail.to.clone(), name)).or_default() += 1;
             }
         }
-        let security = Recipient { audience: Audience::Security, address: SECURITY.to_owned() };
-        let owners =
-            OWNERS.map(|owner| (owner, Recipient { audience: Audience::Owner, address: owner.to_owned() }));
+        let security = Recipient { kind: RecipientKind::Security, address: SECURITY.to_owned() };
+        let contact = |kind, address: &str| Recipient { kind, address: address.to_owned() };
         let (mut owed_notices, mut owed_newest) = (0, BTreeMap::new());
         for (item, owner) in self.committed.iter().flat_map(|made| &made.owed) {
             if let MailItem::Incident(transition, _) = item
@@ -373,15 +374,18 @@ impl Lives {
                 owed_newest.insert(&*transition.incident_id, transition.seq);
                 continue;
             }
-            let is_for_owners = match item {
-                MailItem::Incident(..) => true,
-                MailItem::Action(notice) => notice.state == ActionState::Done,
-                MailItem::Gateway(_) => false,
+            let kind = match item {
+                MailItem::Incident(..) => Some(RecipientKind::Owner),
+                MailItem::Action(notice) => {
+                    (notice.state == ActionState::Done).then_some(RecipientKind::Owner)
+                }
+                MailItem::Gateway(_) => None,
+                MailItem::Quota(_) => Some(RecipientKind::Customer),
             };
-            let owner =
-                owner.filter(|_| is_for_owners).and_then(|of| owners.iter().find(|(owner, _)| *owner == of));
-            for recipient in owner.map(|(_, owner)| owner).into_iter().chain([&security]) {
-                let times = told.remove(&(recipient, item.name()));
+            let owner = kind.zip(*owner).map(|(kind, owner)| contact(kind, owner));
+            let is_for_security = !matches!(item, MailItem::Quota(_));
+            for recipient in owner.iter().chain(is_for_security.then_some(&security)) {
+                let times = told.remove(&(recipient.clone(), item.name()));
                 assert_eq!(times, Some(1), "{item:?} to {recipient:?}");
             }
         }
@@ -413,18 +417,18 @@ enum Happening {
     Death(u32),
 }
 
-/// What a tick has: so many incidents of an owner, so many notices, and so many changes of actions of that owner.
+/// What a tick has: so many incidents of an owner, so many notices, and so many changes of actions and quotas of that owner.
 #[derive(Clone, Debug)]
 enum Drawn {
-    Tick(u64, usize, u64, u64),
+    Tick(u64, usize, u64, u64, u64),
     Other(Happening),
 }
 
 fn happenings() -> impl Strategy<Value = Vec<Drawn>> {
     let other = |happening: Happening| Drawn::Other(happening);
     let drawn = prop_oneof![
-        4 => (0..6_u64, 0..3_usize, 0..4_u64, 0..5_u64)
-            .prop_map(|(count, owner, notices, actions)| Drawn::Tick(count, owner, notices, actions)),
+        4 => (0..6_u64, 0..3_usize, 0..4_u64, 0..5_u64, 0..4_u64)
+            .prop_map(|(count, owner, notices, actions, quotas)| Drawn::Tick(count, owner, notices, actions, quotas)),
         3 => Just(other(Happening::Commit)),
         2 => Just(other(Happening::Checkpoint)),
         3 => (0..3 * MINUTE_MS, any::<u8>()).prop_map(move |(time, mood)| other(Happening::Time(time, mood))),
@@ -445,7 +449,7 @@ proptest! {
         let (mut number, mut seqs) = (0, BTreeMap::new());
         for drawn in happenings {
             let happening = match drawn {
-                Drawn::Tick(count, owner, notices, actions) => {
+                Drawn::Tick(count, owner, notices, actions, quotas) => {
                     let mut all: Vec<Owed> = Vec::new();
                     for _ in 0..count {
                         all.push(owed(incident(number), OWNERS.get(owner).copied()));
@@ -462,6 +466,10 @@ proptest! {
                         all.push((item, OWNERS.get(owner).copied()));
                         number += 1;
                     }
+                    for seq in 0..quotas {
+                        all.push((MailItem::Quota(Arc::new(quota(number, seq))), OWNERS.get(owner).copied()));
+                    }
+                    number += 1;
                     if actions == 4 {
                         all.push((MailItem::Gateway(Arc::new(gateway(number))), None));
                     }
@@ -547,13 +555,21 @@ fn rows_of_webhooks_come_once_and_in_order_through_all_lives() {
             };
             let (claims, entries) = opened;
             let channel = Channel::Webhook("soc".to_owned());
+            let wishes = WebhookWishes::from(&nowhere(WebhookFormat::Keytide));
             let earlier: WebhookMemory = postcard::from_bytes(&memory.1).unwrap_or_default();
-            let mut queue = WebhookQueue::restore(WebhookFormat::Keytide, earlier, 0, Box::new(|_| 0));
+            let mut queue = WebhookQueue::restore(wishes, earlier, 0, Box::new(|_| 0));
             go_on(&mut queue, &channel, &entries, 0).unwrap();
             // The ticks since the checkpoint, which comes after tick 3.
             let is_first = memory.1.is_empty();
+            let push = |queue: &mut WebhookQueue, tick: u64| {
+                let json = Arc::from(&b"{}"[..]);
+                match tick % 2 {
+                    0 => queue.push(&incident(tick), None, json, tick),
+                    _ => queue.push_quota(&quota(tick, 1), json, tick),
+                }
+            };
             for tick in if is_first { 0..3 } else { 3..8_u64 } {
-                queue.push(&incident(tick), None, Arc::from(&b"{}"[..]), tick);
+                push(&mut queue, tick);
             }
             let mut steps = 0;
             let mut dies = || {
@@ -566,7 +582,7 @@ fn rows_of_webhooks_come_once_and_in_order_through_all_lives() {
             };
             if is_first {
                 memory = (claims.position(), postcard::to_stdvec(&queue.memory()).unwrap());
-                (3..8).for_each(|tick| queue.push(&incident(tick), None, Arc::from(&b"{}"[..]), tick));
+                (3..8).for_each(|tick| push(&mut queue, tick));
             }
             while let NextStep::Do(batch) = queue.next(0) {
                 if dies() {
@@ -590,7 +606,11 @@ fn rows_of_webhooks_come_once_and_in_order_through_all_lives() {
                 append(ClaimEvent::Outcome { channel: channel.clone(), number: batch.number, settled });
             }
         }
-        let expected: Vec<String> = (0..8).map(|tick| format!("{tick:032x}.0")).collect();
+        let id = |tick: u64| match tick % 2 {
+            0 => format!("{tick:032x}.0"),
+            _ => format!("quota-{}.1", quota(tick, 1).quota_id()),
+        };
+        let expected: Vec<String> = (0..8).map(id).collect();
         assert_eq!(taken, expected, "died after {death} steps");
     }
 }
@@ -600,18 +620,25 @@ fn clock() -> WallClock {
     Arc::new(|| 1_795_269_960_000)
 }
 
-/// An outbox that writes mails to a folder, and asks a webhook that no one serves.
-fn outbox(folder: &std::path::Path, disk: &Arc<Disk>, memory: OutboxMemory, life: u64) -> Outbox {
-    let email = EmailAlerts { dir: Some(folder.to_owned()), owners: false, ..email() };
-    let nowhere = Webhook {
+/// A webhook that no one serves.
+fn nowhere(format: WebhookFormat) -> Webhook {
+    Webhook {
         name: "nowhere".to_owned(),
         url: WebhookUrl { tls: false, host: "127.0.0.1".to_owned(), port: 9, target: Secret::new("/") },
         secret: None,
-        format: WebhookFormat::Keytide,
+        format,
+        incidents: true,
+        quota_notices: true,
         allow_private: Vec::new(),
         timeout_ms: 1_000,
-    };
-    let config = keytide_config::Alerts { email: Some(email), webhooks: vec![nowhere], ..Default::default() };
+    }
+}
+
+/// An outbox that writes mails to a folder, and asks a webhook that no one serves.
+fn outbox(folder: &std::path::Path, disk: &Arc<Disk>, memory: OutboxMemory, life: u64) -> Outbox {
+    let email = EmailAlerts { dir: Some(folder.to_owned()), owners: false, ..email() };
+    let webhooks = vec![nowhere(WebhookFormat::Keytide)];
+    let config = keytide_config::Alerts { email: Some(email), webhooks, ..Default::default() };
     let store: Arc<dyn ClaimStore> = disk.clone();
     Outbox::resume(&config, &[], clock(), memory, (store, life)).unwrap()
 }
@@ -729,6 +756,6 @@ fn the_format_of_entries_and_memories_is_that_of_its_version() {
         |bytes: &[u8]| keytide_dataflow::model::hex(&<sha2::Sha256 as sha2::Digest>::digest(bytes)[..8]);
     assert_eq!(
         (FORMAT, digest(&single), digest(&memory)),
-        (3, "93cecdf34e252d22".to_owned(), "f518fefe3d2c2f21".to_owned())
+        (4, "93cecdf34e252d22".to_owned(), "ddb424c8f1897da3".to_owned())
     );
 }

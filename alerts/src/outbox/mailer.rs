@@ -3,10 +3,10 @@
 use keytide_config::{EmailAlerts, Language};
 use lettre::message::Mailbox;
 
-use super::mails::{DigestItems, MailContent, MailItem, QueuedMail};
+use super::mails::{DigestItems, MailContent, MailItem, QueuedMail, RecipientKind};
 use crate::email::{
-    ActionLetter, Audience, ComposeError, Composer, Guide, Letter, MailOutcome, StormDigest, TemplateError,
-    Transport, TransportError,
+    ActionLetter, Audience, ComposeError, Composer, Guide, Letter, MailOutcome, QuotaLetter, StormDigest,
+    TemplateError, Transport, TransportError,
 };
 
 /// Why a mailer can't be set up.
@@ -90,7 +90,7 @@ impl Mailer {
     }
 
     fn compose(&self, mail: &QueuedMail, to: &Mailbox) -> Result<crate::email::Mail, ComposeError> {
-        let audience = mail.to.audience;
+        let audience = mail.to.kind.audience();
         let language = match audience {
             Audience::Security => self.language,
             Audience::Owner => self.owner_language,
@@ -107,8 +107,16 @@ impl Mailer {
             MailContent::Single(MailItem::Gateway(notice)) => {
                 self.composer.gateway(notice, language, to, date_ms)
             }
+            MailContent::Single(MailItem::Quota(row)) => {
+                self.composer.quota(&QuotaLetter { row, language, to, date_ms })
+            }
+            MailContent::Digest(items) if mail.to.kind == RecipientKind::Customer => {
+                let rows: Vec<_> = items.quotas.iter().map(AsRef::as_ref).collect();
+                self.composer.quotas(&rows, items.more_quotas, language, to, date_ms)
+            }
             MailContent::Digest(items) => {
-                let DigestItems { incidents, more, actions, more_actions, held } = &**items;
+                let DigestItems { incidents, more, actions, more_actions, held, quotas: _, more_quotas: _ } =
+                    &**items;
                 let digest = StormDigest {
                     incidents: incidents
                         .iter()

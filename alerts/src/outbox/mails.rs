@@ -18,8 +18,9 @@
 //!   limits.
 //! * After a failure a recipient is paused (see `pace.rs`). After 8 failures of one mail the next mail is tried.
 //! * If 3 mails to owners fail in a row, the queue tries none of them for a while: the server is probably down, and there
-//!   may be thousands.
-//! * Security comes before owners, and owners get at most three quarters of `per_hour`.
+//!   may be thousands. The same holds for customers.
+//! * Security comes before owners, and these come before customers, who are told of quotas. Owners and customers get at
+//!   most three quarters of `per_hour`, and customers at most half of it.
 //! * Owners are told of the opening and of the end (or the withdrawal) of an incident, not of what is between. If it
 //!   opened as a notice, the rise out of that is its opening for them.
 //! * A repeat (see `is_repeat`) is no mail. A notice (see `is_notice`) is a line of security's daily digest, one for each
@@ -27,7 +28,8 @@
 //!   before. At the end of the process it doesn't wait for its day to be over, but keeps that distance.
 //! * A change of an action, and a gateway that is late, are told as transitions are. Owners are told of what is done, and
 //!   of what is still answered after that. A gateway is never condensed: its mail is rare, and must come in a storm.
-//! * A transition or change that is pushed again is ignored if it is among the last 65,536.
+//! * A notice about a quota is for customers alone. Their digests list notices and nothing else.
+//! * A transition, change or notice that is pushed again is ignored if it is among the last 65,536.
 //!
 //! [`MailMemory`] is what a restart needs. A queue that goes on with one is given the claims that were made since (see
 //! `claims.rs`): mails that were settled are left out, and those that weren't are tried again. The transitions of either
@@ -37,9 +39,10 @@
 //! actions.
 //!
 //! Limits: 4,096 waiting transitions and changes, 2,000 of each in a digest of either kind and 16 tried mails for each
-//! recipient; 10,000 recipients and 8,192 buffered transitions and changes in all. Beyond the last, a recipient's digest
-//! still takes one of each. Beyond its limits a digest keeps those that matter most and counts the others; owners beyond
-//! theirs are counted as `untold`.
+//! recipient; 10,000 recipients and 8,192 buffered transitions and changes in all. Notices about quotas have a limit of
+//! 8,192 of their own, and no customer is added to 5,000 recipients. Beyond the limits in all, a recipient's digest still
+//! takes one of each. Beyond its limits a digest keeps those that matter most and counts the others; owners and customers
+//! beyond theirs are counted as `untold`.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -55,26 +58,59 @@ use super::pace::{Jitter, LONGEST_MS, SlidingHour, backoff_ms};
 use super::{NextStep, OutboundQueue, QueueStats, Settled, is_notice, is_repeat};
 use crate::actions::{ActionNotice, GatewayNotice};
 use crate::email::{Audience, MailOutcome, PlannedAction, is_over, weight};
+use crate::quota::QuotaNoticeRow;
 
 const MAX_WAITING: usize = 4_096;
 const MAX_COLLECTED: usize = 2_000;
 const MAX_BUFFERED: usize = 8_192;
 const MAX_TRIED: usize = 16;
 const MAX_RECIPIENTS: usize = 10_000;
+/// The number of recipients from which on no customer is added.
+const MAX_WITH_CUSTOMERS: usize = 5_000;
 const MAX_SEEN: usize = 65_536;
 /// Failures of one mail after which the recipient's next mail is tried before it.
 const MAX_BLOCKING_FAILURES: u32 = 8;
-/// Consecutive failures of mails to owners after which all of them are paused.
-const MAX_OWNER_FAILURES: u32 = 3;
+/// Consecutive failures of mails to owners, or to customers, after which all of that kind are paused.
+const MAX_KIND_FAILURES: u32 = 3;
 /// How long a mail with too many failures is set aside.
 const SET_ASIDE_MS: u64 = 5 * MINUTE_MS;
 /// The longest time between two digests of one recipient.
 const MAX_DIGEST_INTERVAL_MS: u64 = 15 * MINUTE_MS;
 
-/// An address and the role in which it gets mails. Security sorts first.
+/// Why an address gets mails. Those that sort first are served first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) enum RecipientKind {
+    Security,
+    /// A contact of a key or of its subscription, about incidents.
+    Owner,
+    /// A contact of a subscription, about its quotas.
+    Customer,
+}
+
+impl RecipientKind {
+    /// Returns the kind of reader for whom a mail about incidents and actions is written.
+    pub(super) fn audience(self) -> Audience {
+        match self {
+            Self::Security => Audience::Security,
+            // Customers get no such mail, and may read no more than owners.
+            Self::Owner | Self::Customer => Audience::Owner,
+        }
+    }
+
+    /// Returns the name in the log.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Security => "security",
+            Self::Owner => "owner",
+            Self::Customer => "customer",
+        }
+    }
+}
+
+/// An address and the reason for which it gets mails.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct Recipient {
-    pub(super) audience: Audience,
+    pub(super) kind: RecipientKind,
     pub(super) address: String,
 }
 
@@ -86,6 +122,7 @@ pub(super) enum MailItem {
     /// A change of an action.
     Action(Arc<ActionNotice>),
     Gateway(Arc<GatewayNotice>),
+    Quota(Arc<QuotaNoticeRow>),
 }
 
 impl MailItem {
@@ -98,6 +135,7 @@ impl MailItem {
                 let gateway = notice.gateway.as_deref().unwrap_or_default();
                 (format!("gateway/{gateway}/{}", notice.first).into(), notice.count)
             }
+            Self::Quota(row) => name_of_quota(row),
         }
     }
 }
@@ -108,6 +146,10 @@ fn name_of(transition: &TransitionJson) -> (Box<str>, u32) {
 
 fn name_of_action(notice: &ActionNotice) -> (Box<str>, u32) {
     (format!("action/{}", notice.id).into(), u32::try_from(notice.seq).unwrap_or(u32::MAX))
+}
+
+fn name_of_quota(row: &QuotaNoticeRow) -> (Box<str>, u32) {
+    (format!("quota/{}", row.quota_id()).into(), u32::try_from(row.seq).unwrap_or(u32::MAX))
 }
 
 /// The content of a queued mail, before it is composed.
@@ -128,22 +170,31 @@ pub(super) struct DigestItems {
     pub(super) more_actions: u64,
     /// The actions of all these that wait for a person.
     pub(super) held: u64,
+    /// Those of a customer. Digests of others have none.
+    pub(super) quotas: Vec<Arc<QuotaNoticeRow>>,
+    pub(super) more_quotas: u64,
 }
 
 impl DigestItems {
     fn count(&self) -> u64 {
-        self.listed() as u64 + self.more + self.more_actions
+        self.listed() as u64 + self.unlisted()
+    }
+
+    /// Returns the number of transitions, changes and notices that it counts and doesn't list.
+    fn unlisted(&self) -> u64 {
+        self.more + self.more_actions + self.more_quotas
     }
 
     /// Returns the names of what it lists, as single mails have them.
     pub(super) fn names(&self) -> impl Iterator<Item = (Box<str>, u32)> {
         let incidents = self.incidents.iter().map(|(each, _)| name_of(each));
-        incidents.chain(self.actions.iter().map(|each| name_of_action(each)))
+        let actions = self.actions.iter().map(|each| name_of_action(each));
+        incidents.chain(actions).chain(self.quotas.iter().map(|each| name_of_quota(each)))
     }
 
-    /// Returns the number of transitions and changes that it lists.
+    /// Returns the number of transitions, changes and notices that it lists.
     fn listed(&self) -> usize {
-        self.incidents.len() + self.actions.len()
+        self.incidents.len() + self.actions.len() + self.quotas.len()
     }
 }
 
@@ -244,17 +295,42 @@ struct ToldTransitions {
 pub(super) struct MailMemory {
     queues: BTreeMap<Recipient, RecipientQueue>,
     sent: SlidingHour,
-    sent_to_owners: SlidingHour,
-    /// Mails to owners that failed in a row.
-    owner_failures: u32,
-    /// Mails to owners aren't tried before this time.
-    owners_paused_until: u64,
+    owners: KindPace,
+    customers: KindPace,
     seen: Recent<(Box<str>, u32)>,
     /// Incidents of which owners were told.
     told_owners: Recent<Box<str>>,
     /// The number of the last mail.
     number: u64,
     told: BTreeMap<Recipient, ToldTransitions>,
+}
+
+/// The pace of mails to one kind of recipients.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct KindPace {
+    /// Those that count against the share of this kind in the hourly limit.
+    sent: SlidingHour,
+    /// Mails that failed in a row.
+    failures: u32,
+    /// No mail is tried before this time.
+    paused_until: u64,
+}
+
+/// The number of transitions, changes and notices that are waiting, collected or in tried digests.
+#[derive(Clone, Copy, Debug, Default)]
+struct BufferedItems {
+    of_alerts: usize,
+    /// Those about quotas have a room of their own: they can't take that of incidents.
+    of_quotas: usize,
+}
+
+impl BufferedItems {
+    fn of(&mut self, kind: RecipientKind) -> &mut usize {
+        match kind {
+            RecipientKind::Security | RecipientKind::Owner => &mut self.of_alerts,
+            RecipientKind::Customer => &mut self.of_quotas,
+        }
+    }
 }
 
 /// All mails that are to be sent, by recipient.
@@ -264,9 +340,9 @@ pub(super) struct MailQueue {
     storm: usize,
     security: Vec<String>,
     owners: bool,
+    customers: bool,
     memory: MailMemory,
-    /// Transitions and changes that are waiting, collected or in tried digests.
-    buffered: usize,
+    buffered: BufferedItems,
     /// True once the process ends: digests no longer wait for more transitions.
     ending: bool,
     jitter: Jitter,
@@ -286,13 +362,18 @@ fn rank(transition: &TransitionJson) -> (bool, bool, u8) {
     (!is_over(transition), transition.level == "revoke", transition.score)
 }
 
-/// Returns the queue of a recipient for one more transition or change; `None` if there are too many recipients. Counts either.
+/// Returns the queue of a recipient for one more transition, change or notice; `None` if there are too many recipients.
+/// Counts either. Customers can't take the room of others.
 fn queue_of<'a>(
     queues: &'a mut BTreeMap<Recipient, RecipientQueue>,
     recipient: Recipient,
     stats: &mut QueueStats,
 ) -> Option<&'a mut RecipientQueue> {
-    if queues.len() >= MAX_RECIPIENTS && !queues.contains_key(&recipient) {
+    let most = match recipient.kind {
+        RecipientKind::Security | RecipientKind::Owner => MAX_RECIPIENTS,
+        RecipientKind::Customer => MAX_WITH_CUSTOMERS,
+    };
+    if queues.len() >= most && !queues.contains_key(&recipient) {
         stats.untold += 1;
         return None;
     }
@@ -308,8 +389,9 @@ impl MailQueue {
             storm: (email.digest_after as usize).min(MAX_WAITING),
             security: email.to.clone(),
             owners: email.owners,
+            customers: email.quota_notices,
             memory: MailMemory::default(),
-            buffered: 0,
+            buffered: BufferedItems::default(),
             ending: false,
             jitter,
             stats: QueueStats::default(),
@@ -332,9 +414,10 @@ impl MailQueue {
 
     /// Returns whether the configuration names a recipient.
     fn serves(&self, to: &Recipient) -> bool {
-        match to.audience {
-            Audience::Security => self.security.contains(&to.address),
-            Audience::Owner => self.owners,
+        match to.kind {
+            RecipientKind::Security => self.security.contains(&to.address),
+            RecipientKind::Owner => self.owners,
+            RecipientKind::Customer => self.customers,
         }
     }
 
@@ -363,7 +446,7 @@ impl MailQueue {
         // STEP 2: queue it for all who are told.
         let owners = if self.owners && self.concerns_owners(&transition) { contacts } else { &[] };
         let item = MailItem::Incident(Arc::new(transition), planned.map(Arc::new));
-        self.queue(&item, true, owners, now, date_ms);
+        self.queue(&item, true, (RecipientKind::Owner, owners), now, date_ms);
     }
 
     /// Queues a change of an action at the tick `date_ms`, after the transitions of that tick. `is_said` means that the
@@ -373,7 +456,7 @@ impl MailQueue {
         let owners = if self.owners && notice.concerns_owners() { contacts } else { Vec::new() };
         let item = MailItem::Action(Arc::new(notice));
         if self.memory.seen.insert(item.name()) {
-            self.queue(&item, !is_said, &owners, now, date_ms);
+            self.queue(&item, !is_said, (RecipientKind::Owner, &owners), now, date_ms);
         }
     }
 
@@ -381,25 +464,47 @@ impl MailQueue {
     pub(super) fn push_gateway(&mut self, notice: GatewayNotice, now: u64, date_ms: Tick) {
         let item = MailItem::Gateway(Arc::new(notice));
         if self.memory.seen.insert(item.name()) {
-            self.queue(&item, true, &[], now, date_ms);
+            self.queue(&item, true, (RecipientKind::Owner, &[]), now, date_ms);
         }
     }
 
-    /// Queues an item for security, if it is for them, and for owners. An earlier life may have told of it, or there may
+    /// Queues a notice about a quota for the contacts of its subscription at the tick `date_ms`, if they are told.
+    pub(super) fn push_quota(
+        &mut self,
+        row: Arc<QuotaNoticeRow>,
+        contacts: &[String],
+        now: u64,
+        date_ms: Tick,
+    ) {
+        let item = MailItem::Quota(row);
+        if self.customers && self.memory.seen.insert(item.name()) {
+            self.queue(&item, false, (RecipientKind::Customer, contacts), now, date_ms);
+        }
+    }
+
+    /// Queues an item for security, if it is for them, and for contacts. An earlier life may have told of it, or there may
     /// be too many recipients.
-    fn queue(&mut self, item: &MailItem, is_for_security: bool, owners: &[String], now: u64, date_ms: Tick) {
+    fn queue(
+        &mut self,
+        item: &MailItem,
+        is_for_security: bool,
+        (kind, contacts): (RecipientKind, &[String]),
+        now: u64,
+        date_ms: Tick,
+    ) {
         let security = if is_for_security { self.security.as_slice() } else { &[] };
-        let recipients = [(Audience::Security, security), (Audience::Owner, owners)];
-        let recipients = recipients.into_iter().flat_map(|(audience, addresses)| {
-            addresses.iter().map(move |address| Recipient { audience, address: address.clone() })
+        let recipients = [(RecipientKind::Security, security), (kind, contacts)];
+        let recipients = recipients.into_iter().flat_map(|(kind, addresses)| {
+            addresses.iter().map(move |address| Recipient { kind, address: address.clone() })
         });
         for recipient in recipients {
             if self.memory.told.get(&recipient).is_some_and(|told| told.has(item, date_ms)) {
                 continue;
             }
+            let buffered = self.buffered.of(recipient.kind);
             let Some(queue) = queue_of(&mut self.memory.queues, recipient, &mut self.stats) else { continue };
             let waiting = Waiting { item: item.clone(), date_ms };
-            self.stats.condensed += queue.push(waiting, self.storm, &mut self.buffered, now);
+            self.stats.condensed += queue.push(waiting, self.storm, buffered, now);
         }
     }
 
@@ -419,7 +524,7 @@ impl MailQueue {
         transition.evidence.traffic = Vec::new();
         let transition = Arc::new(transition);
         for address in &self.security {
-            let recipient = Recipient { audience: Audience::Security, address: address.clone() };
+            let recipient = Recipient { kind: RecipientKind::Security, address: address.clone() };
             if self.memory.told.get(&recipient).is_some_and(|told| told.has_notice(&transition, date_ms)) {
                 continue;
             }
@@ -446,11 +551,11 @@ impl MailQueue {
         let stubborn = tried.failures.is_multiple_of(MAX_BLOCKING_FAILURES);
         tried.due = queue.pause + if stubborn { SET_ASIDE_MS } else { 0 };
         self.stats.retried += 1;
-        if mail.to.audience == Audience::Owner {
-            memory.owner_failures = memory.owner_failures.saturating_add(1);
-            let failures = memory.owner_failures.saturating_sub(MAX_OWNER_FAILURES);
+        if let Some(pace) = memory.pace(mail.to.kind) {
+            pace.failures = pace.failures.saturating_add(1);
+            let failures = pace.failures.saturating_sub(MAX_KIND_FAILURES);
             let wait = if failures > 0 { backoff_ms(failures, &mut self.jitter) } else { 0 };
-            memory.owners_paused_until = now + wait;
+            pace.paused_until = now + wait;
         }
     }
 
@@ -461,11 +566,18 @@ impl MailQueue {
         queue.tried.retain(|tried| tried.mail.number != mail.number);
         if settled == Settled::Sent {
             (queue.failures, queue.pause) = (0, now);
-            (memory.owner_failures, memory.owners_paused_until) = (0, now);
             queue.sent.add(now);
             memory.sent.add(now);
-            if mail.to.audience == Audience::Owner {
-                memory.sent_to_owners.add(now);
+            for pace in [&mut memory.owners, &mut memory.customers] {
+                (pace.failures, pace.paused_until) = (0, now);
+            }
+            match mail.to.kind {
+                RecipientKind::Security => {}
+                RecipientKind::Owner => memory.owners.sent.add(now),
+                RecipientKind::Customer => {
+                    memory.owners.sent.add(now);
+                    memory.customers.sent.add(now);
+                }
             }
         }
         if let MailContent::Daily(_) = &mail.content {
@@ -475,6 +587,15 @@ impl MailQueue {
 }
 
 impl MailMemory {
+    /// Returns the pace of a kind of recipients; `None` of security, which has no other than that of each recipient.
+    fn pace(&mut self, kind: RecipientKind) -> Option<&mut KindPace> {
+        match kind {
+            RecipientKind::Security => None,
+            RecipientKind::Owner => Some(&mut self.owners),
+            RecipientKind::Customer => Some(&mut self.customers),
+        }
+    }
+
     /// Returns the number of transitions that wait, those that are only counted included.
     fn count(&self) -> u64 {
         self.queues.values().map(RecipientQueue::count).sum()
@@ -483,10 +604,11 @@ impl MailMemory {
     /// Moves times that a clock which was set back has not reached. Nothing waits longer than it would have.
     fn not_after(&mut self, now: u64) {
         let latest = now + LONGEST_MS + SET_ASIDE_MS;
-        for hour in [&mut self.sent, &mut self.sent_to_owners] {
-            hour.not_after(now);
+        self.sent.not_after(now);
+        for pace in [&mut self.owners, &mut self.customers] {
+            pace.sent.not_after(now);
+            pace.paused_until = pace.paused_until.min(latest);
         }
-        self.owners_paused_until = self.owners_paused_until.min(latest);
         for queue in self.queues.values_mut() {
             queue.sent.not_after(now);
             queue.digests.not_after(now);
@@ -507,7 +629,7 @@ impl ToldTransitions {
             }
             MailContent::Digest(items) => {
                 self.items.extend(items.names().map(|name| (name, *date_ms)));
-                self.until = if items.more + items.more_actions > 0 { *date_ms } else { self.until };
+                self.until = if items.unlisted() > 0 { *date_ms } else { self.until };
             }
             MailContent::Daily(notices) => {
                 let lines = notices.lines.values().map(|line| name_of(line));
@@ -659,13 +781,17 @@ impl OutboundQueue for MailQueue {
     }
 
     fn recount(&mut self) {
-        self.buffered = self.memory.queues.values().map(RecipientQueue::buffered).sum();
+        self.buffered = BufferedItems::default();
+        for (recipient, queue) in &self.memory.queues {
+            *self.buffered.of(recipient.kind) += queue.buffered();
+        }
         self.stats = QueueStats { queued: self.memory.count(), ..QueueStats::default() };
     }
 
     /// Ends all pauses and the intervals of digests. The hourly limits stay.
     fn hurry(&mut self, now: u64) {
-        (self.ending, self.memory.owners_paused_until) = (true, now);
+        self.ending = true;
+        (self.memory.owners.paused_until, self.memory.customers.paused_until) = (now, now);
         for queue in self.memory.queues.values_mut() {
             queue.pause = now;
             queue.tried.iter_mut().for_each(|tried| tried.due = now);
@@ -679,18 +805,23 @@ impl OutboundQueue for MailQueue {
     fn next(&mut self, now: u64) -> NextStep<QueuedMail> {
         // STEP 1: find the first recipient with a due mail and room within all limits, or the earliest time for one.
         let all = self.memory.sent.room(self.per_hour, now);
-        let owners = (self.per_hour * 3 / 4).max(1);
-        let owners =
-            self.memory.sent_to_owners.room(owners, now).max(all).max(self.memory.owners_paused_until);
+        let room = |pace: &mut KindPace, share: usize| {
+            pace.sent.room(share.max(1), now).max(all).max(pace.paused_until)
+        };
+        let owners = room(&mut self.memory.owners, self.per_hour * 3 / 4);
+        // What counts for customers counts for owners, so that these two never take what is for security.
+        let of_both = self.memory.owners.sent.room((self.per_hour * 3 / 4).max(1), now);
+        let customers = room(&mut self.memory.customers, self.per_hour / 2).max(of_both);
         let mut earliest = u64::MAX;
         let mut chosen = None;
         let mut limited = 0;
         self.memory.queues.retain(|_, queue| !queue.is_idle(now));
         for (recipient, queue) in &mut self.memory.queues {
             let Some(ready) = queue.ready(self.ending) else { continue };
-            let room = match recipient.audience {
-                Audience::Security => all,
-                Audience::Owner => owners,
+            let room = match recipient.kind {
+                RecipientKind::Security => all,
+                RecipientKind::Owner => owners,
+                RecipientKind::Customer => customers,
             };
             let room = room.max(queue.sent.room(self.per_recipient, now));
             limited += u64::from(room > now && ready <= now);
@@ -713,7 +844,7 @@ impl OutboundQueue for MailQueue {
         let is_daily = !queue.has_new(self.ending, now);
         let (content, date_ms) = match queue.waiting.pop_front() {
             Some(Waiting { item, date_ms }) => {
-                self.buffered -= 1;
+                *self.buffered.of(to.kind) -= 1;
                 (MailContent::Single(item), date_ms)
             }
             None if is_daily => {
@@ -754,7 +885,7 @@ impl OutboundQueue for MailQueue {
         self.settle(mail, settled, now);
         self.stats.queued -= mail.content.count();
         if let MailContent::Digest(items) = &mail.content {
-            self.buffered -= items.listed();
+            *self.buffered.of(mail.to.kind) -= items.listed();
         }
         Some(settled)
     }
@@ -858,7 +989,8 @@ impl Collected {
 
     /// Adds a transition or a change. If there is no room for it, the one that matters least is only counted.
     fn add(&mut self, item: MailItem, buffered: &mut usize) {
-        let DigestItems { incidents, more, actions, more_actions, held } = &mut self.items;
+        let DigestItems { incidents, more, actions, more_actions, held, quotas, more_quotas } =
+            &mut self.items;
         let has_room = |listed: usize, buffered: &usize| {
             listed == 0 || listed < MAX_COLLECTED && *buffered < MAX_BUFFERED
         };
@@ -887,6 +1019,18 @@ impl Collected {
                 let least = actions.iter_mut().max_by_key(|other| weight(other.state));
                 if let Some(least) = least.filter(|other| weight(other.state) > weight(notice.state)) {
                     *least = notice;
+                }
+            }
+            MailItem::Quota(row) => {
+                if has_room(quotas.len(), buffered) {
+                    quotas.push(row);
+                    *buffered += 1;
+                    return;
+                }
+                *more_quotas += 1;
+                let least = quotas.iter_mut().min_by_key(|other| other.permille);
+                if let Some(least) = least.filter(|other| other.permille < row.permille) {
+                    *least = row;
                 }
             }
             // It has a mail of its own, see `push`.

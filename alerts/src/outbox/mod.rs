@@ -1,5 +1,5 @@
-//! The outbox: from transitions of incidents and changes of actions to mails and webhook requests, with queues, limits
-//! and retries.
+//! The outbox: from transitions of incidents, changes of actions and notices about quotas to mails and webhook requests,
+//! with queues, limits and retries.
 //!
 //! ```text
 //!            ┌─> MailQueue     ──thread──> Mailer
@@ -10,11 +10,11 @@
 //! of its own, so a slow receiver delays no other. The queues (`mails.rs`, `hooks.rs`) decide which item goes out when.
 //! They are pure states without clock, network or chance; the threads here only carry out their decisions.
 //!
-//! Without a store the queues live in memory. Items that are unsent when the process ends are lost; the view
-//! `incident_log` has them.
+//! Without a store the queues live in memory. Items that are unsent when the process ends are lost; the views
+//! `incident_log` and `notices` have them.
 //!
 //! With a store an outbox goes on where an earlier life of the job was, see [`Outbox::resume`]. Checkpoints hold its
-//! [`OutboxMemory`], and `claims.rs` what went out since. Each transition, and each change, is told once to each recipient. Only a mail or
+//! [`OutboxMemory`], and `claims.rs` what went out since. Each transition, change and notice is told once to each recipient. Only a mail or
 //! request that was under way at a crash may come twice, with the same id and date. Alerts wait while the store is away.
 
 mod claims;
@@ -37,7 +37,7 @@ use std::time::{Duration, Instant};
 use keytide_config::{DefaultPolicy, EmailAlerts, Source, Webhook};
 use keytide_dataflow::incident_row::TransitionJson;
 use keytide_dataflow::model::Tick;
-use keytide_dataflow::{ActionId, ActionState, Change, Notice, Revocation};
+use keytide_dataflow::{ActionId, ActionState, Change, Notice, QuotaAlert, Revocation};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +49,7 @@ use self::mails::{MailMemory, MailQueue, QueuedMail};
 use crate::actions::{self, ActionNotice, ActionNotices};
 use crate::email::{Guide, MailOutcome, PlannedAction};
 use crate::exchange::ClientError;
+use crate::quota::QuotaNoticeRow;
 use crate::webhook::{Client, WebhookOutcome};
 
 /// The waits between attempts to write a claim double from the first to the second.
@@ -92,11 +93,11 @@ pub struct QueueStats {
     pub retried: u64,
     /// Counts mails or rows that the receiver refused for good.
     pub refused: u64,
-    /// Counts transitions without a mail or request of their own: digests list them or only count them.
+    /// Counts transitions and notices without a mail or request of their own: digests list them or only count them.
     pub condensed: u64,
-    /// Counts transitions that an owner missed because the queue had its maximum of recipients.
+    /// Counts transitions and notices that a contact missed because the queue had its maximum of recipients.
     pub untold: u64,
-    /// Transitions, and changes of actions, that wait to be sent.
+    /// Transitions, changes of actions and notices that wait to be sent.
     pub queued: u64,
     /// Recipients that wait for an hourly limit.
     pub limited: u64,
@@ -301,19 +302,21 @@ pub struct TickNotices {
     /// Transitions of incidents. The actions of each are those that say what is done about its key.
     pub incidents: Vec<Notice>,
     pub actions: ActionNotices,
+    /// Thresholds of quotas that were crossed.
+    pub quotas: Vec<QuotaAlert>,
 }
 
 impl TickNotices {
     /// Returns whether nothing is told.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.incidents.is_empty() && self.actions.is_empty()
+        self.incidents.is_empty() && self.actions.is_empty() && self.quotas.is_empty()
     }
 }
 
 impl From<Vec<Notice>> for TickNotices {
     fn from(incidents: Vec<Notice>) -> Self {
-        Self { incidents, actions: ActionNotices::default() }
+        Self { incidents, ..Self::default() }
     }
 }
 
@@ -331,7 +334,7 @@ impl OutboxMemory {
     }
 }
 
-/// Sends notices of incidents as mails and webhook requests.
+/// Sends notices of incidents and quotas as mails and webhook requests.
 pub struct Outbox {
     default: DefaultPolicy,
     claims: Option<Arc<Claims>>,
@@ -414,7 +417,7 @@ impl Outbox {
         if mails.is_none() && webhooks.is_empty() {
             return;
         }
-        let TickNotices { incidents, actions: ActionNotices { actions, gateways } } = notices.into();
+        let TickNotices { incidents, actions: ActionNotices { actions, gateways }, quotas } = notices.into();
         let decisions: BTreeSet<ActionId> =
             actions.iter().filter(|notice| notice.is_decision).map(|notice| notice.id).collect();
         let mut said = BTreeSet::new();
@@ -442,6 +445,7 @@ impl Outbox {
             }
             told.push((transition, Arc::<[u8]>::from(json), contacts, planned));
         }
+        let quotas = read_quotas(quotas);
         for (_, queue) in webhooks {
             queue.put(|queue, _| {
                 for (transition, json, _, planned) in &told {
@@ -449,6 +453,7 @@ impl Outbox {
                 }
                 actions.iter().for_each(|notice| queue.push_action(notice, is_said(notice, &said), tick));
                 gateways.iter().for_each(|notice| queue.push_gateway(notice, tick));
+                quotas.iter().for_each(|(row, json, _)| queue.push_quota(row, json.clone(), tick));
             });
         }
         if let Some(queue) = mails {
@@ -463,6 +468,9 @@ impl Outbox {
                 }
                 for notice in gateways {
                     queue.push_gateway(notice, now, tick);
+                }
+                for (row, _, contacts) in quotas {
+                    queue.push_quota(row, &contacts, now, tick);
                 }
             });
         }
@@ -547,7 +555,7 @@ impl<'a> Senders<'a> {
             let (name, clock) = (webhook.name.clone(), clock.clone());
             let earlier = of_webhooks.iter().position(|(of, _)| *of == name);
             let memory = earlier.map(|at| of_webhooks.swap_remove(at).1).unwrap_or_default();
-            let mut queue = WebhookQueue::restore(webhook.format, memory, now, pace::jitter());
+            let mut queue = WebhookQueue::restore(webhook.into(), memory, now, pace::jitter());
             let channel = Channel::Webhook(name.clone());
             go_on(&mut queue, &channel, entries, now)?;
             let queue = SharedQueue::new(queue, now);
@@ -587,6 +595,23 @@ fn go_on<Q: OutboundQueue>(
     Ok(())
 }
 
+/// A notice about a quota, its row as it was published, and the contacts of its subscription.
+type ToldQuota = (Arc<QuotaNoticeRow>, Arc<[u8]>, Vec<String>);
+
+/// Reads notices about quotas back. One that can't be is told to nobody.
+fn read_quotas(quotas: Vec<QuotaAlert>) -> Vec<ToldQuota> {
+    let mut read = Vec::with_capacity(quotas.len());
+    for alert in quotas {
+        match QuotaNoticeRow::parse(&alert) {
+            Ok(row) => read.push((Arc::new(row), alert.json.into_bytes().into(), alert.contacts)),
+            Err(error) => {
+                tracing::error!(%error, "a row of notices can't be read back; nobody is told of it");
+            }
+        }
+    }
+    read
+}
+
 /// Returns whether the mail of a transition says what a notice does, as `said` are the actions that such mails announce.
 fn is_said(notice: &ActionNotice, said: &BTreeSet<ActionId>) -> bool {
     notice.is_decision && said.contains(&notice.id)
@@ -623,7 +648,7 @@ fn spawn<Q: OutboundQueue + Send + 'static>(
 }
 
 fn log_mail(mail: &QueuedMail, outcome: &MailOutcome) {
-    let audience = mail.to.audience.name();
+    let audience = mail.to.kind.name();
     match outcome {
         MailOutcome::Sent { unfiled: None } => tracing::debug!(audience, "a mail was sent"),
         MailOutcome::Sent { unfiled: Some(reason) } => {

@@ -13,10 +13,11 @@ use keytide_dataflow::model::time::{HOUR_MS, MINUTE_MS};
 use keytide_dataflow::{Action, ActionId, ActionState, IncidentId, Revocation};
 use proptest::prelude::*;
 
-use super::mails::{MailContent, MailItem, MailQueue, QueuedMail, Recipient};
+use super::mails::{MailContent, MailItem, MailQueue, QueuedMail, Recipient, RecipientKind};
 use super::*;
 use crate::actions::{ActionNotice, GatewayNotice};
 use crate::email::{Audience, samples};
+use crate::quota::QuotaNoticeRow;
 
 fn email() -> EmailAlerts {
     let from = From { name: "Keytide".to_owned(), address: "keytide@example.com".to_owned() };
@@ -37,6 +38,11 @@ pub(super) fn action(number: u64, state: ActionState) -> ActionNotice {
 /// A notice of a gateway by the tick of the first one.
 pub(super) fn gateway(first: Tick) -> GatewayNotice {
     GatewayNotice { first, ..samples::gateways().swap_remove(0) }
+}
+
+/// The row of a notice about a quota of a subscription by its number.
+pub(super) fn quota(number: u64, seq: u64) -> QuotaNoticeRow {
+    QuotaNoticeRow { subscription: format!("sub-{number}"), seq, ..samples::quotas().swap_remove(0) }
 }
 
 fn sent() -> MailOutcome {
@@ -96,7 +102,7 @@ impl World {
             let listed: Vec<(Box<str>, u32)> = match &mail.content {
                 MailContent::Single(item) => vec![item.name()],
                 MailContent::Digest(items) => {
-                    all += items.more + items.more_actions;
+                    all += items.more + items.more_actions + items.more_quotas;
                     items.names().collect()
                 }
                 // Notices have numbers of their own, see `notices`.
@@ -113,6 +119,11 @@ impl World {
     fn push_action(&mut self, notice: ActionNotice, contacts: &[&str]) {
         let contacts = contacts.iter().map(|&contact| contact.to_owned()).collect();
         self.mails.push_action(ActionNotice { contacts, ..notice }, false, self.now, self.now);
+    }
+
+    fn push_quota(&mut self, number: u64, seq: u64, contacts: &[&str]) {
+        let contacts: Vec<String> = contacts.iter().map(|&contact| contact.to_owned()).collect();
+        self.mails.push_quota(Arc::new(quota(number, seq)), &contacts, self.now, self.now);
     }
 
     /// Returns the daily digests to an address: when, which incidents by which transition, and of how many.
@@ -165,9 +176,9 @@ fn owners_get_mails_if_the_configuration_says_so() {
     let mut world = World::new(&EmailAlerts { owners: true, ..email() });
     world.push(incident(1, 0), &["a@example.com", "b@example.com"]);
     world.run(0, |_, _| sent());
-    let to: Vec<(Audience, &str)> =
-        world.taken.iter().map(|(_, mail)| (mail.to.audience, mail.to.address.as_str())).collect();
-    use Audience::{Owner, Security};
+    let to: Vec<(RecipientKind, &str)> =
+        world.taken.iter().map(|(_, mail)| (mail.to.kind, mail.to.address.as_str())).collect();
+    use RecipientKind::{Owner, Security};
     assert_eq!(to, [(Security, SECURITY), (Owner, "a@example.com"), (Owner, "b@example.com")]);
 }
 
@@ -288,7 +299,7 @@ fn a_late_gateway_has_a_mail_of_its_own_in_a_storm_and_only_to_security() {
     world.run(0, |_, _| sent());
     assert_eq!(world.taken.len(), 1);
     let of_gateway = |mail: &QueuedMail| matches!(mail.content, MailContent::Single(MailItem::Gateway(_)));
-    assert!(of_gateway(&world.taken[0].1) && world.taken[0].1.to.audience == Audience::Security);
+    assert!(of_gateway(&world.taken[0].1) && world.taken[0].1.to.kind == RecipientKind::Security);
     world.run(HOUR_MS, |_, _| sent());
     assert_eq!((world.taken.len(), world.notified(SECURITY).1), (3, 201));
 }
@@ -309,6 +320,106 @@ fn owners_are_told_of_what_is_done_and_of_what_is_answered_after_that() {
     let done: Vec<&str> =
         told("owner@example.com").iter().map(|&at| samples::ACTION_NAMES[at as usize]).collect();
     assert_eq!(done, ["suspended", "approved", "lifted", "revoked", "still-answered"]);
+}
+
+#[test]
+fn contacts_are_told_of_quotas_if_the_configuration_says_so_and_nobody_else() {
+    for (quota_notices, expected) in [(false, 0), (true, 2)] {
+        let mut world = World::new(&EmailAlerts { owners: true, quota_notices, ..email() });
+        for _ in 0..2 {
+            world.push_quota(1, 1, &["a@example.com", "b@example.com"]);
+        }
+        world.run(0, |_, _| sent());
+        let is_alone = |mail: &QueuedMail| {
+            mail.to.kind == RecipientKind::Customer
+                && matches!(mail.content, MailContent::Single(MailItem::Quota(_)))
+        };
+        assert!(world.taken.iter().all(|(_, mail)| is_alone(mail)));
+        assert_eq!(world.taken.len(), expected);
+    }
+}
+
+#[test]
+fn many_quotas_of_one_contact_are_a_digest_of_their_own() {
+    let email = EmailAlerts { owners: true, quota_notices: true, ..email() };
+    let mut world = World::new(&email);
+    (0..3_000).for_each(|number| world.push_quota(number, 1, &["a@example.com"]));
+    world.push(incident(1, 0), &["a@example.com"]);
+    world.run(2 * HOUR_MS, |_, _| sent());
+    let kinds: Vec<RecipientKind> = world.taken.iter().map(|(_, mail)| mail.to.kind).collect();
+    assert_eq!(kinds, [RecipientKind::Security, RecipientKind::Owner, RecipientKind::Customer]);
+    let MailContent::Digest(items) = &world.taken[2].1.content else { panic!("{:?}", world.taken[2]) };
+    assert_eq!((items.quotas.len(), items.more_quotas, items.incidents.len()), (2_000, 1_000, 0));
+    assert_eq!(world.mails.stats().queued, 0);
+}
+
+#[test]
+fn a_flood_of_quotas_neither_delays_nor_displaces_mails_about_incidents() {
+    let email = EmailAlerts { owners: true, quota_notices: true, per_hour: 40, ..email() };
+    let mut world = World::new(&email);
+    // More customers than are told, and one of them with more notices than are kept.
+    for number in 0..12_000_u64 {
+        world.push_quota(number, 1, &[&format!("customer{number}@example.com"), "all@example.com"]);
+    }
+    assert_eq!(world.mails.stats().untold, 12_000 - 4_999);
+    world.run(HOUR_MS - 1, |_, _| sent());
+    assert_eq!(world.taken.len(), 20, "half of the mails of an hour");
+    let owners: Vec<String> = (0..15).map(|number| format!("owner{number}@example.com")).collect();
+    for (number, owner) in (0..).zip(&owners) {
+        world.push(incident(number, 0), &[owner]);
+        world.run(world.now, |_, _| sent());
+    }
+    let of = |kind| world.taken.iter().filter(|(_, mail)| mail.to.kind == kind).count();
+    use RecipientKind::{Customer, Owner, Security};
+    assert_eq!((of(Customer), of(Owner)), (20, 10), "three quarters of them with those to owners");
+    assert_eq!(of(Security), 10, "in that hour");
+    let single = |mail: &QueuedMail| matches!(mail.content, MailContent::Single(_));
+    assert!(world.taken.iter().filter(|(_, mail)| mail.to.kind != Customer).all(|(_, mail)| single(mail)));
+    // All are told in the end, those of the flood last.
+    world.run(world.now + 300 * HOUR_MS, |_, _| sent());
+    assert!(world.most_within_an_hour(|_| true) <= 40);
+    assert!(world.most_within_an_hour(|to| to.kind == Customer) <= 20);
+    assert_eq!(world.mails.stats().queued, 0);
+    let (_, told) = world.notified("all@example.com");
+    assert_eq!(told, 12_000);
+}
+
+#[test]
+fn customers_whose_mails_fail_dont_hold_back_those_of_owners() {
+    let mut world = World::new(&EmailAlerts { owners: true, quota_notices: true, ..email() });
+    (0..50).for_each(|number| world.push_quota(number, 1, &[&format!("customer{number}@example.com")]));
+    let server = |_: u64, mail: &QueuedMail| {
+        if mail.to.kind == RecipientKind::Customer { down() } else { sent() }
+    };
+    world.run(HOUR_MS, server);
+    world.push(incident(1, 0), &["owner@example.com"]);
+    world.run(HOUR_MS, server);
+    let to: Vec<RecipientKind> = world.taken.iter().map(|(_, mail)| mail.to.kind).collect();
+    assert_eq!(to, [RecipientKind::Security, RecipientKind::Owner]);
+}
+
+#[test]
+fn a_notice_of_a_quota_reaches_contacts_and_webhooks_and_bad_ones_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let email = EmailAlerts { dir: Some(folder.path().to_owned()), quota_notices: true, ..email() };
+    let config = keytide_config::Alerts { email: Some(email), ..Default::default() };
+    let alerts = Outbox::open(&config, &[], Arc::new(|| 1_795_269_960_000)).unwrap();
+    let alert = |json: String| QuotaAlert {
+        json,
+        contacts: vec!["a@example.com".to_owned(), "no address\r\nBcc: x@example.com".to_owned()],
+    };
+    let json = serde_json::to_string(&quota(1, 1)).unwrap();
+    let quotas = [json.clone(), "{}".to_owned(), json[1..].to_owned()].map(alert).into();
+    for _ in 0..2 {
+        alerts.notify(5, TickNotices { quotas: Vec::clone(&quotas), ..TickNotices::default() });
+    }
+    let monitor = alerts.monitor();
+    assert_eq!(alerts.stop(Duration::from_secs(600)), 0);
+    let expected = QueueStats { sent: 1, refused: 1, ..QueueStats::default() };
+    assert_eq!(monitor.stats().mails, Some(expected), "one contact has no address");
+    let names: Vec<_> = folder.path().read_dir().unwrap().map(|file| file.unwrap().file_name()).collect();
+    assert_eq!(names.len(), 1);
+    assert!(names[0].to_str().unwrap().contains("-quota-"), "{names:?}");
 }
 
 #[test]
@@ -412,7 +523,7 @@ fn owners_leave_a_quarter_of_the_limit_to_security() {
         world.push(incident(number, 0), &[&owner]);
     }
     world.run(HOUR_MS - 1, |_, _| sent());
-    let owners = |to: &Recipient| to.audience == Audience::Owner;
+    let owners = |to: &Recipient| to.kind == RecipientKind::Owner;
     assert_eq!(world.most_within_an_hour(owners), 30);
     world.push(incident(500, 0), &[]);
     world.run(HOUR_MS - 1 + MINUTE_MS, |_, _| sent());
@@ -433,9 +544,9 @@ fn a_server_that_is_away_isnt_asked_for_each_of_many_owners() {
     world.run(HOUR_MS, |_, _| down());
     assert!(world.tried < 60, "{}", world.tried);
     // Security isn't held up by owners.
-    world.run(world.now + 5 * MINUTE_MS, |_, mail| match mail.to.audience {
-        Audience::Security => sent(),
-        Audience::Owner => down(),
+    world.run(world.now + 5 * MINUTE_MS, |_, mail| match mail.to.kind {
+        RecipientKind::Security => sent(),
+        RecipientKind::Owner | RecipientKind::Customer => down(),
     });
     assert_eq!((world.taken.len(), world.notified(SECURITY).1), (1, 1_000));
     world.run(world.now + 30 * MINUTE_MS, |_, _| sent());
@@ -530,7 +641,7 @@ fn owners_are_told_of_the_opening_and_the_end_and_security_of_each_change() {
         world.run(world.now + MINUTE_MS, |_, _| sent());
     }
     let told = |audience| -> Vec<Change> {
-        let mails = world.taken.iter().filter(|(_, mail)| mail.to.audience == audience);
+        let mails = world.taken.iter().filter(|(_, mail)| mail.to.kind == audience);
         mails
             .map(|(_, mail)| match &mail.content {
                 MailContent::Single(MailItem::Incident(transition, _)) => transition.transition,
@@ -538,8 +649,8 @@ fn owners_are_told_of_the_opening_and_the_end_and_security_of_each_change() {
             })
             .collect()
     };
-    assert_eq!(told(Audience::Security), changes);
-    assert_eq!(told(Audience::Owner), [Change::Opened, Change::Ended, Change::Withdrawn]);
+    assert_eq!(told(RecipientKind::Security), changes);
+    assert_eq!(told(RecipientKind::Owner), [Change::Opened, Change::Ended, Change::Withdrawn]);
 }
 
 #[test]
@@ -710,6 +821,8 @@ fn a_notice_becomes_files_and_a_request_but_not_of_what_is_only_observed() {
         url: WebhookUrl { tls: false, host: "127.0.0.1".to_owned(), port, target: Secret::new("/hook") },
         secret: Some(Secret::new("0123456789abcdef")),
         format: WebhookFormat::Keytide,
+        incidents: true,
+        quota_notices: false,
         allow_private: vec!["127.0.0.1".to_owned()],
         timeout_ms: 60_000,
     };
@@ -800,6 +913,7 @@ fn the_decision_that_a_transitions_mail_announces_is_no_mail_of_its_own() {
         let notices = TickNotices {
             incidents: vec![Notice { json: row.to_string().into(), contacts, actions: vec![standing] }],
             actions: ActionNotices { actions: vec![decided, other], gateways: vec![gateway(5)] },
+            quotas: Vec::new(),
         };
         for _ in 0..2 {
             alerts.notify(5, notices.clone());

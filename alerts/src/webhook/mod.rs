@@ -1,9 +1,10 @@
-//! Webhooks: incidents as signed requests, or incidents and actions as messages for Slack.
+//! Webhooks: incidents and notices about quotas as signed requests, or these and actions as messages for Slack.
 //!
-//! A request is a POST whose body is the row of `incident_log` as it was published, with these headers:
+//! A request is a POST whose body is the row of `incident_log` or `notices` as it was published, with these headers:
 //!
 //! ```text
-//! Keytide-Id: INCIDENT.SEQ                  the same whenever it is sent again; for Slack also action-ID.SEQ
+//! Keytide-Id: INCIDENT.SEQ                  the same whenever it is sent again; of a row of notices quota-ID.SEQ, for
+//!                                           Slack also action-ID.SEQ
 //! Keytide-Timestamp: 1718452800             seconds since 1970
 //! Keytide-Signature: v1=HEX                 HMAC-SHA-256 with the secret over TIMESTAMP "." BODY
 //! Keytide-Skipped: 12                       rows that were dropped before it, as too many were waiting
@@ -30,13 +31,15 @@ use std::sync::Arc;
 use crate::actions::{ActionNotice, GatewayNotice};
 use crate::email::{Guide, PlannedAction};
 
-/// What a webhook is told. Only messages for Slack have more than incidents.
+/// What a webhook is told. Only messages for Slack have more than incidents and notices about quotas.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WebhookRow {
     /// A row of `incident_log` as it was published, and the action that says what is done about its key.
     Incident(Arc<[u8]>, Option<PlannedAction>),
     Action(Arc<ActionNotice>),
     Gateway(Arc<GatewayNotice>),
+    /// A row of `notices` as it was published.
+    Quota(Arc<[u8]>),
 }
 
 /// The rows of one request.
@@ -76,7 +79,9 @@ impl SignedRequest {
     /// Builds the request for a batch. `now_s` is in seconds since 1970.
     pub(crate) fn new(webhook: &Webhook, guide: &Guide, batch: &WebhookBatch, now_s: u64) -> Self {
         let body = match (webhook.format, batch.rows.first()) {
-            (WebhookFormat::Keytide, Some(WebhookRow::Incident(row, _))) => row.to_vec(),
+            (WebhookFormat::Keytide, Some(WebhookRow::Incident(row, _) | WebhookRow::Quota(row))) => {
+                row.to_vec()
+            }
             (WebhookFormat::Keytide, _) => Vec::new(),
             (WebhookFormat::Slack, _) => slack::message(&batch.rows, batch.skipped, guide),
         };

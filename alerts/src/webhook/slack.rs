@@ -14,8 +14,9 @@ use super::WebhookRow;
 use crate::actions::{ActionNotice, GatewayNotice};
 use crate::email::{
     ActionWords, Guide, PlannedAction, action_words, acts, gateway_words, headline, other_keys, owner_name,
-    owner_of, planned_words, severity,
+    owner_of, planned_words, quota_words, severity,
 };
+use crate::quota::QuotaNoticeRow;
 
 /// The most characters of any one value.
 const MAX_VALUE: usize = 80;
@@ -26,22 +27,27 @@ const MAX_BLOCK: usize = 2_800;
 /// The most commands of a row.
 const COMMANDS: usize = 3;
 
-/// Composes the message of some rows. A row of an incident that can't be read back is left out.
+/// Composes the message of some rows. A row of an incident or a notice that can't be read back is left out.
 pub(super) fn message(rows: &[WebhookRow], skipped: u64, guide: &Guide) -> Vec<u8> {
     let lines: Vec<String> = rows.iter().filter_map(|row| line(row, guide)).collect();
     let more = match skipped {
         0 => None,
-        1 => Some("And 1 more that isn't shown: see the views incident_log and audit.".to_owned()),
-        skipped => {
-            Some(format!("And {skipped} more that aren't shown: see the views incident_log and audit."))
-        }
+        1 => Some("And 1 more that isn't shown: see the views incident_log, audit and notices.".to_owned()),
+        skipped => Some(format!(
+            "And {skipped} more that aren't shown: see the views incident_log, audit and notices."
+        )),
     };
     let is_of_incidents = rows.iter().all(|row| matches!(row, WebhookRow::Incident(..)));
-    let of = if is_of_incidents { " of incidents" } else { "" };
+    let is_of_quotas = rows.iter().all(|row| matches!(row, WebhookRow::Quota(_)));
+    let what = match (is_of_incidents, is_of_quotas) {
+        (true, _) => "changes of incidents",
+        (_, true) => "notices about quotas",
+        _ => "changes",
+    };
     let text = match lines.as_slice() {
         // Commands are for the channel, and too long for a notification.
         [line] if more.is_none() => line.lines().next().unwrap_or_default().to_owned(),
-        _ => format!("Keytide: {} changes{of}", lines.len() as u64 + skipped),
+        _ => format!("Keytide: {} {what}", lines.len() as u64 + skipped),
     };
     let mut blocks: Vec<Value> = Vec::new();
     for text in lines.iter().chain(&more) {
@@ -65,6 +71,7 @@ fn line(row: &WebhookRow, guide: &Guide) -> Option<String> {
             (of_action(notice, guide), commands.take(COMMANDS).collect())
         }
         WebhookRow::Gateway(notice) => (of_gateway(notice), guide.list().into_iter().collect()),
+        WebhookRow::Quota(json) => (of_quota(&serde_json::from_slice(json).ok()?), Vec::new()),
     };
     let mut out: String = text.chars().take(MAX_BLOCK).collect();
     for command in commands {
@@ -126,6 +133,17 @@ fn of_action(notice: &ActionNotice, guide: &Guide) -> String {
 
 fn of_gateway(notice: &GatewayNotice) -> String {
     format!("*LATE*: {}", plain(&gateway_words(notice, Language::En), MAX_SENTENCE))
+}
+
+fn of_quota(row: &QuotaNoticeRow) -> String {
+    let name = |name: &Option<String>| name.as_deref().map(|name| plain(name, MAX_VALUE));
+    let customer = name(&row.customer).map_or(String::new(), |customer| format!(" of {customer}"));
+    let plan = name(&row.plan).map_or(String::new(), |plan| format!(" ({plan})"));
+    format!(
+        "*QUOTA*: Subscription `{}`{customer}{plan}: {}",
+        plain(&row.subscription, MAX_VALUE),
+        plain(&quota_words(row, Language::En), 2 * MAX_SENTENCE),
+    )
 }
 
 /// Returns the link to an incident, or its id.

@@ -34,6 +34,8 @@ fn webhook(port: u16) -> Webhook {
         },
         secret: Some(Secret::new(SECRET)),
         format: WebhookFormat::Keytide,
+        incidents: true,
+        quota_notices: false,
         allow_private: vec!["hooks.example".to_owned()],
         timeout_ms: 60_000,
     }
@@ -471,6 +473,55 @@ fn slack_shows_what_strangers_wrote_about_actions_as_it_is() {
             for line in text.lines().skip(1) {
                 assert!(line.starts_with("`keytide actions ") && line.matches('`').count() == 2, "{line}");
             }
+        }
+    }
+}
+
+#[test]
+fn a_notice_about_a_quota_is_its_row_or_a_line_of_slack() {
+    let row = samples::quotas().swap_remove(0);
+    let json: Arc<[u8]> = Arc::from(serde_json::to_vec(&row).unwrap());
+    let batch =
+        WebhookBatch { id: "quota-1".to_owned(), rows: vec![WebhookRow::Quota(json.clone())], skipped: 0 };
+    let request = SignedRequest::new(&webhook(1), &Guide::default(), &batch, 1);
+    assert_eq!(request.body, json.to_vec());
+
+    let text = |rows: &[WebhookRow]| -> String {
+        let message: Value = serde_json::from_slice(&slack::message(rows, 0, &samples::guide())).unwrap();
+        message["text"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(
+        text(&batch.rows),
+        "*QUOTA*: Subscription `sub-1042` of Acme Logistics (gold): 80 % of the monthly quota of calls used, 8,123,456 \
+         of 10,000,000 calls. Left until 2026-12-01 00:00 Asia/Seoul: 1,876,544 calls. Expected by then: 12,300,000 calls \
+         (11,650,000 to 12,950,000). At this pace used up on 2026-11-25 18:30 Asia/Seoul. Calls beyond it are refused."
+    );
+    let many = [WebhookRow::Quota(json.clone()), WebhookRow::Quota(json.clone())];
+    assert_eq!(text(&many), "Keytide: 2 notices about quotas");
+    assert_eq!(text(&[WebhookRow::Quota(json), slack_row(&samples::leak())]), "Keytide: 2 changes");
+    assert_eq!(text(&[WebhookRow::Quota(Arc::from(&b"{}"[..]))]), "Keytide: 0 notices about quotas");
+}
+
+#[test]
+fn slack_shows_what_customers_named_their_subscriptions_as_it_is() {
+    let text = "<!channel> `x` *b* @here \u{202e}\n<https://evil.example|here>".to_owned();
+    for value in [text, "<".repeat(100_000)] {
+        let names = Some(value.clone());
+        for row in samples::quotas() {
+            let row = crate::quota::QuotaNoticeRow {
+                subscription: value.clone(),
+                customer: names.clone(),
+                plan: names.clone(),
+                currency: names.clone(),
+                resets_at: value.clone(),
+                runs_out_at: names.clone(),
+                ..row
+            };
+            let row = WebhookRow::Quota(Arc::from(serde_json::to_vec(&row).unwrap()));
+            let message: Value =
+                serde_json::from_slice(&slack::message(&[row], 0, &Guide::default())).unwrap();
+            let text = message["blocks"][0]["text"]["text"].as_str().unwrap();
+            assert!(text.chars().count() <= 3_000 && !text.contains(['<', '@', '\u{202e}', '\n']), "{text}");
         }
     }
 }

@@ -66,6 +66,7 @@ mod tests {
         let email = email("");
         assert_eq!(email.dir.as_deref(), Some(Path::new("/etc/keytide/mails")));
         assert_eq!((email.server, email.owners, email.from.name.as_str()), (None, false, "Keytide"));
+        assert!(!email.quota_notices);
     }
 
     #[test]
@@ -152,6 +153,9 @@ mod tests {
         assert_eq!(job(&text).alerts.email.unwrap().to, ["b@example.com"]);
         let owners = email("owners = true\nlanguage = \"ko\"");
         assert_eq!((owners.language, owners.owner_language), (Language::Ko, Language::Ko));
+        let quotas = text.replace("owner_language", "quota_notices = true\nowner_language");
+        assert!(!self::warnings(&quotas).contains("owner_language"), "{quotas}");
+        assert!(job(&quotas).alerts.email.unwrap().quota_notices);
     }
 
     #[test]
@@ -235,6 +239,21 @@ mod tests {
         );
         let error = error.unwrap_err().to_string();
         assert!(error.contains("url: what it refers to is no URL") && !error.contains("canary"), "{error}");
+    }
+
+    #[test]
+    fn a_webhook_is_told_of_incidents_or_quotas_or_both() {
+        let told_of = |lines: &str| {
+            let hook = alerts(&format!("{SLACK}{lines}")).webhooks.remove(0);
+            (hook.incidents, hook.quota_notices)
+        };
+        assert_eq!(told_of(""), (true, false));
+        assert_eq!(told_of("quota_notices = true"), (true, true));
+        assert_eq!(told_of("incidents = false\nquota_notices = true"), (false, true));
+        assert_eq!(
+            told(&format!("{SLACK}incidents = false")),
+            "webhook.incidents: found false, so that it is told of nothing, allowed: true; or quota_notices = true"
+        );
     }
 
     #[test]

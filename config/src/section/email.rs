@@ -44,9 +44,11 @@ section! {
         other to: Vec<String> = to(List<Address>);
         /// If set, the owners of keys get mails, too.
         other owners: bool = owners(Flag) or false;
+        /// If set, a subscription's contacts get mails about its quotas.
+        other quota_notices: bool = quota_notices(Flag) or false;
         /// The language of mails to `to`.
         other language: Language = language(Language) or Language::En;
-        /// The language of mails to owners.
+        /// The language of mails to owners, and of those about quotas.
         other owner_language: Language = owner_language(Language) or Language::En;
         /// The folder of templates that replace the built-in ones.
         other templates: Option<PathBuf> = templates(PathText) or None;
@@ -124,11 +126,11 @@ impl Validate<EmailAlerts> for RawEmail {
         if raw.owner_language.value().is_none() {
             email.owner_language = email.language;
         }
+        let is_refused = matches!(raw.owners, Entry::Refused) || matches!(raw.quota_notices, Entry::Refused);
         if let Some(spot) = raw.owner_language.given()
-            && !email.owners
-            && !matches!(raw.owners, Entry::Refused)
+            && !(email.owners || email.quota_notices || is_refused)
         {
-            check.warn(spot, "has no effect: owners are told only with owners = true");
+            check.warn(spot, "has no effect: owners are told only with owners or quota_notices = true");
         }
         is_whole.then_some(email)
     }

@@ -1,4 +1,4 @@
-//! The sections `[alerts.webhook]` about receivers of incidents over HTTP.
+//! The sections `[alerts.webhook]` about receivers of incidents and notices of quotas over HTTP.
 //!
 //! Limits: 16 webhooks with 64 private hosts each, 1 s to 1 min a request.
 
@@ -16,7 +16,7 @@ pub(super) const URL: &str =
     "https://host/path (http only where allow_private names the host), without user, password and fragment";
 
 section! {
-    /// A receiver of incidents over HTTP.
+    /// A receiver of incidents and notices of quotas over HTTP.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Webhook, RawWebhook, pub(crate) new(name: String, url: WebhookUrl) {
         /// The name, which is unique in the job.
@@ -26,6 +26,10 @@ section! {
         other secret: Option<Secret> = secret(SecretRef) or None;
         /// The form of the requests.
         other format: WebhookFormat = format(WebhookFormat) or WebhookFormat::Keytide;
+        /// If set, it is told of incidents; for Slack also of actions and late gateways.
+        other incidents: bool = incidents(Flag) or true;
+        /// If set, it is told of thresholds of quotas that are crossed.
+        other quota_notices: bool = quota_notices(Flag) or false;
         /// Hosts in lower case that may have private addresses, and may be reached without TLS.
         other allow_private: Vec<String> = allow_private(List<HostName>, AtMost(64, "hosts")) or Vec::new();
         /// How long a request may take, in milliseconds.
@@ -48,7 +52,7 @@ choice! {
     /// The form of a webhook's requests.
     #[derive(Default)]
     pub enum WebhookFormat {
-        /// The published row of `incident_log`.
+        /// The published row of `incident_log` or `notices`.
         #[default]
         Keytide = "keytide",
         /// A message for incoming webhooks of Slack.
@@ -91,6 +95,14 @@ fn webhook(spot: &Spot<RawWebhook>, name: &str, check: &mut Check<'_>) -> Option
     let is_whole = url.is_some();
     let mut webhook = Webhook::new(name.to_owned(), url.unwrap_or_else(nowhere));
     raw.fill(&mut webhook, check);
+    if let Some(spot) = raw.incidents.given()
+        && !(webhook.incidents || webhook.quota_notices || matches!(raw.quota_notices, Entry::Refused))
+    {
+        check.refuse(
+            spot,
+            "found false, so that it is told of nothing, allowed: true; or quota_notices = true",
+        );
+    }
     is_whole.then_some(webhook)
 }
 

@@ -308,15 +308,15 @@ impl JobSample {
         page.counters("alerts_refused", "Mails and rows that were refused for good", each(|of| of.refused))?;
         page.counters(
             "alerts_condensed",
-            "Transitions of incidents that are told in digests instead of alone",
+            "Transitions and notices that are told in digests instead of alone",
             each(|of| of.condensed),
         )?;
         page.counters(
             "alerts_untold",
-            "Transitions of which an owner wasn't told, as there were too many to tell",
+            "Transitions and notices of which a contact wasn't told, as there were too many to tell",
             each(|of| of.untold),
         )?;
-        page.gauges("alerts_queued", "Transitions of incidents that are to be told", each(|of| of.queued))?;
+        page.gauges("alerts_queued", "Transitions and notices that are to be told", each(|of| of.queued))?;
         page.gauges(
             "alerts_limited",
             "Recipients that wait for the limits of an hour",
@@ -797,15 +797,15 @@ keytide_alerts_retried_total{channel="webhook",name="soc"} 0
 # TYPE keytide_alerts_refused counter
 keytide_alerts_refused_total{channel="email",name=""} 41
 keytide_alerts_refused_total{channel="webhook",name="soc"} 0
-# HELP keytide_alerts_condensed Transitions of incidents that are told in digests instead of alone.
+# HELP keytide_alerts_condensed Transitions and notices that are told in digests instead of alone.
 # TYPE keytide_alerts_condensed counter
 keytide_alerts_condensed_total{channel="email",name=""} 42
 keytide_alerts_condensed_total{channel="webhook",name="soc"} 0
-# HELP keytide_alerts_untold Transitions of which an owner wasn't told, as there were too many to tell.
+# HELP keytide_alerts_untold Transitions and notices of which a contact wasn't told, as there were too many to tell.
 # TYPE keytide_alerts_untold counter
 keytide_alerts_untold_total{channel="email",name=""} 43
 keytide_alerts_untold_total{channel="webhook",name="soc"} 0
-# HELP keytide_alerts_queued Transitions of incidents that are to be told.
+# HELP keytide_alerts_queued Transitions and notices that are to be told.
 # TYPE keytide_alerts_queued gauge
 keytide_alerts_queued{channel="email",name=""} 44
 keytide_alerts_queued{channel="webhook",name="soc"} 0

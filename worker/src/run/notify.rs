@@ -245,7 +245,7 @@ impl Notifier {
         for (notice, standing) in incidents.iter_mut().zip(standing) {
             notice.actions = standing.into_iter().collect();
         }
-        let notices = TickNotices { incidents, actions };
+        let notices = TickNotices { incidents, actions, quotas: Vec::new() };
         if !notices.is_empty() {
             self.waiting.push_back((tick, notices));
         }

@@ -697,6 +697,25 @@ fn an_outbox_keeps_what_waits_and_sends_the_mail_under_way_again_byte_for_byte()
 }
 
 #[test]
+fn a_notice_about_a_quota_that_waits_in_a_checkpoint_is_told_once_by_the_lives_after_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Arc::new(Disk::default());
+    let json = serde_json::to_string(&quota(1, 1)).unwrap();
+    let quotas = vec![QuotaAlert { json, contacts: OWNERS.map(str::to_owned).into() }];
+    let first = outbox(folder.path(), &disk, OutboxMemory::default(), 1);
+    let waiting = vec![(1_795_269_000_000, TickNotices { quotas, ..TickNotices::default() })];
+    let memory = postcard::to_stdvec(&first.memory(waiting)).unwrap();
+    assert_eq!((first.stop(Duration::from_secs(600)), mails(folder.path()).len()), (0, 0));
+    for life in 2..4 {
+        let next = outbox(folder.path(), &disk, postcard::from_bytes(&memory).unwrap(), life);
+        assert_eq!(next.stop(Duration::from_secs(600)), 1, "only the request is left");
+        let sent = mails(folder.path());
+        assert_eq!(sent.len(), if life == 2 { OWNERS.len() } else { 0 });
+        sent.keys().for_each(|file| std::fs::remove_file(folder.path().join(file)).unwrap());
+    }
+}
+
+#[test]
 fn while_the_store_is_away_mails_wait_and_a_process_whose_job_is_gone_sends_none() {
     let folder = tempfile::tempdir().unwrap();
     let disk = Arc::new(Disk::default());

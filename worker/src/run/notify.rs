@@ -240,12 +240,12 @@ impl Notifier {
     /// Keeps the notices of the tick that was decided last until it is published. Those of transitions are in the order
     /// of these.
     pub(super) fn keep(&mut self, tick: Tick, alerts: TickAlerts) {
-        let mut incidents = alerts.incidents;
+        let TickAlerts { mut incidents, quotas } = alerts;
         let DecidedTick { actions, standing } = std::mem::take(&mut self.decided);
         for (notice, standing) in incidents.iter_mut().zip(standing) {
             notice.actions = standing.into_iter().collect();
         }
-        let notices = TickNotices { incidents, actions, quotas: Vec::new() };
+        let notices = TickNotices { incidents, actions, quotas };
         if !notices.is_empty() {
             self.waiting.push_back((tick, notices));
         }
@@ -327,16 +327,25 @@ mod tests {
     use std::path::Path;
     use std::sync::mpsc::channel;
 
-    use keytide_dataflow::{AnswerTarget, Notice, PersonAnswer, Verb};
+    use keytide_alerts::QuotaNoticeRow;
+    use keytide_billing::{Forecast, Measure, PeriodKind, QuotaStanding};
+    use keytide_connectors::sink::encode::{EncodeRow as _, Labels};
+    use keytide_dataflow::model::{Definition, NameId};
+    use keytide_dataflow::{AnswerTarget, Notice, PersonAnswer, QuotaAlert, QuotaKey, QuotaNotice, Verb};
 
     use super::*;
 
     const ROW: &str = r#"{"incident_id":"0000000000000000000000000000feed","seq":0,"transition":"opened","at":"2025-06-02T08:01:00Z","reason":null,"early":false,"repeat":false,"catching_up":false,"key_id":"0123456789abcdef0123456789abcdef","subscription":null,"customer":null,"plan":null,"policy":"alert","key_state":"active","level":"alert","score":97,"state":"open","opened_at":"2025-06-02T08:00:00Z","last_signal_at":"2025-06-02T08:01:00Z","ended_at":null,"signals":[],"evidence":{"calls":1,"known_since":"2025-06-01T08:00:00Z","known_calls":9,"traffic":[],"samples":[],"taken":{"from_new":0,"usual":0,"bytes_out":0,"routes":0,"methods":[],"statuses":[],"top_routes":[]},"usual":[],"other_keys":[],"earlier":[],"config":"0011223344556677"},"reopenings":0,"platform_event":false,"detector_version":1}"#;
 
     fn open(folder: &Path) -> Notifier {
+        open_with(folder, "")
+    }
+
+    /// A notifier with mails to a folder and more settings of these.
+    fn open_with(folder: &Path, settings: &str) -> Notifier {
         let text = "[[source]]\nname = \"s\"\nkind = \"kafka\"\nbrokers = \"b:1\"\ntopic = \"t\"\nformat = \"apisix\"\n\
                     [alerts.email]\ndir = \"mails\"\nfrom = \"keytide@example.com\"\nto = [\"security@example.com\"]\n";
-        let loaded = JobConfig::parse(text, folder, std::iter::empty()).unwrap();
+        let loaded = JobConfig::parse(&format!("{text}{settings}"), folder, std::iter::empty()).unwrap();
         Notifier::open(&loaded.job, || 0, AlertMemory::default(), None, (channel().0, None)).unwrap()
     }
 
@@ -352,6 +361,107 @@ mod tests {
     fn notice() -> TickAlerts {
         let notice = Notice { json: ROW.into(), contacts: Vec::new(), actions: Vec::new() };
         TickAlerts { incidents: vec![notice], ..TickAlerts::default() }
+    }
+
+    /// A row of `notices` as the sinks write it.
+    fn notice_row(notice: &QuotaNotice) -> String {
+        let mut names = Names::default();
+        for text in ["sub \"1\"", "acme", "gold", "Asia/Seoul"] {
+            names.define(Definition::Name { id: NameId::new(text), text: text.into() });
+        }
+        let mut line = Vec::new();
+        notice.line(&mut Labels::new(&names), &mut line);
+        String::from_utf8(line).unwrap()
+    }
+
+    fn quota_notice() -> QuotaNotice {
+        let key = QuotaKey {
+            subscription: NameId::new("sub \"1\""),
+            measure: Measure::Cost,
+            period: PeriodKind::Billing,
+            start_ms: 1_748_736_000_000,
+        };
+        let standing = QuotaStanding {
+            limit: 1_000,
+            used: 800,
+            remaining: 200,
+            permille: 800,
+            hard: true,
+            resets_at_ms: 1_751_328_000_000,
+        };
+        let runs_out_at_ms = Some(1_749_000_000_000);
+        QuotaNotice {
+            key,
+            seq: 3,
+            percent: 80,
+            standing,
+            at_ms: 1_748_900_000_000,
+            is_highest: true,
+            forecast: Some(Forecast { expected: 1_200, low: 1_100, high: 1_300, runs_out_at_ms }),
+            currency: "EUR".parse().ok(),
+            customer: NameId::new("acme"),
+            plan: NameId::new("gold"),
+            contacts: NameId::NONE,
+            time_zone: NameId::new("Asia/Seoul"),
+        }
+    }
+
+    #[test]
+    fn alerts_read_rows_of_notices_as_the_sinks_write_them() {
+        let read =
+            |notice: &QuotaNotice| -> QuotaNoticeRow { serde_json::from_str(&notice_row(notice)).unwrap() };
+        let text = |text: &str| Some(text.to_owned());
+        let row = QuotaNoticeRow {
+            subscription: "sub \"1\"".to_owned(),
+            seq: 3,
+            metric: "cost".to_owned(),
+            period: "billing".to_owned(),
+            period_start: "2025-06-01T00:00:00Z".to_owned(),
+            percent: 80,
+            limit: 1_000,
+            used: 800,
+            remaining: 200,
+            permille: 800,
+            hard: true,
+            resets_at: "2025-07-01T00:00:00Z".to_owned(),
+            at: "2025-06-02T21:33:20Z".to_owned(),
+            expected: Some(1_200),
+            low: Some(1_100),
+            high: Some(1_300),
+            runs_out_at: text("2025-06-04T01:20:00Z"),
+            currency: text("EUR"),
+            customer: text("acme"),
+            plan: text("gold"),
+            time_zone: text("Asia/Seoul"),
+        };
+        let notice = quota_notice();
+        assert_eq!(read(&notice), row);
+        // Use has more bits than a row shows.
+        let standing = QuotaStanding { used: u128::MAX, permille: u64::MAX, remaining: 0, ..notice.standing };
+        let (customer, plan, time_zone) = (NameId::NONE, NameId::NONE, NameId::NONE);
+        let least =
+            QuotaNotice { standing, forecast: None, currency: None, customer, plan, time_zone, ..notice };
+        let (expected, low, high, runs_out_at, currency) = (None, None, None, None, None);
+        let (used, permille, remaining) = (u64::MAX, u64::MAX, 0);
+        let row =
+            QuotaNoticeRow { expected, low, high, runs_out_at, currency, used, permille, remaining, ..row };
+        assert_eq!(read(&least), QuotaNoticeRow { customer: None, plan: None, time_zone: None, ..row });
+    }
+
+    #[test]
+    fn contacts_are_told_of_a_quota_once_its_tick_is_published() {
+        for (setting, expected) in [("", 0), ("quota_notices = true\n", 1)] {
+            let folder = tempfile::tempdir().unwrap();
+            let mut notifier = open_with(folder.path(), setting);
+            let contacts = vec!["billing@example.com".to_owned()];
+            let quotas = vec![QuotaAlert { json: notice_row(&quota_notice()), contacts }];
+            notifier.keep(5, TickAlerts { quotas, ..TickAlerts::default() });
+            notifier.published(4, false);
+            assert_ne!(notifier.memory().outbox, notifier.alerts.memory(Vec::new()), "it waits");
+            notifier.published(5, false);
+            notifier.stop();
+            assert_eq!(mails(folder.path()), expected);
+        }
     }
 
     fn mails(folder: &Path) -> usize {

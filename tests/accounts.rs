@@ -10,7 +10,8 @@ use keytide_connectors::sink::encode::{EncodeRow, Labels};
 use keytide_connectors::sink::names::Names;
 use keytide_dataflow::model::{Definition, NameId};
 use keytide_dataflow::{
-    Adjustment, BillKey, BillRow, Charge, ChargeKey, ChargePart, ForecastRow, QuotaKey, QuotaNotice, Revision,
+    AccountFault, Adjustment, BillKey, BillRow, Charge, ChargeKey, ChargePart, ForecastRow, QuotaKey,
+    QuotaNotice, Revision,
 };
 use proptest::prelude::*;
 

@@ -145,7 +145,9 @@ prop_compose! {
         is_final: bool,
         fault in prop::option::of(NAME.prop_map(Box::from)),
     ) -> BillRow {
-        BillRow { end_ms, currency, total, lines, adjustments, complete, is_final, fault: fault.map(|text| AccountFault { plan: NameId::NONE, item: NameId::NONE, text }) }
+        let of_no_plan = |text| AccountFault { plan: NameId::NONE, item: NameId::NONE, text };
+        let fault = fault.map(of_no_plan);
+        BillRow { end_ms, currency, total, lines, adjustments, complete, is_final, fault }
     }
 }
 

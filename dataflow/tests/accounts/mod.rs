@@ -13,7 +13,7 @@ use keytide_billing::{
     ChargeItem, Exact, Measure, PeriodKind, PriceModel, PriceUnit, QuotaLimit, QuotaThresholds, TierRow,
 };
 use keytide_config::Limits;
-use keytide_dataflow::model::time::{DAY_MS, HOUR_MS};
+use keytide_dataflow::model::time::{DAY_MS, HOUR_MS, MINUTE_MS};
 use keytide_dataflow::model::*;
 use keytide_dataflow::*;
 use proptest::prelude::*;
@@ -52,10 +52,10 @@ struct Said<R> {
 impl<R: Clone> Said<R> {
     fn set(&mut self, id: u64, rows: Vec<R>, is_dated: bool, push: &mut dyn FnMut(R, bool)) {
         let (held, was_dated) = self.rows.entry(id).or_insert((Vec::new(), false));
-        if rows.is_empty() || *was_dated || is_dated {
-            if let Some(one) = held.last() {
-                push(one.clone(), true);
-            }
+        if (rows.is_empty() || *was_dated || is_dated)
+            && let Some(one) = held.last()
+        {
+            push(one.clone(), true);
         }
         *was_dated |= is_dated;
         rows.iter().for_each(|row| push(row.clone(), false));
@@ -692,9 +692,10 @@ fn expected(ticks: &[TickInput], seed: u64) -> Last {
     let facts = facts(ticks);
     let booked = recount(ticks, windows(seed)).booked;
     let watermark = ticks.last().unwrap().info.watermark;
-    let Some(since) = ticks.iter().map(|tick| tick.info.watermark).find(|watermark| *watermark > 0) else {
+    let Some(first) = ticks.iter().map(|tick| tick.info.watermark).find(|watermark| *watermark > 0) else {
         return Last::default();
     };
+    let since = first + 5 * MINUTE_MS;
     let mut last = Last::default();
     let ids: BTreeSet<NameId> =
         facts.plans.keys().copied().chain(booked.iter().map(|(_, subscription)| *subscription)).collect();

@@ -30,7 +30,7 @@ use crate::account_row::{
     AccountFault, Adjustment, BillKey, BillRow, Charge, ChargeKey, ChargePart, ForecastRow, QuotaKey,
     QuotaNotice, Revision,
 };
-use crate::model::time::{DAY_MS, HOUR_MS};
+use crate::model::time::{DAY_MS, HOUR_MS, MINUTE_MS};
 use crate::model::{EventTime, NameId, QuotaRow, SubscriptionRow};
 use crate::operators::parts::zones::ZoneCalendars;
 use crate::operators::subscription_usage::UseChange;
@@ -41,6 +41,8 @@ use crate::ownership::History;
 const KEEP_MS: u64 = 64 * DAY_MS;
 /// How long hours are kept while a subscription has no row, as long as hours by key.
 const HOURS_MS: u64 = 48 * HOUR_MS;
+/// A watermark is behind the clock. An account that begins so shortly before a period's end owes no fee of it.
+const START_MS: u64 = 5 * MINUTE_MS;
 /// The history that forecasts use, in ms.
 const HISTORY_MS: u64 = 57 * DAY_MS;
 /// The kinds of periods that have rows.
@@ -106,7 +108,8 @@ pub(crate) struct Account {
     days: BTreeMap<EventTime, DayUse>,
     /// What was used of each hour or rest of one, as long as there is no row.
     hours: BTreeMap<EventTime, DayUse>,
-    /// The watermark at which the account was first read. Of periods before, only those with use have bills.
+    /// Of periods that ended before, only those with use have bills: a moment after the first watermark that the
+    /// account saw.
     since: EventTime,
     /// The start of the earliest billing period whose bill isn't final.
     open_from: EventTime,
@@ -218,6 +221,9 @@ impl PublishedRow {
         start
     }
 }
+
+/// A bill, and the segments that its lines name by their places.
+type BillOfSegments = (Bill<NameId>, Vec<Segment>);
 
 /// The days of a period that have one plan's terms.
 struct Segment {
@@ -402,8 +408,8 @@ impl Account {
         if closing.watermark == 0 {
             return;
         }
-        if self.since > closing.watermark {
-            self.since = closing.watermark;
+        if self.since == EventTime::MAX {
+            self.since = closing.watermark.saturating_add(START_MS);
             self.open_from = self.open_from.min(periods.at(self.since).start_ms);
         }
         self.publish_quotas(subscription, &periods, closing, rows);
@@ -645,7 +651,7 @@ impl Account {
         periods: &Periods,
         plans: &Plans,
         more: &BilledUse,
-    ) -> Result<Option<(Bill<NameId>, Vec<Segment>)>, AccountFault> {
+    ) -> Result<Option<BillOfSegments>, AccountFault> {
         let segments = self.segments(period, periods, plans).map_err(|fault| (*fault).clone())?;
         if segments.is_empty() {
             return Ok(None);
@@ -673,7 +679,7 @@ impl Account {
         period: &Period,
         periods: &Periods,
         plans: &Plans,
-    ) -> Result<Option<(Bill<NameId>, Vec<Segment>)>, AccountFault> {
+    ) -> Result<Option<BillOfSegments>, AccountFault> {
         let none = BilledUse::default();
         if period.end_ms <= self.since && self.used(period.start_ms, period.end_ms) == Ok(none) {
             return Ok(None);

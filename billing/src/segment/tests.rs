@@ -192,8 +192,10 @@ fn terms_that_contradict_themselves_are_refused() {
     );
     assert_eq!(new(Exact::ZERO, Some(sum("2")), Some(sum("1")), None), TermsFault::Bounds);
     assert_eq!(new(sum("1").negative(), None, None, None), TermsFault::Negative { column: "base_fee" });
-    let named = TermsFault::OtherCurrency { item: "calls" }.to_string();
-    assert!(named.starts_with("item calls: `currency` differs"), "{named}");
+    let named = TermsFault::OtherCurrency { item: "calls" };
+    assert_eq!(named.item(), Some("calls"));
+    assert!(named.to_string().starts_with("`currency` differs"), "{named}");
+    assert_eq!(TermsFault::<&str>::Bounds.item(), None);
 }
 
 #[test]

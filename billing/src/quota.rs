@@ -12,7 +12,7 @@
 //! threshold  crossed once used x 100 >= percent x limit and used > 0
 //! ```
 //!
-//! Limits: 8 thresholds from 1 to 1,000 percent; limits below 2^64.
+//! Limits: 8 thresholds from 1 to 1,000 percent; limits below 2^63, as tools for SQL have no larger integer.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -109,7 +109,7 @@ pub struct NotACount;
 impl fmt::Display for NotACount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
-            "must be a whole number below 2^64, such as 10000; a limit of cost an amount such as 49.90",
+            "must be a whole number below 2^63, such as 10000; a limit of cost an amount such as 49.90",
         )
     }
 }
@@ -120,10 +120,10 @@ impl std::error::Error for NotACount {}
 ///
 /// # Errors
 ///
-/// The text isn't a whole number below 2^64, or has a point or an exponent and is above 10^12.
+/// The text isn't a whole number below 2^63, or has a point or an exponent and is above 10^12.
 pub fn parse_count(text: &str) -> Result<u64, NotACount> {
     if text.bytes().all(|digit| digit.is_ascii_digit()) {
-        return text.parse().map_err(|_| NotACount);
+        return text.parse().map_err(|_| NotACount).and_then(storable);
     }
     whole(text.parse().map_err(|_| NotACount)?)
 }
@@ -143,7 +143,13 @@ pub fn parse_limit(measure: Measure, text: &str) -> Result<u64, NotACount> {
 
 fn whole(sum: Exact) -> Result<u64, NotACount> {
     let (numerator, denominator) = sum.into();
-    if denominator == 1 { numerator.try_into().map_err(|_| NotACount) } else { Err(NotACount) }
+    let whole = if denominator == 1 { u64::try_from(numerator) } else { return Err(NotACount) };
+    whole.map_err(|_| NotACount).and_then(storable)
+}
+
+/// Returns a number that databases can store.
+fn storable(count: u64) -> Result<u64, NotACount> {
+    i64::try_from(count).map_or(Err(NotACount), |_| Ok(count))
 }
 
 /// The table that a quota is of. A subscription's quota wins.
@@ -300,7 +306,8 @@ mod tests {
     fn limits_are_read_in_units_of_their_measure() {
         for (text, count) in [
             ("0", Ok(0)),
-            ("18446744073709551615", Ok(u64::MAX)),
+            ("9223372036854775807", Ok(9_223_372_036_854_775_807)),
+            ("9223372036854775808", Err(NotACount)),
             ("18446744073709551616", Err(NotACount)),
             ("10000.0", Ok(10_000)),
             ("1e6", Ok(1_000_000)),

@@ -138,6 +138,11 @@ impl JobSample {
             "Observations of odd keys beyond 64 of a bucket of keys at once, which are made again later",
             results.detector_deferred,
         )?;
+        page.counter(
+            "unbilled_calls",
+            "Calls that nobody is billed for: their key had no subscription 48 h after their hour",
+            results.unbilled_calls,
+        )?;
         let overflows =
             OVERFLOWS.iter().zip(results.overflows).map(|(kind, count)| ([("kind", *kind)], count));
         page.counters(
@@ -518,6 +523,7 @@ mod tests {
         sample.results.late = 12;
         sample.results.detector_late = 29;
         sample.results.detector_deferred = 34;
+        sample.results.unbilled_calls = 36;
         sample.results.overflows = [13, 14, 15];
         sample.results.admitted = [16, 17, 18, 19];
         sample.results.limits = [256, 512, 1_024, 2_048];
@@ -613,6 +619,9 @@ keytide_detector_late_total 29
 # HELP keytide_detector_deferred Observations of odd keys beyond 64 of a bucket of keys at once, which are made again later.
 # TYPE keytide_detector_deferred counter
 keytide_detector_deferred_total 34
+# HELP keytide_unbilled_calls Calls that nobody is billed for: their key had no subscription 48 h after their hour.
+# TYPE keytide_unbilled_calls counter
+keytide_unbilled_calls_total 36
 # HELP keytide_overflow_events Events that count under overflow because a limit of cardinality is reached.
 # TYPE keytide_overflow_events counter
 keytide_overflow_events_total{kind="key"} 13

@@ -43,6 +43,8 @@ pub struct ResultCounters {
     pub detector_late: AtomicU64,
     /// Observations of odd keys for which the detector had no room.
     pub detector_deferred: AtomicU64,
+    /// Calls that nobody was billed for, because their key had no subscription.
+    pub unbilled_calls: AtomicU64,
     /// Events beyond the caps of `OVERFLOWS`.
     pub overflows: [AtomicU64; OVERFLOWS.len()],
     /// Values that count against the caps of `CAPS` after the last tick.
@@ -66,6 +68,7 @@ impl ResultCounters {
             self.late.fetch_add(output.counts.late, Ordering::Relaxed);
             self.detector_late.fetch_add(output.counts.detector_late, Ordering::Relaxed);
             self.detector_deferred.fetch_add(output.counts.detector_deferred, Ordering::Relaxed);
+            self.unbilled_calls.fetch_add(output.counts.unbilled_calls, Ordering::Relaxed);
             admitted += output.admitted;
         }
         // Gauges: what is admitted now, over all workers.

@@ -110,6 +110,7 @@ pub(super) struct Results {
     pub(super) detector_late: u64,
     /// Observations of odd keys for which the detector had no room.
     pub(super) detector_deferred: u64,
+    pub(super) unbilled_calls: u64,
     /// Events beyond the caps of [`OVERFLOWS`](super::publish::OVERFLOWS).
     pub(super) overflows: [u64; 3],
     /// Values that count against the caps of [`CAPS`](super::publish::CAPS), and the caps.
@@ -137,6 +138,7 @@ impl JobSample {
             late: load(&results.late),
             detector_late: load(&results.detector_late),
             detector_deferred: load(&results.detector_deferred),
+            unbilled_calls: load(&results.unbilled_calls),
             overflows: results.overflows.each_ref().map(load),
             admitted: results.admitted.each_ref().map(load),
             limits: [limits.keys, limits.routes, limits.key_routes, limits.key_countries]

@@ -232,9 +232,12 @@ impl Accounts {
                     close_after_ms: self.settings.options.close_after_ms,
                     is_last: info.last,
                 };
+                let before = account.due;
                 account.publish(id, with_bills || info.last, &mut closing, &mut rows);
                 wait(&mut self.waiting, id, account);
-                self.due.entry(account.due).or_default().push(id);
+                if account.due != before {
+                    self.due.entry(account.due).or_default().push(id);
+                }
                 self.chain.mark(id, self.accounts.len());
             }
             let rest: BTreeMap<NameId, bool> = queue.collect();
@@ -341,6 +344,8 @@ impl Durable for Accounts {
     fn footprint(&self) -> Footprint {
         let mut footprint = Footprint::of_map_with(&self.accounts, |account| account.owned_bytes());
         footprint.bytes += self.chain.bytes();
+        footprint.bytes +=
+            Footprint::of_tree_with(&self.due, |ids| ids.capacity() * size_of::<NameId>()).bytes;
         footprint
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use glob::Pattern;
 
 use super::alerts::{Alerts, RawAlerts};
+use super::api::{Api, RawApi};
 use super::billing::{Billing, RawBilling};
 use super::cluster::{Cluster, RawCluster};
 use super::detection::{Detection, RawDetection};
@@ -54,6 +55,8 @@ section! {
         key gateway(Sections<RawGateway>);
         /// Without `[http]` neither metrics nor health are served.
         other http: Option<Http> = http(RawHttp) or None;
+        /// Without `[api]` neither gateways nor customers can ask.
+        other api: Option<Api> = api(RawApi) or None;
         /// Without `[state]` a job that is started again begins anew.
         other state: Option<State> = state(RawState) or None;
         /// Without `[cluster]` the job is one process.
@@ -90,6 +93,13 @@ pub(crate) fn validate(
     let shared = Shared { keys: raw.keys.value().unwrap_or(&absent), routes };
     config.sources = sources(&raw.source, shared, config.job.workers, &mut check);
     loops(raw, &config, &mut check);
+    if let Some(spot) = raw.api.given() {
+        RawApi::with_sources(
+            spot,
+            raw.source.value().map(|list| list.items.as_slice()).unwrap_or_default(),
+            &mut check,
+        );
+    }
     if let Some((spot, cluster)) = raw.cluster.given().zip(config.cluster.as_ref()) {
         let workers = config.job.workers.get();
         let others = (config.state.as_ref(), &config.sinks);
@@ -216,7 +226,7 @@ mod tests {
     fn wrong_values_are_reported_with_their_location() {
         assert_eq!(
             problems(&format!("{SMALL}[clusters]\nlisten = \"x\"")),
-            "line 6: clusters: unknown key, allowed here: job, keys, source, tables, geo, routes, billing, windows, limits, sink, detection, alerts, gateway, http, state, cluster, log; did you mean cluster?"
+            "line 6: clusters: unknown key, allowed here: job, keys, source, tables, geo, routes, billing, windows, limits, sink, detection, alerts, gateway, http, api, state, cluster, log; did you mean cluster?"
         );
     }
 }

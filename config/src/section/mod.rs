@@ -143,6 +143,7 @@ macro_rules! section {
 }
 
 pub(crate) mod alerts;
+pub(crate) mod api;
 pub(crate) mod billing;
 pub(crate) mod cluster;
 pub(crate) mod config;
@@ -171,6 +172,7 @@ pub(crate) mod webhook;
 pub(crate) mod windows;
 
 pub use alerts::Alerts;
+pub use api::{Api, ApiRole, ApiToken, OnStale};
 pub use billing::Billing;
 pub use cluster::{Cluster, ClusterTls};
 pub use config::JobConfig;

@@ -1,0 +1,244 @@
+//! The section `[api]` of the server that answers gateways and customers at request time.
+//!
+//! Limits: 100 tokens, 64 threads, 1 MiB to 64 GiB of rows.
+
+use std::collections::HashSet;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use super::http::refuse_no_token;
+use super::prelude::*;
+use super::source::RawSource;
+
+/// The most tokens.
+const MAX_TOKENS: usize = 100;
+/// The most bytes of a customer's id.
+const MAX_CUSTOMER_BYTES: usize = 256;
+
+section! {
+    /// The section `[api]`, which answers if a key may call now, and how subscriptions stand.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Api, RawApi then reach {
+        /// The address at which the job listens.
+        other listen: SocketAddr = listen(SocketAddr) or SocketAddr::from((Ipv4Addr::LOCALHOST, 9466));
+        /// The most bytes of rows that are kept for answers.
+        other memory: u64 = memory(Size, 1 << 20..=64 << 30) or 256 << 20;
+        /// The answer to checks of hard quotas while no tick comes.
+        other on_stale: OnStale = on_stale(OnStale) or OnStale::Allow;
+        /// Threads that answer, beside those of the job.
+        other threads: u64 = threads(Count, 1..=64) or 2;
+        /// The source whose rules find the key of a gateway's request; `None` is the first one.
+        other source: Option<String> = source(Name) or None;
+        /// Those who may ask, by tokens. Without any, everything is open, which only loopback allows.
+        other tokens: Vec<ApiToken> = token(Sections<RawApiToken>) or Vec::new();
+    }
+}
+
+section! {
+    /// A token, and what it opens.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct ApiToken, RawApiToken, pub(crate) new(name: String, token: Secret, role: ApiRole) {
+        /// The name of its holder, which is unique.
+        other name: String = name(Name);
+        other token: Secret = token(SecretRef);
+        other role: ApiRole = role(ApiRole);
+        /// The customer whose data a consumer sees.
+        other customer: Option<String> = customer(CustomerText) or None;
+    }
+}
+
+choice! {
+    /// The answer to checks of hard quotas while no tick comes.
+    #[derive(Default)]
+    pub enum OnStale {
+        /// Checks are decided by what is known.
+        #[default]
+        Allow = "allow",
+        /// Checks are denied.
+        Deny = "deny",
+    }
+}
+
+choice! {
+    /// The requests that a token opens.
+    pub enum ApiRole {
+        /// All of them.
+        Admin = "admin",
+        /// All that only read.
+        Ops = "ops",
+        /// Checks and settlements.
+        Check = "check",
+        /// All that only read about one customer.
+        Consumer = "consumer",
+    }
+}
+
+texts! {
+    /// A customer's id as the table of subscriptions has it.
+    CustomerText if |text| (1..=MAX_CUSTOMER_BYTES).contains(&text.len()) && !text.contains(char::is_control),
+        format!("the customer's id in tables.subscriptions, of at most {MAX_CUSTOMER_BYTES} bytes");
+}
+
+impl RawApi {
+    fn reach(spot: &Spot<Self>, api: &mut Api, check: &mut Check<'_>) {
+        let Self { listen, token, .. } = &spot.value;
+        if !api.listen.ip().is_loopback() && token.is_absent() {
+            let location = listen.given().map_or(&spot.location, |listen| &listen.location);
+            let message = format!(
+                "found {}, which others can reach, without an [[api.token]], allowed: a loopback address, or one or more \
+                 [[api.token]]",
+                api.listen
+            );
+            check.refuse(location, message);
+        }
+    }
+
+    /// Refuses the name of a source that the file doesn't have.
+    pub(super) fn with_sources(spot: &Spot<Self>, sources: &[Spot<RawSource>], check: &mut Check<'_>) {
+        let Some(source) = spot.value.source.given() else { return };
+        let mut names = sources.iter().filter_map(|source| source.value.name.value());
+        if !names.any(|name| *name == source.value) {
+            check.refuse(source, format!("found {}, allowed: the name of a [[source]]", source.shown));
+        }
+    }
+}
+
+impl Validate<Vec<ApiToken>> for Sections<RawApiToken> {
+    fn validate(spot: &Spot<Self>, (): (), check: &mut Check<'_>) -> Option<Vec<ApiToken>> {
+        let items = &spot.value.0.items;
+        if items.len() > MAX_TOKENS {
+            check.refuse(spot, format!("found {} tokens, allowed: at most {MAX_TOKENS}", items.len()));
+        }
+        let mut names = HashSet::new();
+        let mut tokens: Vec<ApiToken> = Vec::new();
+        for item in items {
+            let raw = &item.value;
+            if let Some(name) = raw.name.given().filter(|name| !names.insert(name.value.0.as_str())) {
+                let message = format!("{} names another token too, allowed: names that differ", name.shown);
+                check.refuse(name, message);
+            }
+            let Some(token) = token(item, check) else { continue };
+            if let Some(given) = raw.token.given()
+                && tokens.iter().any(|other| other.token == token.token)
+            {
+                check
+                    .refuse(given, "is the token of another [[api.token]], too, allowed: a token of its own");
+            }
+            tokens.push(token);
+        }
+        Some(tokens)
+    }
+}
+
+fn token(spot: &Spot<RawApiToken>, check: &mut Check<'_>) -> Option<ApiToken> {
+    let raw = &spot.value;
+    let name = check.required(&raw.name, spot, "name").map(|name| name.0.clone());
+    let role = check.required(&raw.role, spot, "role").copied();
+    check.required(&raw.token, spot, "token");
+    let secret = raw.token.given().and_then(|given| {
+        let secret = check.secret(given)?;
+        refuse_no_token(given, &secret, check);
+        Some(secret)
+    });
+    match role {
+        Some(ApiRole::Consumer) => {
+            check.required(&raw.customer, spot, "customer");
+        }
+        Some(ApiRole::Admin | ApiRole::Ops | ApiRole::Check) => {
+            if let Some(customer) = raw.customer.given() {
+                let message = "has no meaning here, allowed: only beside role = \"consumer\"";
+                check.refuse(customer, message);
+            }
+        }
+        None => {}
+    }
+    let mut token = ApiToken::new(name?, secret?, role?);
+    raw.fill(&mut token, check);
+    Some(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::*;
+
+    const EDGE: &str = "[[api.token]]\nname = \"edge\"\ntoken = \"env:EDGE\"\nrole = \"check\"\n[[api.token]]\nname = \"acme\"\ntoken = \"env:ACME\"\nrole = \"consumer\"\ncustomer = \"cus_1\"\n";
+    const TOKENS: [(&str, &str); 2] = [("EDGE", "the-token-of-edge-01"), ("ACME", "the-token-of-acme-01")];
+
+    #[test]
+    fn an_api_is_open_on_loopback_and_has_its_defaults() {
+        assert_eq!(job(SMALL).api, None);
+        let api = job(&format!("{SMALL}[api]\n")).api.unwrap();
+        assert_eq!(api, Api::default());
+        assert_eq!(api.listen.to_string(), "127.0.0.1:9466");
+        assert_eq!((api.memory, api.threads, api.on_stale), (256 << 20, 2, OnStale::Allow));
+    }
+
+    #[test]
+    fn tokens_have_roles_and_are_never_printed() {
+        let text = format!(
+            "{SMALL}[api]\nlisten = \"0.0.0.0:9466\"\non_stale = \"deny\"\nsource = \"gateway\"\nmemory = \"1GiB\"\nthreads = 8\n{EDGE}"
+        );
+        let api = parse_with(&text, &TOKENS).unwrap().job.api.unwrap();
+        let [edge, acme] = api.tokens.as_slice() else { panic!("two tokens") };
+        assert_eq!((edge.name.as_str(), edge.role, &edge.customer), ("edge", ApiRole::Check, &None));
+        assert_eq!((acme.role, acme.customer.as_deref()), (ApiRole::Consumer, Some("cus_1")));
+        assert_eq!((api.memory, api.threads, api.on_stale), (1 << 30, 8, OnStale::Deny));
+        assert_eq!(api.source.as_deref(), Some("gateway"));
+        assert!(!format!("{api:?}").contains("the-token-of"));
+    }
+
+    #[test]
+    fn what_can_not_be_is_refused() {
+        let with = |lines: &str| {
+            let error = parse_with(&format!("{SMALL}{lines}"), &TOKENS).map(|_| ()).unwrap_err();
+            error.to_string()
+        };
+        for (lines, expected) in [
+            (
+                "[api]\nlisten = \"0.0.0.0:1\"".to_owned(),
+                "line 7: api.listen: found 0.0.0.0:1, which others can reach, without an [[api.token]], allowed: a loopback address, or one or more [[api.token]]",
+            ),
+            ("[api]\nthreads = 0".to_owned(), "line 7: api.threads: found 0, allowed: 1 to 64"),
+            (
+                "[api]\nmemory = \"1KiB\"".to_owned(),
+                "line 7: api.memory: found \"1KiB\", allowed: 1MiB to 64GiB",
+            ),
+            (
+                "[api]\non_stale = \"open\"".to_owned(),
+                "line 7: api.on_stale: found \"open\", allowed: allow, deny",
+            ),
+            (
+                "[api]\nsource = \"other\"".to_owned(),
+                "line 7: api.source: found \"other\", allowed: the name of a [[source]]",
+            ),
+            (
+                EDGE.replace("acme\"", "edge\""),
+                "line 11: api.token.\"edge\".name: \"edge\" names another token too, allowed: names that differ",
+            ),
+            (
+                EDGE.replace("env:ACME", "env:EDGE"),
+                "line 12: api.token.\"acme\".token: is the token of another [[api.token]], too, allowed: a token of its own",
+            ),
+            (
+                EDGE.replace("customer = \"cus_1\"\n", ""),
+                "line 10: api.token.\"acme\".customer: missing, allowed: the customer's id in tables.subscriptions, of at most 256 bytes",
+            ),
+            (
+                EDGE.replace("consumer", "ops"),
+                "line 14: api.token.\"acme\".customer: has no meaning here, allowed: only beside role = \"consumer\"",
+            ),
+            (
+                EDGE.replace("\"check\"", "\"root\""),
+                "line 9: api.token.\"edge\".role: found \"root\", allowed: admin, ops, check, consumer",
+            ),
+        ] {
+            assert_eq!(with(&lines), expected, "{lines}");
+        }
+        let none = with("[[api.token]]\nrole = \"admin\"");
+        assert!(none.contains("name: missing") && none.contains("token: missing"), "{none}");
+        let many: String = (0..101)
+            .map(|n| format!("[[api.token]]\nname = \"t{n}\"\ntoken = \"env:EDGE\"\nrole = \"check\"\n"))
+            .collect();
+        assert!(with(&many).contains("found 101 tokens, allowed: at most 100"));
+    }
+}

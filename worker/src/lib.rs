@@ -12,4 +12,5 @@ pub mod memory;
 pub mod records;
 pub mod replay;
 pub mod run;
+pub mod serve;
 pub mod top;

@@ -1197,6 +1197,11 @@ impl ActionMemory {
         self.denied.values().map(|denial| (denial.key_id.clone(), denial.state)).collect()
     }
 
+    /// Returns the keys that gateways are to refuse.
+    pub fn denied(&self) -> impl Iterator<Item = (KeyId, DenialState)> {
+        self.denied.iter().map(|(key, denial)| (*key, denial.state))
+    }
+
     /// Returns the actions that the gateway is to do.
     #[must_use]
     pub fn requested(&self) -> Vec<ActionId> {

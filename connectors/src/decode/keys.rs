@@ -34,6 +34,55 @@ const PREHASHED_DIGITS: usize = 32;
 pub(super) const UNHASHED: Fault =
     Fault::new("key", "must be a hash, at least 32 hexadecimal digits, optionally behind `sha256:`");
 
+/// Finds the key of a request that a gateway asks about, as the decoder finds it in the record of that request.
+///
+/// A request has headers and a target. The rules for fields of records find nothing in it.
+pub struct RequestKeys(KeyFinder);
+
+impl RequestKeys {
+    /// Compiles the rules of a source.
+    #[must_use]
+    pub fn new(rules: &KeyRules) -> Self {
+        Self(KeyFinder::new(rules))
+    }
+
+    /// Returns whether a rule can find the key of a request.
+    #[must_use]
+    pub fn are_in_requests(&self) -> bool {
+        self.0.rules.iter().any(|rule| matches!(rule, KeyFrom::Header(_) | KeyFrom::Query(_)))
+    }
+
+    /// Returns the id of a request's key. It is [`KeyId::ANONYMOUS`] without a key, and `None` if what stands in the
+    /// key's place can't be one. `header` returns the first value of a header that isn't empty, by its name in lower
+    /// case. `target` is the path with its query.
+    #[must_use]
+    pub fn id<'h>(&self, header: impl Fn(&str) -> Option<&'h [u8]>, target: Option<&str>) -> Option<KeyId> {
+        let mut found = self.0.rules.iter().filter_map(|rule| {
+            let key = match rule {
+                KeyFrom::Header(name) if name == "authorization" => {
+                    let text = str::from_utf8(header(name)?).ok()?;
+                    credential(text)?.as_bytes().to_vec()
+                }
+                KeyFrom::Header(name) => header(name)?.to_vec(),
+                KeyFrom::Query(name) => {
+                    arguments(super::route::query(target?)?, name).next().map(argument_value)?
+                }
+                KeyFrom::Key
+                | KeyFrom::Field(_)
+                | KeyFrom::Consumer
+                | KeyFrom::Credential
+                | KeyFrom::User
+                | KeyFrom::ClientIp => return None,
+            };
+            (!key.is_empty()).then_some(key)
+        });
+        match found.next() {
+            Some(key) => self.0.id(&key).ok(),
+            None => Some(KeyId::ANONYMOUS),
+        }
+    }
+}
+
 /// The compiled rules of one source.
 pub(super) struct KeyFinder {
     rules: Vec<KeyFrom>,
@@ -298,6 +347,36 @@ fn prehashed(key: &[u8]) -> Option<KeyId> {
 #[cfg(test)]
 mod tests {
     use keytide_config::Pointer;
+
+    #[test]
+    fn the_key_of_a_request_is_that_of_its_record() {
+        let rules = |from: Vec<KeyFrom>, hash| KeyRules { from, hash, missing: MissingKey::Anonymous };
+        let header = |name: &str| KeyFrom::Header(name.to_owned());
+        let from =
+            vec![KeyFrom::Key, header("apikey"), KeyFrom::Query("k".to_owned()), header("authorization")];
+        let keys = RequestKeys::new(&rules(from.clone(), KeyHash::Sha256));
+        let id = |headers: &[(&str, &'static [u8])], target| {
+            let find = |name: &str| headers.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
+            keys.id(find, target)
+        };
+        let of = |key: &[u8]| Some(SecretHash::Sha256.id(key));
+        assert_eq!(
+            id(&[("apikey", b"one"), ("authorization", b"Bearer two")], Some("/?k=three")),
+            of(b"one")
+        );
+        assert_eq!(id(&[("authorization", b"bearer  two")], Some("/a?k=&k=a%2Bb+c#k=d")), of(b"a+b c"));
+        assert_eq!(id(&[("authorization", b"bearer  two")], Some("/a")), of(b"two"));
+        assert_eq!(id(&[("apikey", b"\xff")], None), of(b"\xff"));
+        for none in [&[("authorization", &b"Basic eA=="[..])][..], &[("authorization", b"\xff")], &[]] {
+            assert_eq!(id(none, None), Some(KeyId::ANONYMOUS));
+        }
+        assert!(keys.are_in_requests());
+        let names = RequestKeys::new(&rules(vec![header("x-id")], KeyHash::None));
+        assert_eq!(names.id(|_| Some(b"acme"), None), Some(KeyId::from_name("acme")));
+        let hashes = RequestKeys::new(&rules(vec![header("x-id")], KeyHash::Prehashed));
+        assert_eq!(hashes.id(|_| Some(b"no hash"), None), None);
+        assert!(!RequestKeys::new(&rules(vec![KeyFrom::ClientIp], KeyHash::None)).are_in_requests());
+    }
 
     use super::*;
 

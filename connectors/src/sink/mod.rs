@@ -45,7 +45,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use keytide_config::{KafkaSink, Sinks, Source, SourceKind, View};
-use keytide_dataflow::model::{Definition, Forgotten, KeyId, NameId, Tick};
+use keytide_dataflow::model::{Definition, EventTime, Forgotten, KeyId, NameId, Tick};
 use keytide_dataflow::*;
 
 use self::accounts::AccountRows;
@@ -70,6 +70,8 @@ const LISTED: usize = 3;
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct TickOutput {
     pub tick: Tick,
+    /// The watermark after the tick's records.
+    pub watermark: EventTime,
     /// The rows, at most one per key.
     pub rows: Vec<Rows>,
     pub late: Vec<Late>,

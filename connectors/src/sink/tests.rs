@@ -337,6 +337,7 @@ fn everything() -> TickOutput {
     let geo = CountryCalls { calls: 9, errors: 1, asns: [(64_500, 5), (64_501, 4)].into_iter().collect() };
     let mut output = TickOutput {
         tick: TICK,
+        watermark: TICK,
         definitions: vec![
             Definition::Key { id: key, name: "mobile \"app\"".into(), month: None },
             Definition::Route {

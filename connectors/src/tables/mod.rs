@@ -104,6 +104,12 @@ impl TablesMemory {
         )
     }
 
+    /// Returns the rows of all tables as changes of tables without any: in the order in which they are in force.
+    pub fn changes(&self) -> impl Iterator<Item = TableChange> {
+        let rows = self.0.values().flat_map(TableMemory::rows);
+        rows.map(|row| TableChange { offset: 0, row: row.clone(), deleted: false })
+    }
+
     /// Returns the number of rows of all tables.
     #[must_use]
     pub fn len(&self) -> u64 {

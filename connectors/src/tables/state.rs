@@ -111,6 +111,11 @@ pub(super) struct TableMemory {
 }
 
 impl TableMemory {
+    /// Returns the rows of each key or id together, in the order of their dates.
+    pub(super) fn rows(&self) -> &[TableRow] {
+        &self.rows
+    }
+
     pub(super) fn len(&self) -> u64 {
         self.rows.len() as u64
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use keytide_connectors::decode::DeadLetter;
 use keytide_connectors::sink::TickOutput;
 use keytide_connectors::tables::TableDeadLetter;
-use keytide_dataflow::model::{Definition, Forgotten, Tick};
+use keytide_dataflow::model::{Definition, EventTime, Forgotten, Tick};
 use keytide_dataflow::{ActionInput, Admitted, Counts, Late, Output, Rows};
 
 /// The output of one worker that isn't published yet.
@@ -29,6 +29,10 @@ impl Gather {
 
     pub(super) fn inputs(&mut self, tick: Tick, inputs: Vec<ActionInput>) {
         self.tick(tick).inputs.extend(inputs);
+    }
+
+    pub(super) fn watermark(&mut self, tick: Tick, watermark: EventTime) {
+        self.tick(tick).watermark = watermark;
     }
 
     /// Returns the output of a tick that is done. It may be empty: the publisher counts one output of each worker.

@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use keytide_alerts::outbox::{ClaimsError, OutboxError, OutboxMonitor};
-use keytide_config::{Delivery, Http, JobConfig, Limits, Source, SourceKind, Start, State};
+use keytide_config::{Delivery, Http, JobConfig, Limits, OnStale, Source, SourceKind, Start, State};
 use keytide_connectors::geo::{GeoCopies, Unreadable};
 use keytide_connectors::input::PartitionInfo;
 use keytide_connectors::kafka::{Consumer, ErrorClass, Topic};
@@ -41,7 +41,8 @@ use keytide_connectors::live::{
 };
 use keytide_connectors::sink::{self, FilesMemory, Promise, Publisher, PublisherMonitor};
 use keytide_connectors::store::{CheckpointId, Store};
-use keytide_dataflow::model::Tick;
+use keytide_connectors::tables::{TablesMemory, TablesRead};
+use keytide_dataflow::model::{TableChange, Tick};
 use keytide_dataflow::state::Snapshot;
 use keytide_dataflow::{Options, Publish};
 use timely::communication::WorkerGuards;
@@ -49,6 +50,7 @@ use timely::worker::Worker;
 
 use super::Clock;
 use super::actions::{ActionBoard, ActionFeed};
+use super::api::{SharedFeed, TickFeed};
 use super::checkpoint::{CheckpointStats, CheckpointWriter, PartsWriter, Piece, Pieces, Stored};
 use super::cluster::{self, ClusterView, Leader, Membership, Mesh, Role};
 use super::commit::{Committer, LedgerStats, PublishError};
@@ -64,6 +66,8 @@ use super::top::LiveTop;
 use super::watchdog::Watched;
 use super::work::work;
 use crate::exit::{Exit, classify, failure, kafka_failure, message};
+use crate::serve::ApiServer;
+use crate::serve::ledger::QuotaLedger;
 
 /// Rows of a bulk change that are published per tick, view and bucket of groups.
 const BULK_ROWS: usize = 128;
@@ -272,6 +276,8 @@ impl LiveJob {
         (clock, view): (Clock, &ClusterView),
         leader: Option<Leader>,
     ) -> anyhow::Result<Self> {
+        // A port that somebody has is found before the job is claimed.
+        let api = config.api.as_ref().map(|api| ApiServer::bind(api, &config.sources)).transpose()?;
         let (durable, restored) = match &config.state {
             Some(state) => go_on(config, state, clock, leader.as_ref())
                 .map(|(durable, restored)| (Some(durable), restored))?,
@@ -309,10 +315,14 @@ impl LiveJob {
         let may_say = |http: &Http| !http.people.is_empty() || !http.gateways.is_empty();
         let is_open = config.http.as_ref().is_some_and(may_say);
         let board = is_open.then(|| ActionBoard::new(clock, said.clone(), random_nonce()));
-        let notifier = Notifier::open(config, clock, memory, store, (said, board.clone()))
+        let mut notifier = Notifier::open(config, clock, memory, store, (said, board.clone()))
             .map_err(|error| failure(exit_of_alerts(&error), error))?;
         let copies = durable.as_ref().map(|durable| GeoCopies::new(Arc::clone(&durable.store)));
         let tables = ReferenceData::open(config, &earlier, copies)?;
+        let quotas = start_api(config, api, (&earlier, &tables.first), clock)?;
+        if let Some(quotas) = &quotas {
+            notifier.deny_in(quotas);
+        }
         drop(earlier);
         if let Some(durable) = durable.as_ref().filter(|_| input.is_none()) {
             let files = publisher.files_memory().map_err(|error| failure(error.class().into(), error))?;
@@ -369,6 +379,9 @@ impl LiveJob {
             threads.push(spawn(format!("reader-{slot}"), move || reader.run())?);
         }
         let mut feeds = tables.feeds;
+        if let Some(quotas) = &quotas {
+            feeds = feeds.into_iter().map(|feed| SharedFeed::share(feed, quotas, clock)).collect();
+        }
         feeds.push(Box::new(ActionFeed::new(inputs_of_actions)));
         feeds.push(Box::new(GeoFeed::new(tables.watched_geo, tables.geo.copies, config, &live)));
         let reader = TableReader::new(&live, tables.first, feeds, inputs);
@@ -413,8 +426,9 @@ impl LiveJob {
         };
         let publisher = {
             let (handle, pieces) = (handle.clone(), pieces.clone());
+            let quotas = quotas.as_ref().map(|quotas| TickFeed::new(quotas, clock));
             spawn("publisher".to_owned(), move || {
-                let writers = (publisher, notifier, committer);
+                let writers = (publisher, notifier, quotas, committer);
                 handle.publish(writers, &published, all_workers, (&pieces, &counted), subscriber);
             })?
         };
@@ -640,16 +654,18 @@ impl Handle {
 
     fn publish(
         &self,
-        (mut publisher, mut notifier, mut committer): (Publisher, Notifier, Option<Committer>),
+        writers: (Publisher, Notifier, Option<TickFeed>, Option<Committer>),
         events: &mpsc::Receiver<PublishEvent>,
         workers: usize,
         (pieces, counted): (&Pieces, &mpsc::Receiver<FilesMemory>),
         subscriber: Option<Subscriber>,
     ) {
+        let (mut publisher, mut notifier, mut quotas, mut committer) = writers;
         let watchers = Watchers { subscriber, top: self.top.clone() };
         let outlets = Outlets {
             publisher: &mut publisher,
             notifier: &mut notifier,
+            quotas: quotas.as_mut(),
             pieces,
             counted,
             committer: committer.as_mut(),
@@ -664,6 +680,25 @@ impl Handle {
         }
         notifier.stop();
     }
+}
+
+/// Starts to answer gateways, if the job has `[api]`. The ledger has the rows of tables that an earlier life held, and
+/// what changed since.
+fn start_api(
+    config: &JobConfig,
+    server: Option<ApiServer>,
+    (earlier, first): (&TablesMemory, &TablesRead),
+    clock: Clock,
+) -> anyhow::Result<Option<Arc<QuotaLedger>>> {
+    let Some((api, server)) = config.api.as_ref().zip(server) else { return Ok(None) };
+    let ledger = Arc::new(QuotaLedger::new(random_nonce(), api.on_stale == OnStale::Deny));
+    let held: Vec<TableChange> = earlier.changes().collect();
+    ledger.apply_tables(&[], &held, clock());
+    ledger.apply_tables(&first.definitions, &first.changes, clock());
+    let address = server.address().context("asking for the port of [api] failed")?;
+    server.start(Arc::clone(&ledger), clock)?;
+    tracing::info!("answers gateways at http://{address}/v1/check and /v1/auth");
+    Ok(Some(ledger))
 }
 
 /// Returns the exit code for alerts that can't be set up.

@@ -1,6 +1,7 @@
 //! A live job: its threads, its publisher, and the metrics and health that it serves.
 
 mod actions;
+mod api;
 mod checkpoint;
 mod cluster;
 mod commit;

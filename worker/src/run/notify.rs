@@ -8,7 +8,7 @@
 //! next life of the job sends the rest, and nothing again. Without a state, notices that wait when a job fails are never
 //! sent; a job that is started next makes the same incidents again.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -25,11 +25,14 @@ use keytide_connectors::fail_point::fail_point;
 use keytide_connectors::sink::names::Names;
 use keytide_connectors::sink::{TickAlerts, TickFacts};
 use keytide_connectors::store::{NumberedObject, Store, StoreError};
-use keytide_dataflow::model::Tick;
-use keytide_dataflow::{Action, ActionId, ActionInput, ActionRows, Revocation, SuspectedLeak, Transition};
+use keytide_dataflow::model::{KeyId, KeyState, Tick};
+use keytide_dataflow::{
+    Action, ActionId, ActionInput, ActionRows, DenialState, Revocation, SuspectedLeak, Transition,
+};
 
 use super::Clock;
 use super::actions::{ActionBoard, BoardContent};
+use crate::serve::ledger::QuotaLedger;
 
 /// How long the end of a job waits for mails and webhooks.
 const LAST_MAILS: Duration = Duration::from_secs(10);
@@ -87,6 +90,8 @@ struct News {
     counts: ActionCounts,
     /// What each gateway is to do since, in their order; `None` if that didn't change.
     orders: Option<Vec<Orders>>,
+    /// The keys that are to be refused since; `None` if that didn't change, or if nobody asks.
+    denied: Option<BTreeMap<KeyId, KeyState>>,
     content: Option<Arc<BoardContent>>,
     replies: Vec<(u64, Reply)>,
 }
@@ -105,6 +110,9 @@ pub(super) struct Notifier {
     due: Vec<Orders>,
     /// The newest content of published ticks that people don't see yet.
     due_content: Option<Arc<BoardContent>>,
+    /// The ledger from which gateways are answered, if the job has `[api]`, and the newest keys that it is to deny.
+    quotas: Option<Arc<QuotaLedger>>,
+    due_denied: Option<BTreeMap<KeyId, KeyState>>,
     /// True once a tick was decided, after which only changes are ordered.
     has_decided: bool,
     alerts: Outbox,
@@ -159,11 +167,18 @@ impl Notifier {
             news: VecDeque::new(),
             due: Vec::new(),
             due_content: None,
+            quotas: None,
+            due_denied: None,
             has_decided: false,
             alerts,
             decided: DecidedTick::default(),
             waiting: VecDeque::new(),
         })
+    }
+
+    /// Has the keys that are to be refused denied by the ledger, too.
+    pub(super) fn deny_in(&mut self, quotas: &Arc<QuotaLedger>) {
+        self.quotas = Some(Arc::clone(quotas));
     }
 
     /// Returns the memory after the ticks that were published and kept.
@@ -208,6 +223,7 @@ impl Notifier {
             let news = News {
                 counts: memory.counts(),
                 orders: is_changed.then(|| self.orders(names)),
+                denied: self.quotas.as_ref().filter(|_| is_changed).map(|_| denied_keys(memory)),
                 content: self.board.as_ref().map(|_| {
                     let requested = self.requested();
                     Arc::new(BoardContent { requested, ..BoardContent::of(memory) })
@@ -256,7 +272,8 @@ impl Notifier {
     pub(super) fn published(&mut self, tick: Tick, is_replay: bool) {
         let mut told = Vec::new();
         while let Some((_, news)) = self.news.pop_front_if(|(of, _)| *of <= tick) {
-            let News { counts, orders, content, replies } = news;
+            let News { counts, orders, denied, content, replies } = news;
+            self.due_denied = denied.or(self.due_denied.take());
             *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = Some(counts);
             self.due = orders.unwrap_or_else(|| std::mem::take(&mut self.due));
             self.due_content = content.or(self.due_content.take());
@@ -265,6 +282,9 @@ impl Notifier {
         if !is_replay {
             if let Some(board) = &self.board {
                 board.publish(self.due_content.take(), told);
+            }
+            if let Some((quotas, denied)) = self.quotas.as_ref().zip(self.due_denied.take()) {
+                quotas.deny_only(denied);
             }
             let due = self.gateways.iter().zip(std::mem::take(&mut self.due));
             due.for_each(|(gateway, orders)| gateway.order(orders));
@@ -291,6 +311,15 @@ impl Notifier {
             );
         }
     }
+}
+
+/// Returns the keys that are to be refused.
+fn denied_keys(memory: &ActionMemory) -> BTreeMap<KeyId, KeyState> {
+    let state = |state| match state {
+        DenialState::Suspended => KeyState::Suspended,
+        DenialState::Revoked => KeyState::Revoked,
+    };
+    memory.denied().map(|(key, denied)| (key, state(denied))).collect()
 }
 
 /// Returns how sources make ids of keys, each way once.

@@ -20,6 +20,7 @@ use keytide_dataflow::Notice;
 use keytide_dataflow::model::Tick;
 use keytide_dataflow::{Admitted, Counts};
 
+use super::api::TickFeed;
 use super::checkpoint::{FollowerParts, Piece, Pieces};
 use super::commit::{Committer, PublishError, TickBatch};
 use super::first::FirstMinute;
@@ -137,6 +138,8 @@ impl Drop for Results {
 pub(super) struct Outlets<'a> {
     pub(super) publisher: &'a mut Publisher,
     pub(super) notifier: &'a mut Notifier,
+    /// The ledger of quotas, if the job has `[api]`.
+    pub(super) quotas: Option<&'a mut TickFeed>,
     pub(super) pieces: &'a Pieces,
     /// The memories of files in checkpoints that count.
     pub(super) counted: &'a Receiver<FilesMemory>,
@@ -158,6 +161,9 @@ impl Outlets<'_> {
         let ticks = committer.committed(self.publisher, batch?);
         if let Some(&last) = ticks.last() {
             self.notifier.published(last, false);
+            if let Some(quotas) = &mut self.quotas {
+                quotas.published(last);
+            }
             self.pieces.send(Piece::Committed(last));
         }
         if committer.is_transactional {
@@ -237,6 +243,9 @@ pub(super) fn publish(
     }
     if outlets.committer.is_none() {
         outlets.notifier.published(outlets.publisher.published(), false);
+        if let Some(quotas) = &mut outlets.quotas {
+            quotas.published(outlets.publisher.published());
+        }
     }
     Ok(flushed?)
 }
@@ -263,7 +272,7 @@ impl TickWatch<'_> {
         mut outputs: Vec<TickOutput>,
     ) -> Result<(), PublishError> {
         let Self { live, counters, watchers: Watchers { subscriber, top }, minute } = self;
-        let Outlets { publisher, notifier, pieces, counted, committer } = outlets;
+        let Outlets { publisher, notifier, quotas, pieces, counted, committer } = outlets;
         // STEP 1
         counters.add(&outputs);
         if let Some(subscriber) = subscriber {
@@ -272,6 +281,9 @@ impl TickWatch<'_> {
         if let Some(top) = top {
             publisher.define(&mut outputs);
             top.take(&outputs, publisher.names());
+        }
+        if let Some(quotas) = quotas {
+            quotas.keep(tick, &outputs);
         }
         let checkpoint = outputs.iter().any(|output| output.checkpoint);
         let cut = committer.as_ref().and_then(|_| live.take_cut(tick));
@@ -302,12 +314,20 @@ impl TickWatch<'_> {
             fail_point("counted-after");
         }
         match committer.as_mut().zip(cut) {
-            None => notifier.published(publisher.published(), false),
+            None => {
+                notifier.published(publisher.published(), false);
+                if let Some(quotas) = quotas {
+                    quotas.published(publisher.published());
+                }
+            }
             Some((committer, cut)) => committer.published(publisher, cut, live)?,
         }
         if is_replay {
             fail_point("replay-after");
             notifier.published(tick, true);
+            if let Some(quotas) = quotas {
+                quotas.published(tick);
+            }
         }
         // STEP 4
         if is_replay || !committer.as_ref().is_some_and(|committer| committer.is_transactional) {

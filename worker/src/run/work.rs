@@ -174,6 +174,7 @@ impl LiveWorker<'_> {
             }
             Message::Close { info, next, checkpoint } => {
                 dataflow.end_tick(info);
+                self.gather.borrow_mut().watermark(info.tick, info.watermark);
                 self.closed.push_back(info.tick);
                 self.begin(next);
                 self.fresh = EVENTS_A_ROUND;

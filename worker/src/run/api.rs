@@ -1,0 +1,188 @@
+//! The way of tables and published ticks to the ledger of quotas, from which `[api]` answers.
+//!
+//! ```text
+//! tables' feeds ── changes, as they are read ──────────────► QuotaLedger
+//! publisher ────── rows, once their tick is acknowledged ──►
+//! ```
+//! A new limit or a revocation acts when the table is read, before the tick in which it counts. A row acts when its tick
+//! is acknowledged, so an answer is never made of a row that a crash takes back. Ticks that are made again after a
+//! restart count: their rows were acknowledged before. A row that isn't made again is unknown to this life, until its next
+//! version comes.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use keytide_connectors::live::{LiveError, TableFeed};
+use keytide_connectors::sink::TickOutput;
+use keytide_connectors::tables::{TablesMemory, TablesRead};
+use keytide_dataflow::Rows;
+use keytide_dataflow::model::Tick;
+
+use super::Clock;
+use crate::serve::ledger::{BookedUse, MinuteUse, QuotaLedger, UseOfTick};
+
+/// A feed of tables whose changes go to the ledger, too.
+pub(super) struct SharedFeed {
+    feed: Box<dyn TableFeed>,
+    ledger: Arc<QuotaLedger>,
+    clock: Clock,
+}
+
+impl SharedFeed {
+    /// Shares a feed with the ledger.
+    pub(super) fn share(
+        feed: Box<dyn TableFeed>,
+        ledger: &Arc<QuotaLedger>,
+        clock: Clock,
+    ) -> Box<dyn TableFeed> {
+        Box::new(Self { feed, ledger: Arc::clone(ledger), clock })
+    }
+}
+
+impl TableFeed for SharedFeed {
+    fn poll(&mut self, wait: Duration, read: &mut TablesRead) -> Result<(), LiveError> {
+        let (definitions, changes) = (read.definitions.len(), read.changes.len());
+        self.feed.poll(wait, read)?;
+        // Feeds add to what is there.
+        if let Some(changes) = read.changes.get(changes..).filter(|changes| !changes.is_empty()) {
+            let definitions = read.definitions.get(definitions..).unwrap_or_default();
+            self.ledger.apply_tables(definitions, changes, (self.clock)());
+        }
+        Ok(())
+    }
+
+    fn is_complete(&self) -> bool {
+        self.feed.is_complete()
+    }
+
+    fn remember(&self, memory: &mut TablesMemory) {
+        self.feed.remember(memory);
+    }
+}
+
+/// Gives the ledger the rows of ticks, once these are acknowledged.
+pub(super) struct TickFeed {
+    ledger: Arc<QuotaLedger>,
+    clock: Clock,
+    /// Ticks that aren't acknowledged, in their order.
+    waiting: VecDeque<UseOfTick>,
+}
+
+impl TickFeed {
+    pub(super) fn new(ledger: &Arc<QuotaLedger>, clock: Clock) -> Self {
+        Self { ledger: Arc::clone(ledger), clock, waiting: VecDeque::new() }
+    }
+
+    /// Keeps what the ledger needs of a tick's output.
+    pub(super) fn keep(&mut self, tick: Tick, outputs: &[TickOutput]) {
+        let mut of_tick = UseOfTick { tick, ..UseOfTick::default() };
+        for output in outputs {
+            // It is the same on all workers.
+            of_tick.through_ms = output.watermark;
+            for rows in &output.rows {
+                match rows {
+                    Rows::Usage(rows) => of_tick.minutes.extend(rows.iter().filter_map(MinuteUse::of)),
+                    Rows::Quota(rows) => of_tick.booked.extend(rows.iter().map(BookedUse::of)),
+                    _ => {}
+                }
+            }
+        }
+        self.waiting.push_back(of_tick);
+    }
+
+    /// Gives the ledger all ticks up to this one.
+    pub(super) fn published(&mut self, tick: Tick) {
+        while let Some(of_tick) = self.waiting.pop_front_if(|waiting| waiting.tick <= tick) {
+            self.ledger.apply_tick(&of_tick, (self.clock)());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use keytide_billing::{Measure, PeriodKind, QuotaLimit, QuotaStanding, QuotaThresholds};
+    use keytide_dataflow::model::time::{DAY_MS, MINUTE_MS};
+    use keytide_dataflow::model::{KeyId, NameId, Owner, QuotaHolder, QuotaRow, TableChange, TableRow};
+    use keytide_dataflow::{Level, OwnedUsage, QuotaKey, Revision, Row, Usage};
+
+    use super::*;
+    use crate::serve::ledger::{AskedUse, CheckSubject};
+
+    const NOW: u64 = 20 * DAY_MS + 5 * MINUTE_MS;
+
+    /// A feed that adds the quota of a subscription once.
+    struct OneQuota(Option<TableChange>);
+
+    impl TableFeed for OneQuota {
+        fn poll(&mut self, _: Duration, read: &mut TablesRead) -> Result<(), LiveError> {
+            read.changes.extend(self.0.take());
+            Ok(())
+        }
+
+        fn is_complete(&self) -> bool {
+            self.0.is_none()
+        }
+
+        fn remember(&self, _: &mut TablesMemory) {}
+    }
+
+    fn used(ledger: &QuotaLedger) -> Option<u128> {
+        let subject = CheckSubject::Subscription(NameId::new("s"));
+        let answer = ledger.check(subject, AskedUse::default(), None, NOW);
+        answer.decisive().map(|quota| quota.standing.used)
+    }
+
+    #[test]
+    fn a_change_of_a_table_acts_when_it_is_read_and_a_row_when_its_tick_is_acknowledged() {
+        let ledger = Arc::new(QuotaLedger::new(0, false));
+        let subscription = NameId::new("s");
+        let limit = QuotaLimit { limit: 9, hard: true, notify: QuotaThresholds::default() };
+        let (measure, period) = (Measure::Calls, PeriodKind::Day);
+        let holder = QuotaHolder::Subscription(subscription);
+        let quota = QuotaRow { holder, measure, period, limit: limit.clone(), valid_from: None };
+        let change = |row| TableChange { offset: 0, row: TableRow::Quota(row), deleted: false };
+        let mut feed = SharedFeed::share(Box::new(OneQuota(Some(change(quota.clone())))), &ledger, || NOW);
+        assert!(!feed.is_complete());
+        // What another feed read isn't this feed's.
+        let other = QuotaHolder::Subscription(NameId::new("t"));
+        let mut read = TablesRead {
+            changes: vec![change(QuotaRow { holder: other, ..quota })],
+            ..TablesRead::default()
+        };
+        feed.poll(Duration::ZERO, &mut read).unwrap();
+        feed.poll(Duration::ZERO, &mut read).unwrap();
+        assert_eq!((read.changes.len(), feed.is_complete()), (2, true));
+
+        let owner = Owner { subscription, ..Owner::default() };
+        let row = |calls| Row {
+            group: KeyId(7),
+            level: Level::Minute,
+            start: NOW,
+            value: OwnedUsage { usage: Usage { calls, free_calls: 1, ..Usage::default() }, owner },
+            complete: false,
+            is_final: false,
+        };
+        let key = QuotaKey { subscription, measure, period, start_ms: 20 * DAY_MS };
+        let resets_at_ms = 21 * DAY_MS;
+        let standing =
+            QuotaStanding { limit: 9, used: 2, remaining: 7, permille: 222, hard: true, resets_at_ms };
+        let booked = Rows::Quota(vec![Revision { key, value: Some(standing) }]);
+        let output = |rows| TickOutput { rows, watermark: NOW, ..TickOutput::default() };
+        let mut ticks = TickFeed::new(&ledger, || NOW);
+        // A key of the ledger's subscription, before its standing was asked for.
+        assert_eq!(used(&ledger), None);
+        ticks.keep(NOW, &[output(vec![booked]), output(vec![])]);
+        assert_eq!(used(&ledger), None);
+        ticks.published(NOW - 1);
+        assert_eq!(used(&ledger), None);
+        ticks.published(NOW);
+        assert_eq!(used(&ledger), Some(2));
+        ticks.keep(NOW + 1, &[output(vec![Rows::Usage(vec![row(4)])])]);
+        ticks.keep(NOW + 2, &[output(vec![Rows::Usage(vec![row(6)])])]);
+        ticks.published(NOW + 1);
+        assert_eq!(used(&ledger), Some(5));
+        ticks.published(NOW + 9);
+        assert_eq!((used(&ledger), ledger.tick_ms(), ledger.through_ms()), (Some(7), NOW + 2, NOW));
+    }
+}

@@ -1,0 +1,195 @@
+//! The bodies of requests and answers.
+
+use keytide_billing::BilledUse;
+use keytide_connectors::sink::encode::time;
+use serde::{Deserialize, Serialize};
+
+use super::headers::{retry_after, seconds_until};
+use super::ledger::{CheckAnswer, CheckVerdict, QuotaAnswer};
+
+/// The most calls that a check asks for.
+pub(super) const MOST_HITS: u64 = 1 << 63;
+/// The most bytes of a request's id.
+pub(super) const REQUEST_ID_BYTES: usize = 256;
+
+/// A check: may this key, or this subscription, make these calls now?
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CheckBody {
+    /// The hash of the raw key as tables have it, in hexadecimal digits.
+    pub(super) key_hash: Option<String>,
+    /// The key as views name it.
+    pub(super) key_id: Option<String>,
+    /// The subscription's id.
+    pub(super) subscription: Option<String>,
+    /// How many calls; 0 asks how quotas stand.
+    pub(super) hits: Option<u64>,
+    /// With an estimate, which may be `{}`, the use is reserved for 60 s.
+    pub(super) estimate: Option<EstimateBody>,
+    /// A request that is asked again with the same id has the same answer for 60 s, and counts once.
+    pub(super) request_id: Option<String>,
+}
+
+/// What calls will use beside themselves.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct EstimateBody {
+    pub(super) bytes_in: u64,
+    pub(super) bytes_out: u64,
+    pub(super) units: u64,
+}
+
+/// A settlement of a reservation.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SettleBody {
+    pub(super) reservation: String,
+    #[serde(default)]
+    pub(super) actual: ActualBody,
+}
+
+/// What calls used. An absent member is as it was reserved.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ActualBody {
+    pub(super) hits: Option<u64>,
+    pub(super) bytes_in: Option<u64>,
+    pub(super) bytes_out: Option<u64>,
+    pub(super) units: Option<u64>,
+}
+
+/// The end of a reservation whose calls weren't made.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RollbackBody {
+    pub(super) reservation: String,
+}
+
+/// The answer to a check.
+#[derive(Debug, Serialize)]
+pub(super) struct CheckPage {
+    pub(super) allowed: bool,
+    /// One of ok, unknown, quota, suspended, revoked and stale.
+    pub(super) reason: &'static str,
+    /// True if no tick was applied in the last 60 s.
+    pub(super) stale: bool,
+    /// The limit of the quota that decides, and the next three likewise; null without a quota.
+    pub(super) limit: Option<u64>,
+    pub(super) used: Option<u128>,
+    pub(super) remaining: Option<u64>,
+    /// Seconds until the quota's period ends.
+    pub(super) reset: Option<u64>,
+    /// Seconds after which a denied check may be allowed.
+    pub(super) retry_after: Option<u64>,
+    pub(super) reservation: Option<String>,
+    pub(super) quotas: Vec<QuotaPage>,
+}
+
+/// A quota in the answer to a check.
+#[derive(Debug, Serialize)]
+pub(super) struct QuotaPage {
+    pub(super) metric: &'static str,
+    pub(super) period: &'static str,
+    pub(super) period_start: String,
+    pub(super) limit: u64,
+    pub(super) used: u128,
+    pub(super) remaining: u64,
+    pub(super) hard: bool,
+    pub(super) resets_at: String,
+    /// True if the check was denied because of it.
+    pub(super) exceeded: bool,
+}
+
+/// How a subscription's quotas stand.
+#[derive(Debug, Serialize)]
+pub(super) struct StandingPage {
+    /// True if no tick was applied in the last 60 s.
+    pub(super) stale: bool,
+    pub(super) quotas: Vec<QuotaPage>,
+}
+
+/// The state of the ledger.
+#[derive(Debug, Serialize)]
+pub(super) struct StatusPage {
+    /// The time of the last tick that was applied; null before the first.
+    pub(super) tick: Option<String>,
+    pub(super) tick_age_ms: Option<u64>,
+    /// True if no tick was applied in the last 60 s.
+    pub(super) stale: bool,
+    /// All minutes before are booked.
+    pub(super) booked_through: Option<String>,
+    /// The answer to checks of hard quotas while it is stale.
+    pub(super) on_stale: &'static str,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Serialize)]
+pub(super) struct ErrorPage {
+    pub(super) error: &'static str,
+}
+
+impl ActualBody {
+    /// Returns the use of a reservation.
+    pub(super) fn of(self, reserved: BilledUse) -> BilledUse {
+        let or = |actual: Option<u64>, reserved| actual.map_or(reserved, u128::from);
+        BilledUse {
+            calls: or(self.hits, reserved.calls),
+            bytes_in: or(self.bytes_in, reserved.bytes_in),
+            bytes_out: or(self.bytes_out, reserved.bytes_out),
+            units: or(self.units, reserved.units),
+        }
+    }
+}
+
+/// Returns the word for why a check is allowed or denied.
+pub(super) fn reason(answer: &CheckAnswer) -> &'static str {
+    match answer.verdict {
+        CheckVerdict::Allowed if !answer.is_known => "unknown",
+        CheckVerdict::Allowed => "ok",
+        CheckVerdict::Exceeded => "quota",
+        CheckVerdict::Suspended => "suspended",
+        CheckVerdict::Revoked => "revoked",
+        CheckVerdict::Stale => "stale",
+    }
+}
+
+impl CheckPage {
+    pub(super) fn of(answer: &CheckAnswer, now_ms: u64) -> Self {
+        let decisive = answer.decisive().map(|quota| &quota.standing);
+        Self {
+            allowed: answer.is_allowed(),
+            reason: reason(answer),
+            stale: answer.is_stale,
+            limit: decisive.map(|standing| standing.limit),
+            used: decisive.map(|standing| standing.used),
+            remaining: decisive.map(|standing| standing.remaining),
+            reset: decisive.map(|standing| seconds_until(standing.resets_at_ms, now_ms)),
+            retry_after: retry_after(answer, now_ms),
+            reservation: answer.reservation.map(|id| id.to_string()),
+            quotas: answer.quotas.iter().map(QuotaPage::of).collect(),
+        }
+    }
+}
+
+impl StandingPage {
+    pub(super) fn of(answer: &CheckAnswer) -> Self {
+        let quotas = answer.quotas.iter().map(QuotaPage::of).collect();
+        Self { stale: answer.is_stale, quotas }
+    }
+}
+
+impl QuotaPage {
+    fn of(QuotaAnswer { measure, period, start_ms, standing, is_exceeded }: &QuotaAnswer) -> Self {
+        Self {
+            metric: measure.name(),
+            period: period.name(),
+            period_start: time(*start_ms),
+            limit: standing.limit,
+            used: standing.used,
+            remaining: standing.remaining,
+            hard: standing.hard,
+            resets_at: time(standing.resets_at_ms),
+            exceeded: *is_exceeded,
+        }
+    }
+}

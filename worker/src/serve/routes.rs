@@ -1,0 +1,318 @@
+//! The paths of the API, and the answers to each.
+//!
+//! | path | answers |
+//! |---|---|
+//! | POST `/v1/check` | 200: whether calls may be made, and how quotas stand |
+//! | POST `/v1/settle`, `/v1/rollback` | 200: the reservation is ended; 404 if it isn't open |
+//! | any `/v1/auth`, `/v1/auth/...` | 200, 429 or 403 without a body: the same for a gateway's sub-request |
+//! | GET `/v1/subscriptions/ID/quota` | how a subscription's quotas stand now |
+//! | GET `/v1/status` | how old the ledger is |
+//! | GET `/v1/openapi.json` | the description of these paths by OpenAPI 3.1 |
+//!
+//! `/v1/auth` counts one call of the key that the request shows. The key is found by the source's rules in the headers, and
+//! in a query: behind `/v1/auth/`, where Envoy puts the path, else in `X-Forwarded-Uri`. A gateway must set that header
+//! itself, or a client could show another's key there. With `?deny=403` a quota denies with 403, too: NGINX knows no other
+//! denial.
+//!
+//! Raw keys never leave the handler of `/v1/auth`: it makes ids of them. No answer and no log has anything that a client
+//! sent.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Extension, Path, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, post};
+use keytide_billing::BilledUse;
+use keytide_config::OnStale;
+use keytide_connectors::decode::RequestKeys;
+use keytide_connectors::sink::encode::time;
+use keytide_dataflow::model::{KeyId, NameId, id_of_digits};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::auth::{ApiTokens, Caller};
+use super::bodies::{
+    CheckBody, CheckPage, ErrorPage, MOST_HITS, REQUEST_ID_BYTES, RollbackBody, SettleBody, StandingPage,
+    StatusPage, reason,
+};
+use super::headers::add_headers;
+use super::ledger::{
+    AskedUse, CheckAnswer, CheckSubject, CheckVerdict, QuotaLedger, RequestKey, ReservationId,
+};
+
+/// Bytes of a request's body, at most.
+const BODY_BYTES: usize = 16 << 10;
+/// Digits of a hash, at least.
+const HASH_DIGITS: usize = 32;
+/// The reason of a denial, beside its status.
+const REASON: HeaderName = HeaderName::from_static("x-keytide-reason");
+/// Says that the ledger is stale.
+const STALE: HeaderName = HeaderName::from_static("x-keytide-stale");
+/// The header in which gateways have the target of their request.
+const TARGET: &str = "x-forwarded-uri";
+
+/// The description of the paths, which tests compare with the answers.
+const OPENAPI: &str = include_str!("openapi.json");
+
+/// What all answers are made of.
+pub(super) struct ApiState {
+    pub(super) ledger: Arc<QuotaLedger>,
+    pub(super) keys: RequestKeys,
+    pub(super) tokens: ApiTokens,
+    pub(super) on_stale: OnStale,
+    /// Returns the time in ms since the epoch.
+    pub(super) clock: fn() -> u64,
+}
+
+type Shared = State<Arc<ApiState>>;
+
+/// Makes the service of a server.
+pub(super) fn router(state: &Arc<ApiState>) -> Router {
+    Router::new()
+        .route("/v1/check", post(answer_check))
+        .route("/v1/settle", post(answer_settle))
+        .route("/v1/rollback", post(answer_rollback))
+        .route("/v1/auth", any(answer_auth))
+        .route("/v1/auth/", any(answer_auth))
+        .route("/v1/auth/{*path}", any(answer_auth))
+        .route("/v1/subscriptions/{id}/quota", get(answer_quota))
+        .route("/v1/status", get(answer_status))
+        .route("/v1/openapi.json", get(answer_openapi))
+        .fallback(|| async { missing() })
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .layer(from_fn_with_state(Arc::clone(state), guard))
+        .with_state(Arc::clone(state))
+}
+
+/// Lets nobody in without a token, and adds headers to every answer.
+async fn guard(State(state): Shared, mut request: Request, next: Next) -> Response {
+    let mut response = match state.tokens.caller(request.headers()) {
+        Some(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        None => {
+            let why = "show the token of an [[api.token]] as Authorization: Bearer, or as X-Keytide-Token";
+            let mut response = refuse(StatusCode::UNAUTHORIZED, why);
+            let challenge = HeaderValue::from_static("Bearer realm=\"keytide\"");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+            response
+        }
+    };
+    for (name, value) in [(header::CACHE_CONTROL, "no-store"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+fn with_status(status: StatusCode, body: &impl Serialize) -> Response {
+    match serde_json::to_vec(body) {
+        Ok(body) => (status, [(header::CONTENT_TYPE, "application/json")], body).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+fn refuse(status: StatusCode, error: &'static str) -> Response {
+    with_status(status, &ErrorPage { error })
+}
+
+fn missing() -> Response {
+    refuse(StatusCode::NOT_FOUND, "there is nothing: /v1/openapi.json has the paths")
+}
+
+/// Refuses a caller to whom checks aren't open. For consumers they don't exist.
+fn refused(caller: &Caller) -> Option<Response> {
+    if caller.may_check() {
+        return None;
+    }
+    Some(match caller.customer {
+        Some(_) => missing(),
+        None => {
+            refuse(StatusCode::FORBIDDEN, "the token's role doesn't open checks: it needs admin or check")
+        }
+    })
+}
+
+fn read<T: DeserializeOwned>(body: &[u8], form: &'static str) -> Result<T, Box<Response>> {
+    serde_json::from_slice(body).map_err(|_| Box::new(refuse(StatusCode::BAD_REQUEST, form)))
+}
+
+const CHECK_FORM: &str = "the body must be JSON with one of key_hash, key_id and subscription, and optionally hits, estimate \
+                          {units, bytes_in, bytes_out} and request_id";
+
+async fn answer_check(State(state): Shared, Extension(caller): Extension<Caller>, body: Bytes) -> Response {
+    if let Some(refused) = refused(&caller) {
+        return refused;
+    }
+    let body: CheckBody = match read(&body, CHECK_FORM) {
+        Ok(body) => body,
+        Err(refused) => return *refused,
+    };
+    let CheckBody { key_hash, key_id, subscription, hits, estimate, request_id } = body;
+    let subject = match (key_hash, key_id, subscription) {
+        (Some(hash), None, None) => key_of_hash(&hash),
+        (None, Some(id), None) if !id.is_empty() => Some(CheckSubject::Key(state.ledger.key_of_text(&id))),
+        (None, None, Some(name)) if !name.is_empty() => Some(CheckSubject::Subscription(NameId::new(&name))),
+        _ => None,
+    };
+    let Some(subject) = subject else { return refuse(StatusCode::BAD_REQUEST, CHECK_FORM) };
+    let hits = hits.unwrap_or(1);
+    if hits > MOST_HITS {
+        return refuse(StatusCode::BAD_REQUEST, "hits must be a whole number of at most 2^63");
+    }
+    if request_id.as_ref().is_some_and(|id| id.is_empty() || id.len() > REQUEST_ID_BYTES) {
+        return refuse(StatusCode::BAD_REQUEST, "request_id must have 1 to 256 bytes");
+    }
+    let of_estimate = estimate.unwrap_or_default();
+    let used = BilledUse {
+        calls: hits.into(),
+        bytes_in: of_estimate.bytes_in.into(),
+        bytes_out: of_estimate.bytes_out.into(),
+        units: of_estimate.units.into(),
+    };
+    let asked = AskedUse { used, is_reserved: estimate.is_some() };
+    let request = request_id.map(|id| RequestKey::new(&caller.name, &id));
+    let now_ms = (state.clock)();
+    let answer = state.ledger.check(subject, asked, request, now_ms);
+    let mut response = with_status(StatusCode::OK, &CheckPage::of(&answer, now_ms));
+    add_headers(&answer, now_ms, response.headers_mut());
+    response
+}
+
+/// Returns the key of a hash in hexadecimal digits, as tables have it.
+fn key_of_hash(hash: &str) -> Option<CheckSubject> {
+    let digits = hash.strip_prefix("sha256:").unwrap_or(hash);
+    let is_hash = digits.len() >= HASH_DIGITS && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let id = is_hash.then(|| digits[..HASH_DIGITS].to_ascii_lowercase());
+    let id = id.and_then(|id| id_of_digits(&id))?;
+    Some(CheckSubject::Key(KeyId::from_hash(&id.to_be_bytes())))
+}
+
+const SETTLE_FORM: &str = "the body must be JSON with reservation, and to settle optionally actual {hits, units, bytes_in, \
+                           bytes_out}";
+const NO_RESERVATION: &str =
+    "no such reservation is open: it was ended, is older than 60 s, or is of an earlier life of the job";
+
+async fn answer_settle(State(state): Shared, Extension(caller): Extension<Caller>, body: Bytes) -> Response {
+    if let Some(refused) = refused(&caller) {
+        return refused;
+    }
+    let SettleBody { reservation, actual } = match read(&body, SETTLE_FORM) {
+        Ok(body) => body,
+        Err(refused) => return *refused,
+    };
+    if actual.hits.is_some_and(|hits| hits > MOST_HITS) {
+        return refuse(StatusCode::BAD_REQUEST, "hits must be a whole number of at most 2^63");
+    }
+    settled(&state, &reservation, |reserved| actual.of(reserved))
+}
+
+async fn answer_rollback(
+    State(state): Shared,
+    Extension(caller): Extension<Caller>,
+    body: Bytes,
+) -> Response {
+    if let Some(refused) = refused(&caller) {
+        return refused;
+    }
+    match read(&body, SETTLE_FORM) {
+        Ok(RollbackBody { reservation }) => settled(&state, &reservation, |_| BilledUse::default()),
+        Err(refused) => *refused,
+    }
+}
+
+fn settled(state: &ApiState, reservation: &str, actual: impl FnOnce(BilledUse) -> BilledUse) -> Response {
+    let id = id_of_digits(reservation).map(ReservationId);
+    if id.is_some_and(|id| state.ledger.settle(id, actual, (state.clock)())) {
+        with_status(StatusCode::OK, &serde_json::json!({ "ended": true }))
+    } else {
+        refuse(StatusCode::NOT_FOUND, NO_RESERVATION)
+    }
+}
+
+async fn answer_auth(
+    State(state): Shared,
+    Extension(caller): Extension<Caller>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    if let Some(refused) = refused(&caller) {
+        return refused;
+    }
+    let now_ms = (state.clock)();
+    let answer = match key_of_request(&state.keys, &uri, &headers) {
+        Some(key) => {
+            let used = BilledUse { calls: 1, ..BilledUse::default() };
+            state.ledger.check(CheckSubject::Key(key), AskedUse { used, is_reserved: false }, None, now_ms)
+        }
+        // What stands in the key's place is no key of a table.
+        None => Arc::new(CheckAnswer { is_stale: state.ledger.is_stale(now_ms), ..CheckAnswer::default() }),
+    };
+    let denies_with_403 = uri.query().is_some_and(|query| query.split('&').any(|pair| pair == "deny=403"));
+    let status = match answer.verdict {
+        CheckVerdict::Allowed => StatusCode::OK,
+        CheckVerdict::Exceeded | CheckVerdict::Stale if !denies_with_403 => StatusCode::TOO_MANY_REQUESTS,
+        _ => StatusCode::FORBIDDEN,
+    };
+    let mut response = status.into_response();
+    let headers = response.headers_mut();
+    add_headers(&answer, now_ms, headers);
+    headers.insert(REASON, HeaderValue::from_static(reason(&answer)));
+    if answer.is_stale {
+        headers.insert(STALE, HeaderValue::from_static("true"));
+    }
+    response
+}
+
+/// Returns the key of the request that a gateway asks about; `None` if there is something that can't be a key.
+fn key_of_request(keys: &RequestKeys, uri: &Uri, headers: &HeaderMap) -> Option<KeyId> {
+    let header = |name: &str| {
+        headers.get_all(name).into_iter().map(HeaderValue::as_bytes).find(|value| !value.is_empty())
+    };
+    let target = match uri.path().starts_with("/v1/auth/") {
+        true => uri.path_and_query().map(axum::http::uri::PathAndQuery::as_str),
+        false => header(TARGET).and_then(|target| str::from_utf8(target).ok()),
+    };
+    keys.id(header, target)
+}
+
+/// Shows how the quotas of a subscription stand, if it is the caller's business.
+async fn answer_quota(
+    State(state): Shared,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Response {
+    if !caller.may_read() {
+        return refuse(StatusCode::FORBIDDEN, "the token's role opens checks alone");
+    }
+    let subscription = NameId::new(&id);
+    let now_ms = (state.clock)();
+    let asks_nothing = AskedUse::default();
+    let answer = state.ledger.check(CheckSubject::Subscription(subscription), asks_nothing, None, now_ms);
+    if !answer.is_known || !caller.may_see(state.ledger.customer(subscription)) {
+        return missing();
+    }
+    with_status(StatusCode::OK, &StandingPage::of(&answer))
+}
+
+async fn answer_status(State(state): Shared) -> Response {
+    let now_ms = (state.clock)();
+    let known = |ms: u64| (ms > 0).then_some(ms);
+    let tick = known(state.ledger.tick_ms());
+    let page = StatusPage {
+        tick: tick.map(time),
+        tick_age_ms: tick.map(|tick| now_ms.saturating_sub(tick)),
+        stale: state.ledger.is_stale(now_ms),
+        booked_through: known(state.ledger.through_ms()).map(time),
+        on_stale: state.on_stale.name(),
+    };
+    with_status(StatusCode::OK, &page)
+}
+
+async fn answer_openapi() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], OPENAPI).into_response()
+}

@@ -1,0 +1,147 @@
+//! The listener of the API and its threads, which are apart from the job's.
+//!
+//! Each thread has a runtime of its own and accepts from the same port. So a flood of requests takes the time of these
+//! threads, and neither queues nor locks of the job: the ledger is the only thing that both have.
+//!
+//! **Limits.** At most [`CONNECTIONS`] connections are served at once; further ones wait in the system's queue. The head
+//! of a request has at most [`HEAD_BYTES`], and must come within [`HEAD_TIME`], counted from the answer before. So an idle
+//! connection ends then.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use keytide_config::{Api, KeyRules, Source};
+use keytide_connectors::decode::RequestKeys;
+use tokio::sync::Semaphore;
+
+use super::auth::ApiTokens;
+use super::ledger::QuotaLedger;
+use super::routes::{ApiState, router};
+use crate::exit::{Exit, failure};
+
+/// Connections that are served at once.
+const CONNECTIONS: usize = 1_024;
+/// Bytes of a request's path and headers.
+const HEAD_BYTES: usize = 32 << 10;
+/// How long the head of a request may take.
+const HEAD_TIME: Duration = Duration::from_secs(75);
+
+/// The port of `[api]`, which is bound and not served yet.
+pub struct ApiServer {
+    listener: TcpListener,
+    threads: usize,
+    connections: usize,
+    keys: RequestKeys,
+    tokens: ApiTokens,
+    on_stale: keytide_config::OnStale,
+}
+
+impl ApiServer {
+    /// Binds the port before the job starts. Keys of gateways' requests are found by the rules of the source that the
+    /// section names.
+    ///
+    /// # Errors
+    /// If the port is in use, or the address isn't this machine's.
+    pub fn bind(api: &Api, sources: &[Source]) -> anyhow::Result<Self> {
+        let named = |source: &&Source| api.source.as_ref().is_none_or(|name| source.name == *name);
+        let rules = sources.iter().find(named).map(|source| &source.keys);
+        let rules = rules.context("api.source: the job has no source of that name")?;
+        Self::of_rules(api, rules)
+    }
+
+    pub(super) fn of_rules(api: &Api, rules: &KeyRules) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind(api.listen).map_err(|error| {
+            let message = format!(
+                "api.listen: can't listen on {}: {error}; choose an address of this machine and a port that nobody has, \
+                 or leave [api] out",
+                api.listen
+            );
+            failure(Exit::Usage, anyhow::anyhow!(message))
+        })?;
+        listener.set_nonblocking(true).context("preparing the port of [api] failed")?;
+        let keys = RequestKeys::new(rules);
+        if !keys.are_in_requests() {
+            tracing::warn!(
+                "[api] finds no key in requests to /v1/auth: no rule in [keys].from is header: or query:"
+            );
+        }
+        Ok(Self {
+            listener,
+            threads: usize::try_from(api.threads).unwrap_or(1),
+            connections: CONNECTIONS,
+            keys,
+            tokens: ApiTokens::new(&api.tokens),
+            on_stale: api.on_stale,
+        })
+    }
+
+    /// Returns the address at which it listens.
+    ///
+    /// # Errors
+    /// If the system doesn't say.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Answers requests from the ledger until the process ends, on threads of its own. `clock` returns the time in
+    /// milliseconds since the epoch.
+    ///
+    /// # Errors
+    /// If a thread can't be started.
+    pub fn start(self, ledger: Arc<QuotaLedger>, clock: fn() -> u64) -> anyhow::Result<()> {
+        let Self { listener, threads, connections, keys, tokens, on_stale } = self;
+        let state = Arc::new(ApiState { ledger, keys, tokens, on_stale, clock });
+        let permits = Arc::new(Semaphore::new(connections));
+        for thread in 0..threads {
+            let listener = listener.try_clone().context("sharing the port of [api] failed")?;
+            let (state, permits) = (Arc::clone(&state), Arc::clone(&permits));
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .context("starting the runtime of [api] failed")?;
+            let run = move || {
+                if let Err(error) = runtime.block_on(serve(listener, &state, &permits)) {
+                    tracing::error!("serving [api] failed: {error}");
+                }
+            };
+            thread::Builder::new().name(format!("api-{thread}")).spawn(run)?;
+        }
+        Ok(())
+    }
+}
+
+/// Accepts and serves connections for ever.
+async fn serve(listener: TcpListener, state: &Arc<ApiState>, permits: &Arc<Semaphore>) -> io::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let service = router(state);
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(HEAD_BYTES);
+    loop {
+        // The semaphore is never closed.
+        let Ok(permit) = Arc::clone(permits).acquire_owned().await else { return Ok(()) };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            // The client is gone, or descriptors are used up until a connection ends.
+            Err(_) => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        // Answers are small, and clients wait for them.
+        let _ = stream.set_nodelay(true);
+        let connection =
+            http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service.clone()));
+        tokio::spawn(async move {
+            // A client that went away or sent what isn't HTTP ends its own connection.
+            let _ = connection.await;
+            drop(permit);
+        });
+    }
+}

@@ -1,0 +1,408 @@
+//! The API as a client sees it: over connections that stay open.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+
+use keytide_billing::{Measure, PeriodKind, QuotaLimit, QuotaThresholds};
+use keytide_config::{Api, ApiRole, ApiToken, KeyFrom, KeyHash, KeyRules, MissingKey, OnStale, Secret};
+use keytide_connectors::decode::KeyNames;
+use keytide_dataflow::model::{
+    KeyId, KeyKind, KeyPlace, KeyRow, KeyState, NameId, QuotaHolder, QuotaRow, SubscriptionRow, TableChange,
+    TableRow,
+};
+use serde_json::{Value, json};
+
+use super::ledger::{QuotaLedger, UseOfTick};
+use super::server::ApiServer;
+
+/// The time of all tests, in ms: 2026-03-15T12:00:00Z.
+const NOW: u64 = 1_773_576_000_000;
+const RAW_KEY: &str = "raw-key-canary-5f0c";
+
+fn hash(raw: &str) -> ([u8; 32], KeyId) {
+    match KeyNames::of(raw.as_bytes(), &KeyHash::Sha256) {
+        KeyNames::Hashed { key_hash, key_id } => (key_hash, key_id),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn change(row: TableRow) -> TableChange {
+    TableChange { offset: 0, row, deleted: false }
+}
+
+/// Returns a row of a key of subscription `sub_1`.
+fn key_row(key: KeyId, state: KeyState) -> TableChange {
+    change(TableRow::Key(KeyRow {
+        key,
+        subscription: NameId::new("sub_1"),
+        valid_from: None,
+        state,
+        kind: KeyKind::Secret,
+        created_at: None,
+        revoked_at: None,
+        last_used_at: None,
+        place: KeyPlace::default(),
+        allowed: Box::default(),
+        contact: NameId::NONE,
+    }))
+}
+
+/// Makes a ledger: of customer `acme` a subscription `sub_1` with 3 calls a day and 100 units a month.
+fn ledger() -> Arc<QuotaLedger> {
+    let ledger = QuotaLedger::new(4, false);
+    let subscription = |id: &str, customer: &str| {
+        change(TableRow::Subscription(SubscriptionRow {
+            id: NameId::new(id),
+            customer: NameId::new(customer),
+            plan: NameId::NONE,
+            time_zone: NameId::NONE,
+            billing_anchor: 0,
+            valid_from: None,
+            started_at: None,
+            contacts: NameId::NONE,
+        }))
+    };
+    let quota = |measure, period, limit| {
+        let limit = QuotaLimit { limit, hard: true, notify: QuotaThresholds::default() };
+        let holder = QuotaHolder::Subscription(NameId::new("sub_1"));
+        change(TableRow::Quota(QuotaRow { holder, measure, period, limit, valid_from: None }))
+    };
+    let changes = [
+        key_row(hash(RAW_KEY).1, KeyState::Active),
+        key_row(hash("another").1, KeyState::Suspended),
+        subscription("sub_1", "acme"),
+        subscription("sub_2", "globex"),
+        quota(Measure::Calls, PeriodKind::Day, 3),
+        quota(Measure::Units, PeriodKind::Month, 100),
+    ];
+    ledger.apply_tables(&[], &changes, NOW);
+    ledger.apply_tick(&UseOfTick { tick: NOW, through_ms: NOW, ..UseOfTick::default() }, NOW);
+    Arc::new(ledger)
+}
+
+fn tokens() -> Vec<ApiToken> {
+    [
+        ("root", ApiRole::Admin, None),
+        ("edge", ApiRole::Check, None),
+        ("ops", ApiRole::Ops, None),
+        ("acme", ApiRole::Consumer, Some("acme")),
+        ("globex", ApiRole::Consumer, Some("globex")),
+    ]
+    .map(|(name, role, customer)| ApiToken {
+        name: name.to_owned(),
+        token: Secret::new(format!("token-of-{name}")),
+        role,
+        customer: customer.map(str::to_owned),
+    })
+    .into()
+}
+
+/// Serves a ledger on a free port.
+fn served(ledger: &Arc<QuotaLedger>, tokens: Vec<ApiToken>) -> SocketAddr {
+    let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+    let api = Api { listen, tokens, threads: 2, on_stale: OnStale::Allow, ..Api::default() };
+    let from = vec![KeyFrom::Header("apikey".to_owned()), KeyFrom::Query("apikey".to_owned())];
+    let rules = KeyRules { from, hash: KeyHash::Sha256, missing: MissingKey::Anonymous };
+    let server = ApiServer::of_rules(&api, &rules).unwrap();
+    let address = server.address().unwrap();
+    server.start(Arc::clone(ledger), || NOW).unwrap();
+    address
+}
+
+struct Answer {
+    status: u16,
+    headers: String,
+    body: String,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap()
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        let mut lines = self.headers.lines().filter_map(|line| line.split_once(": "));
+        lines.find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+}
+
+/// A connection that stays open.
+struct Client(BufReader<TcpStream>);
+
+impl Client {
+    fn connect(address: SocketAddr) -> Self {
+        Self(BufReader::new(TcpStream::connect(address).unwrap()))
+    }
+
+    fn ask(&mut self, head: &str, token: &str, body: &str) -> Answer {
+        let length = body.len();
+        let token =
+            if token.is_empty() { String::new() } else { format!("X-Keytide-Token: token-of-{token}\r\n") };
+        let (line, headers) = head.split_once('\n').unwrap_or((head, ""));
+        let text = format!(
+            "{line} HTTP/1.1\r\nHost: keytide\r\nContent-Length: {length}\r\n{token}{headers}\r\n{body}"
+        );
+        self.0.get_mut().write_all(text.as_bytes()).unwrap();
+        let (mut headers, mut length) = (String::new(), 0);
+        loop {
+            let mut line = String::new();
+            self.0.read_line(&mut line).unwrap();
+            if line.trim_end().is_empty() {
+                break;
+            }
+            let value = line.split_once(": ").filter(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+            length = value.map_or(length, |(_, value)| value.trim().parse().unwrap());
+            headers.push_str(&line);
+        }
+        let mut body = vec![0; length];
+        self.0.read_exact(&mut body).unwrap();
+        let status = headers.split(' ').nth(1).unwrap().parse().unwrap();
+        Answer { status, headers, body: String::from_utf8(body).unwrap() }
+    }
+
+    fn check(&mut self, body: &Value) -> Value {
+        let answer = self.ask("POST /v1/check", "edge", &body.to_string());
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        answer.json()
+    }
+}
+
+#[test]
+fn a_check_is_answered_over_one_connection_until_the_quota_is_used_up() {
+    let ledger = ledger();
+    let mut client = Client::connect(served(&ledger, tokens()));
+    let (key_hash, key_id) = hash(RAW_KEY);
+    let digits: String = key_hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let by_hash = client.check(&json!({ "key_hash": digits }));
+    assert_eq!(
+        by_hash,
+        json!({
+            "allowed": true, "reason": "ok", "stale": false, "limit": 3, "used": 1, "remaining": 2, "reset": 43_200,
+            "retry_after": null, "reservation": null,
+            "quotas": [
+                { "metric": "calls", "period": "day", "period_start": "2026-03-15T00:00:00Z", "limit": 3, "used": 1,
+                  "remaining": 2, "hard": true, "resets_at": "2026-03-16T00:00:00Z", "exceeded": false },
+                { "metric": "units", "period": "month", "period_start": "2026-03-01T00:00:00Z", "limit": 100, "used": 0,
+                  "remaining": 100, "hard": true, "resets_at": "2026-04-01T00:00:00Z", "exceeded": false },
+            ],
+        })
+    );
+    // A request that is asked again counts once.
+    for _ in 0..3 {
+        let again = client.check(&json!({ "key_id": key_id.to_string(), "request_id": "r-1" }));
+        assert_eq!((&again["allowed"], &again["used"]), (&json!(true), &json!(2)));
+    }
+    let reserved = client.check(&json!({ "subscription": "sub_1", "estimate": { "units": 60 } }));
+    let id = reserved["reservation"].as_str().unwrap().to_owned();
+    let denied = client.check(&json!({ "subscription": "sub_1" }));
+    assert_eq!((&denied["allowed"], &denied["reason"]), (&json!(false), &json!("quota")));
+    assert_eq!((&denied["retry_after"], &denied["quotas"][0]["exceeded"]), (&json!(43_200), &json!(true)));
+
+    let settle = json!({ "reservation": id, "actual": { "units": 10, "hits": 0 } }).to_string();
+    let settled = client.ask("POST /v1/settle", "edge", &settle);
+    assert_eq!((settled.status, settled.body.as_str()), (200, r#"{"ended":true}"#));
+    assert_eq!(client.ask("POST /v1/settle", "edge", &settle).status, 404);
+    let standing = client.ask("GET /v1/subscriptions/sub_1/quota", "acme", "").json();
+    let used: Vec<&Value> =
+        standing["quotas"].as_array().unwrap().iter().map(|quota| &quota["used"]).collect();
+    assert_eq!(used, [&json!(2), &json!(10)]);
+    let last = client.check(&json!({ "subscription": "sub_1", "estimate": {} }));
+    let rollback = json!({ "reservation": last["reservation"] }).to_string();
+    assert_eq!(client.ask("POST /v1/rollback", "edge", &rollback).status, 200);
+    assert_eq!(client.check(&json!({ "subscription": "sub_1" }))["allowed"], true);
+
+    let unknown = client.check(&json!({ "key_id": "nobody" }));
+    assert_eq!((&unknown["allowed"], &unknown["reason"]), (&json!(true), &json!("unknown")));
+    let status = client.ask("GET /v1/status", "acme", "").json();
+    assert_eq!((&status["tick"], &status["stale"]), (&json!("2026-03-15T12:00:00Z"), &json!(false)));
+}
+
+#[test]
+fn a_gateway_is_answered_by_status_and_headers() {
+    let ledger = ledger();
+    let mut client = Client::connect(served(&ledger, tokens()));
+    let by_header = format!("GET /v1/auth\napikey: {RAW_KEY}\r\n");
+    let allowed = client.ask(&by_header, "edge", "");
+    assert_eq!((allowed.status, allowed.body.as_str()), (200, ""));
+    for (name, value) in [
+        ("ratelimit-policy", "\"calls-day\";q=3;w=86400, \"units-month\";q=100;w=2678400;qu=\"units\""),
+        ("ratelimit", "\"calls-day\";r=2;t=43200, \"units-month\";r=100;t=1425600;"),
+        ("x-ratelimit-limit", "3"),
+        ("x-ratelimit-remaining", "2"),
+        ("x-ratelimit-used", "1"),
+        ("x-ratelimit-reset", "43200"),
+        ("x-keytide-reason", "ok"),
+    ] {
+        assert_eq!(allowed.header(name), Some(value.trim_end_matches(';')), "{name}");
+    }
+    // The key may stand in the query of the gateway's request, wherever that is.
+    let forwarded = format!("POST /v1/auth\nX-Forwarded-Uri: /a?b=c&apikey={RAW_KEY}\r\n");
+    assert_eq!(client.ask(&forwarded, "edge", "").header("x-ratelimit-used"), Some("2"));
+    let appended = format!("PUT /v1/auth/a/b?apikey={RAW_KEY}");
+    assert_eq!(client.ask(&appended, "edge", "").header("x-ratelimit-used"), Some("3"));
+    for (path, status) in [("/v1/auth", 429), ("/v1/auth?deny=403", 403)] {
+        let denied = client.ask(&format!("GET {path}\nX-Forwarded-Uri: /?apikey={RAW_KEY}\r\n"), "edge", "");
+        assert_eq!((denied.status, denied.header("x-keytide-reason")), (status, Some("quota")));
+        assert_eq!(denied.header("retry-after"), Some("43200"));
+    }
+    // A client can't show another key to a gateway that appends the path.
+    let spoofed = format!("GET /v1/auth/a?apikey={RAW_KEY}\nX-Forwarded-Uri: /?apikey=another\r\n");
+    assert_eq!(client.ask(&spoofed, "edge", "").status, 429);
+    let suspended = client.ask("GET /v1/auth\napikey: another\r\n", "edge", "");
+    assert_eq!((suspended.status, suspended.header("retry-after")), (403, None));
+    assert_eq!(suspended.header("x-keytide-reason"), Some("suspended"));
+    assert_eq!(client.ask("GET /v1/auth", "edge", "").status, 200);
+}
+
+#[test]
+fn tokens_open_what_their_role_says() {
+    let ledger = ledger();
+    let mut client = Client::connect(served(&ledger, tokens()));
+    let body = r#"{"subscription":"sub_1","hits":0}"#;
+    let quota = "GET /v1/subscriptions/sub_1/quota";
+    for (token, checks, reads) in [
+        ("root", 200, 200),
+        ("edge", 200, 403),
+        ("ops", 403, 200),
+        ("acme", 404, 200),
+        // Of another customer there is nothing, as of a subscription that doesn't exist.
+        ("globex", 404, 404),
+        ("nobody", 401, 401),
+        ("", 401, 401),
+    ] {
+        assert_eq!(client.ask("POST /v1/check", token, body).status, checks, "{token}");
+        assert_eq!(client.ask("GET /v1/auth", token, "").status, checks, "{token}");
+        assert_eq!(
+            client.ask("POST /v1/rollback", token, r#"{"reservation":"0"}"#).status,
+            checks.max(404 * u16::from(checks == 200)),
+            "{token}"
+        );
+        assert_eq!(client.ask(quota, token, "").status, reads, "{token}");
+    }
+    assert_eq!(client.ask("GET /v1/subscriptions/nobody/quota", "ops", "").status, 404);
+    assert_eq!(client.ask("GET /v1/nowhere", "", "").status, 401);
+    assert_eq!(client.ask("GET /v1/nowhere", "root", "").status, 404);
+    assert!(client.ask("GET /v1/check", "", "").header("www-authenticate").is_some());
+    // On loopback, without any token, all is open.
+    let mut open = Client::connect(served(&ledger, Vec::new()));
+    assert_eq!(open.ask(quota, "", "").status, 200);
+}
+
+#[test]
+fn bad_requests_are_refused_and_never_repeated() {
+    let ledger = ledger();
+    let mut client = Client::connect(served(&ledger, tokens()));
+    let canary = "canary-77aa";
+    for body in [
+        String::new(),
+        "[]".to_owned(),
+        "{}".to_owned(),
+        format!(r#"{{"{canary}":1,"subscription":"sub_1"}}"#),
+        r#"{"subscription":"sub_1","key_id":"a"}"#.to_owned(),
+        r#"{"subscription":""}"#.to_owned(),
+        r#"{"key_id":""}"#.to_owned(),
+        format!(r#"{{"key_hash":"{canary}"}}"#),
+        r#"{"key_hash":"0123456789abcdef0123456789abcdeg"}"#.to_owned(),
+        r#"{"subscription":"sub_1","hits":-1}"#.to_owned(),
+        r#"{"subscription":"sub_1","hits":1.5}"#.to_owned(),
+        r#"{"subscription":"sub_1","hits":9223372036854775809}"#.to_owned(),
+        r#"{"subscription":"sub_1","hits":99999999999999999999999}"#.to_owned(),
+        r#"{"subscription":"sub_1","estimate":{"units":-1}}"#.to_owned(),
+        r#"{"subscription":"sub_1","estimate":7}"#.to_owned(),
+        r#"{"subscription":"sub_1","request_id":""}"#.to_owned(),
+        format!(r#"{{"subscription":"sub_1","request_id":"{}"}}"#, "x".repeat(257)),
+        "[".repeat(16_000),
+    ] {
+        let answer = client.ask("POST /v1/check", "edge", &body);
+        assert_eq!(answer.status, 400, "{}", &body[..body.len().min(60)]);
+        assert!(!answer.body.contains(canary), "{}", answer.body);
+    }
+    for body in ["", "{}", r#"{"reservation":7}"#, r#"{"reservation":"x","actual":{"calls":1}}"#] {
+        assert_eq!(client.ask("POST /v1/settle", "edge", body).status, 400, "{body}");
+    }
+    let huge = client
+        .check(&json!({ "subscription": "sub_2", "hits": 1_u64 << 63, "estimate": { "units": u64::MAX } }));
+    assert_eq!(huge["allowed"], true);
+    for method in ["GET", "PUT", "DELETE"] {
+        assert_eq!(client.ask(&format!("{method} /v1/check"), "edge", "").status, 405);
+    }
+    let long = json!({ "subscription": "x".repeat(17 << 10) }).to_string();
+    assert_eq!(
+        Client::connect(client.0.get_ref().peer_addr().unwrap()).ask("POST /v1/check", "edge", &long).status,
+        413
+    );
+}
+
+#[test]
+fn the_description_names_every_path_and_every_member_of_an_answer() {
+    let ledger = ledger();
+    let mut client = Client::connect(served(&ledger, tokens()));
+    let described = client.ask("GET /v1/openapi.json", "edge", "").json();
+    let mut paths = Vec::new();
+    for (path, methods) in described["paths"].as_object().unwrap() {
+        for method in methods.as_object().unwrap().keys() {
+            let line = format!("{} {}", method.to_uppercase(), path.replace("{id}", "sub_1"));
+            let answer = client.ask(&line, "root", "{}");
+            let expected = if method == "post" { 400 } else { 200 };
+            assert_eq!(answer.status, expected, "{line}");
+            assert!(methods[method]["responses"].get(expected.to_string()).is_some(), "{line}");
+            paths.push(path.clone());
+        }
+    }
+    let expected = [
+        "/v1/auth",
+        "/v1/check",
+        "/v1/openapi.json",
+        "/v1/rollback",
+        "/v1/settle",
+        "/v1/status",
+        "/v1/subscriptions/{id}/quota",
+    ];
+    paths.sort();
+    assert_eq!(paths, expected);
+
+    let check = client.check(&json!({ "subscription": "sub_1" }));
+    let standing = client.ask("GET /v1/subscriptions/sub_1/quota", "ops", "").json();
+    let status = client.ask("GET /v1/status", "ops", "").json();
+    let refused = client.ask("GET /v1/nowhere", "ops", "").json();
+    for (schema, answer) in [
+        ("CheckAnswer", &check),
+        ("Quota", &check["quotas"][0]),
+        ("Standing", &standing),
+        ("Status", &status),
+        ("Error", &refused),
+    ] {
+        let members = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        let schema = &described["components"]["schemas"][schema];
+        assert_eq!(members(&schema["properties"]), members(answer));
+        assert_eq!(schema["required"].as_array().unwrap().len(), members(answer).len());
+    }
+}
+
+#[test]
+fn a_raw_key_is_neither_answered_nor_kept() {
+    let ledger = ledger();
+    let mut client = Client::connect(served(&ledger, tokens()));
+    let head = format!(
+        "GET /v1/auth?apikey={RAW_KEY}\napikey: {RAW_KEY}\r\nX-Forwarded-Uri: /?apikey={RAW_KEY}\r\n"
+    );
+    for _ in 0..5 {
+        let answer = client.ask(&head, "edge", "");
+        assert!(!answer.headers.contains(RAW_KEY) && answer.body.is_empty());
+    }
+    // Nothing in the ledger, which all requests leave their traces in, has it.
+    let mut request = Client::connect(client.0.get_ref().peer_addr().unwrap());
+    request.check(&json!({ "key_id": RAW_KEY, "request_id": RAW_KEY, "estimate": {} }));
+    assert!(!format!("{ledger:?}").contains(RAW_KEY));
+}
+
+#[test]
+fn a_port_that_somebody_has_is_a_mistake_of_the_configuration() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let api = Api { listen: taken.local_addr().unwrap(), ..Api::default() };
+    let rules = KeyRules { from: vec![], hash: KeyHash::Sha256, missing: MissingKey::Anonymous };
+    let Err(error) = ApiServer::of_rules(&api, &rules) else { panic!("the port is taken") };
+    assert_eq!(crate::exit::classify(&error), crate::exit::Exit::Usage);
+    assert!(error.to_string().starts_with("api.listen: can't listen on 127.0.0.1:"), "{error}");
+}

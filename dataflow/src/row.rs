@@ -325,4 +325,7 @@ pub trait Output {
     fn define(&mut self, tick: Tick, definitions: Vec<Definition>);
     /// Takes ids that no row of a later tick has, unless they are defined anew.
     fn forget(&mut self, tick: Tick, forgotten: Vec<Forgotten>);
+    /// Takes how quotas of running periods stand in the first tick after a restore. They are no rows, which were published
+    /// before. Nobody has to keep them.
+    fn standings(&mut self, _tick: Tick, _standings: Vec<Revision<QuotaKey, QuotaStanding>>) {}
 }

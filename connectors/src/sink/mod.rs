@@ -44,6 +44,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use keytide_billing::QuotaStanding;
 use keytide_config::{KafkaSink, Sinks, Source, SourceKind, View};
 use keytide_dataflow::model::{Definition, EventTime, Forgotten, KeyId, NameId, Tick};
 use keytide_dataflow::*;
@@ -74,6 +75,8 @@ pub struct TickOutput {
     pub watermark: EventTime,
     /// The rows, at most one per key.
     pub rows: Vec<Rows>,
+    /// How quotas stand that have no row in this tick, after a restore.
+    pub standings: Vec<Revision<QuotaKey, QuotaStanding>>,
     pub late: Vec<Late>,
     pub letters: Vec<DeadLetter>,
     pub table_letters: Vec<TableDeadLetter>,

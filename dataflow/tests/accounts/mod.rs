@@ -10,7 +10,8 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 use keytide_billing::{
-    ChargeItem, Exact, Measure, PeriodKind, PriceModel, PriceUnit, QuotaLimit, QuotaThresholds, TierRow,
+    ChargeItem, Exact, Measure, PeriodKind, PriceModel, PriceUnit, QuotaLimit, QuotaStanding,
+    QuotaThresholds, TierRow,
 };
 use keytide_config::Limits;
 use keytide_dataflow::model::time::{DAY_MS, HOUR_MS, MINUTE_MS};
@@ -807,6 +808,19 @@ proptest! {
         let before = run_with(first, options, how, None);
         let how = How { workers: to, batch: 10, shuffle: !seed };
         let after = run_with(second, options, how, Some(before.snapshot));
+        // What the ledger of a restarted job begins with are the last rows of running periods.
+        let watermark = first.last().unwrap().info.watermark;
+        let mut standings: BTreeMap<QuotaKey, QuotaStanding> = BTreeMap::new();
+        for row in before.ticks.values().flat_map(|tick| &tick.rows) {
+            if let AnyRow::Quota(Revision { key, value }) = row {
+                standings.remove(key);
+                standings.extend(value.map(|value| (*key, value)));
+            }
+        }
+        standings.retain(|_, standing| watermark < standing.resets_at_ms);
+        let got: BTreeMap<_, _> = after.standings.iter().map(|row| (row.key, row.value.unwrap())).collect();
+        prop_assert_eq!(got.len(), after.standings.len());
+        prop_assert_eq!(got, standings);
         let mut restored = before.ticks;
         restored.extend(after.ticks);
         for (tick, expected) in &whole {

@@ -94,11 +94,15 @@ struct Collect {
     ticks: BTreeMap<Tick, TickOutput>,
     definitions: Vec<Definition>,
     forgotten: Vec<(Tick, Forgotten)>,
+    standings: Vec<Revision<QuotaKey, QuotaStanding>>,
 }
 
 impl Output for Collect {
     fn rows(&mut self, tick: Tick, rows: Rows) {
         AnyRow::extend(&mut self.ticks.entry(tick).or_default().rows, rows);
+    }
+    fn standings(&mut self, _: Tick, standings: Vec<Revision<QuotaKey, QuotaStanding>>) {
+        self.standings.extend(standings);
     }
     fn late(&mut self, tick: Tick, late: Vec<Late>) {
         self.ticks.entry(tick).or_default().late.extend(late);
@@ -134,6 +138,8 @@ pub struct Outcome {
     /// The ids that each worker was given to forget, with their ticks.
     pub forgotten: Vec<Vec<(Tick, Forgotten)>>,
     pub snapshot: Snapshot,
+    /// How quotas stood that were restored.
+    pub standings: Vec<Revision<QuotaKey, QuotaStanding>>,
 }
 
 /// Runs ticks through the dataflow, with limits that none of them reaches.
@@ -263,9 +269,10 @@ pub fn run_with(ticks: &[TickInput], options: Options, how: How, restore: Option
         definitions: Vec::new(),
         forgotten: Vec::new(),
         snapshot: Snapshot::default(),
+        standings: Vec::new(),
     };
     for result in guards.join() {
-        let (Collect { ticks, definitions, forgotten }, snapshot) = result.expect("a worker ends");
+        let (Collect { ticks, definitions, forgotten, standings }, snapshot) = result.expect("a worker ends");
         for (tick, part) in ticks {
             let into = outcome.ticks.entry(tick).or_default();
             into.rows.extend(part.rows);
@@ -278,6 +285,7 @@ pub fn run_with(ticks: &[TickInput], options: Options, how: How, restore: Option
             into.overflows = std::array::from_fn(|kind| into.overflows[kind] + part.overflows[kind]);
             into.admitted = std::array::from_fn(|kind| into.admitted[kind] + part.admitted[kind]);
         }
+        outcome.standings.extend(standings);
         outcome.definitions.push(definitions);
         outcome.forgotten.push(forgotten);
         outcome.snapshot.merge(snapshot);

@@ -6,8 +6,7 @@
 //! ```
 //! A new limit or a revocation acts when the table is read, before the tick in which it counts. A row acts when its tick
 //! is acknowledged, so an answer is never made of a row that a crash takes back. Ticks that are made again after a
-//! restart count: their rows were acknowledged before. A row that isn't made again is unknown to this life, until its next
-//! version comes.
+//! restart count: their rows were acknowledged before. How quotas stood at the checkpoint comes with the first of them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -80,6 +79,7 @@ impl TickFeed {
         for output in outputs {
             // It is the same on all workers.
             of_tick.through_ms = output.watermark;
+            of_tick.booked.extend(output.standings.iter().map(BookedUse::of));
             for rows in &output.rows {
                 match rows {
                     Rows::Usage(rows) => of_tick.minutes.extend(rows.iter().filter_map(MinuteUse::of)),

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use keytide_billing::QuotaStanding;
 use keytide_connectors::decode::DeadLetter;
 use keytide_connectors::sink::TickOutput;
 use keytide_connectors::tables::TableDeadLetter;
 use keytide_dataflow::model::{Definition, EventTime, Forgotten, Tick};
-use keytide_dataflow::{ActionInput, Admitted, Counts, Late, Output, Rows};
+use keytide_dataflow::{ActionInput, Admitted, Counts, Late, Output, QuotaKey, Revision, Rows};
 
 /// The output of one worker that isn't published yet.
 #[derive(Default)]
@@ -44,6 +45,10 @@ impl Gather {
 impl Output for Gather {
     fn rows(&mut self, tick: Tick, rows: Rows) {
         self.tick(tick).rows.push(rows);
+    }
+
+    fn standings(&mut self, tick: Tick, standings: Vec<Revision<QuotaKey, QuotaStanding>>) {
+        self.tick(tick).standings.extend(standings);
     }
 
     fn late(&mut self, tick: Tick, late: Vec<Late>) {

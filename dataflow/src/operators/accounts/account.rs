@@ -519,6 +519,27 @@ impl Account {
         }
     }
 
+    /// Adds how the quotas of running periods stand that have a row.
+    pub(super) fn standings(
+        &mut self,
+        subscription: NameId,
+        closing: &mut Closing<'_>,
+        out: &mut Vec<Revision<QuotaKey, QuotaStanding>>,
+    ) {
+        let periods = self.periods(closing.zones);
+        let limits = self.limits(closing.plans, closing.watermark);
+        for row in self.published.keys() {
+            let PublishedRow::Quota(start_ms, measure, kind) = *row else { continue };
+            let period = periods.of_kind(kind, start_ms);
+            let Some(limit) = limits.get(&(measure, kind)) else { continue };
+            if closing.watermark < period.end_ms {
+                let used = self.quantity(measure, kind, &period, &periods, closing);
+                let key = QuotaKey { subscription, measure, period: kind, start_ms };
+                out.push(Revision { key, value: Some(QuotaStanding::new(limit, used, &period)) });
+            }
+        }
+    }
+
     /// Returns the quantity of a measure that was used in a period. What can't be counted is more than any limit.
     fn quantity(
         &self,

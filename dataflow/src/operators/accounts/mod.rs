@@ -20,6 +20,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use hashbrown::HashMap;
+use keytide_billing::QuotaStanding;
 use serde::{Deserialize, Serialize};
 
 use self::account::{Account, AccountOptions, AccountRows};
@@ -28,6 +29,7 @@ use super::parts::by_tick::Closing;
 use super::parts::zones::ZoneCalendars;
 use super::subscription_usage::UseChange;
 use super::windowed::{Publish, crosses};
+use crate::account_row::{QuotaKey, Revision};
 use crate::model::{EventTime, NameId, QuotaRow, SubscriptionRow, TickInfo};
 use crate::row::{Output, Rows};
 use crate::state::{Durable, Footprint, KeyChain, NeededKeys, PartId, RowsOut, Shard, StateId};
@@ -79,6 +81,26 @@ pub(crate) struct AccountSettings {
     pub(crate) publish: Publish,
 }
 
+impl AccountSettings {
+    /// Returns what accounts are read with in a tick.
+    fn closing<'a>(
+        &self,
+        plans: &'a Plans,
+        zones: &'a mut ZoneCalendars,
+        info: &TickInfo,
+    ) -> account::Closing<'a> {
+        account::Closing {
+            plans,
+            zones,
+            watermark: info.watermark,
+            now: info.cadence,
+            lateness_ms: self.allowed_lateness_ms,
+            close_after_ms: self.options.close_after_ms,
+            is_last: info.last,
+        }
+    }
+}
+
 /// The accounts of subscriptions on one worker.
 pub(crate) struct Accounts {
     settings: AccountSettings,
@@ -94,6 +116,8 @@ pub(crate) struct Accounts {
     due: BTreeMap<EventTime, Vec<NameId>>,
     /// The clock of cadences at the previous tick.
     cadence: u64,
+    /// True if accounts were restored and no tick has ended since.
+    restored: bool,
 }
 
 impl Accounts {
@@ -108,6 +132,7 @@ impl Accounts {
             waiting: BTreeMap::new(),
             due: BTreeMap::new(),
             cadence: 0,
+            restored: false,
         }
     }
 
@@ -118,6 +143,10 @@ impl Accounts {
         closing: Closing<'_, ()>,
     ) {
         let info = closing.info;
+        if std::mem::take(&mut state.restored) {
+            let standings = state.standings(info);
+            closing.output.standings(info.tick, standings);
+        }
         // STEP 1: what tables say comes before the use of the same tick, which may depend on a zone.
         state.learn(changes.into_iter().flatten().collect(), info);
 
@@ -213,6 +242,18 @@ impl Accounts {
         }
     }
 
+    /// Returns how the quotas of running periods stand, as they were published last.
+    fn standings(&mut self, info: &TickInfo) -> Vec<Revision<QuotaKey, QuotaStanding>> {
+        let mut standings = Vec::new();
+        for (id, account) in &mut self.accounts {
+            let mut closing = self.settings.closing(&self.plans, &mut self.zones, info);
+            // Nothing of this tick was added yet.
+            closing.watermark = info.watermark_before;
+            account.standings(*id, &mut closing, &mut standings);
+        }
+        standings
+    }
+
     fn publish(&mut self, info: &TickInfo) -> AccountRows {
         let most = match self.settings.publish {
             Publish::Changes { bulk_rows } if !info.last => bulk_rows,
@@ -223,15 +264,7 @@ impl Accounts {
             let mut queue = queue.into_iter();
             for (id, with_bills) in queue.by_ref().take(most) {
                 let Some(account) = self.accounts.get_mut(&id) else { continue };
-                let mut closing = account::Closing {
-                    plans: &self.plans,
-                    zones: &mut self.zones,
-                    watermark: info.watermark,
-                    now: info.cadence,
-                    lateness_ms: self.settings.allowed_lateness_ms,
-                    close_after_ms: self.settings.options.close_after_ms,
-                    is_last: info.last,
-                };
+                let mut closing = self.settings.closing(&self.plans, &mut self.zones, info);
                 let before = account.due;
                 account.publish(id, with_bills || info.last, &mut closing, &mut rows);
                 wait(&mut self.waiting, id, account);
@@ -319,6 +352,7 @@ impl Durable for Accounts {
     }
 
     fn row_in(&mut self, row: AccountsRow<'static>) {
+        self.restored = true;
         match row {
             AccountsRow::Account(id, account) => {
                 // A row of a later link takes the place of this account's earlier one.

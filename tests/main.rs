@@ -22,6 +22,7 @@ mod incidents;
 mod killed;
 mod look_up;
 mod metrics;
+mod quotas;
 mod release;
 mod replay;
 mod restart;

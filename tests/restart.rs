@@ -20,7 +20,7 @@ const KEYS: u64 = 7;
 
 /// The clock of the machine, as the job sees it. Calls of the present stay in windows that are held.
 #[allow(clippy::disallowed_methods, reason = "a live job has no other clock, and idle partitions follow it")]
-fn now_ms() -> u64 {
+pub(crate) fn now_ms() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     u64::try_from(now.as_millis()).unwrap()
 }

@@ -1,0 +1,143 @@
+//! A live job with quotas and prices: it bills, mails that a quota is nearly used up, and answers gateways; a kill changes
+//! nothing, and a better plan acts at the next question.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use serde_json::{Value, json};
+
+use crate::harness::{DEADLINE, LiveProcess, free_addresses, names, read_if_present, read_text};
+use crate::restart::{Restarted, now_ms};
+
+/// Asks the API, and returns the answer's status and body; `None` of a job that doesn't answer.
+fn ask(address: &str, method: &str, page: &str, body: &str) -> Option<(u16, Value)> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    let length = body.len();
+    write!(
+        stream,
+        "{method} {page} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+    .ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    Some((status, serde_json::from_str(body).unwrap_or_default()))
+}
+
+/// Writes tables of a plan with 100 calls a billing period, of which each costs 0.5, and of a better one.
+fn configure(this: &mut Restarted, api: &str) {
+    let table =
+        |name: &str| format!("[tables.{name}]\nkind = \"file\"\npath = \"{name}.csv\"\nformat = \"csv\"\n");
+    let more = format!(
+        "checkpoint_every = \"1s\"\n{}{}{}[api]\nlisten = \"{api}\"\n\
+         [alerts.email]\ndir = \"mails\"\nfrom = \"keytide@example.com\"\nto = [\"security@example.com\"]\n\
+         quota_notices = true\n",
+        table("plans"),
+        table("prices"),
+        table("quotas")
+    );
+    this.configure(2, &more);
+    let file = this.job.path("keytide.toml");
+    let config = String::from_utf8(read_if_present(&file).unwrap()).unwrap();
+    fs::write(&file, config.replace("tick = \"50ms\"", "tick = \"50ms\"\nreload = \"1s\"")).unwrap();
+    let keys: String = (0..7).map(|key| format!("key-{key},sub-a\n")).collect();
+    for (name, text) in [
+        ("keys.csv", format!("key_id,subscription\n{keys}")),
+        ("plans.csv", "id,name,currency\nbronze,Bronze,EUR\ngold,Gold,EUR\n".to_owned()),
+        (
+            "prices.csv",
+            "plan,item,metric,unit_price\nbronze,calls,calls,0.5\ngold,calls,calls,0.5\n".to_owned(),
+        ),
+        (
+            "quotas.csv",
+            "plan,metric,period,limit,hard,notify\nbronze,calls,billing,100,true,50;70\n\
+             gold,calls,billing,1000,true,100\n"
+                .to_owned(),
+        ),
+    ] {
+        fs::write(this.job.path(name), text).unwrap();
+    }
+    has_plan(this, "bronze");
+}
+
+/// Gives the subscription a plan. Its billing periods don't end while the test runs.
+fn has_plan(this: &Restarted, plan: &str) {
+    let now = Timestamp::from_millisecond(i64::try_from(now_ms()).unwrap()).unwrap();
+    let day = TimeZone::UTC.to_datetime(now).date().day();
+    let anchor = if (8..=22).contains(&day) { 1 } else { 15 };
+    let text =
+        format!("id,customer,plan,contacts,billing_anchor\nsub-a,Acme,{plan},ops@acme.example,{anchor}\n");
+    fs::write(this.job.path("subscriptions.csv"), text).unwrap();
+}
+
+/// Returns the last row of a view of which there is one.
+fn last(this: &Restarted, view: &str) -> Option<Value> {
+    this.rows(view).pop()
+}
+
+fn is_allowed(live: &LiveProcess, api: &str, hits: u64) -> bool {
+    let body = json!({ "subscription": "sub-a", "hits": hits }).to_string();
+    let (status, page) = live.find("a check", || ask(api, "POST", "/v1/check", &body)).unwrap();
+    assert_eq!(status, 200, "{page}");
+    page["allowed"].as_bool().unwrap()
+}
+
+/// Waits until the API knows of so many booked calls.
+fn wait_for_standing(live: &LiveProcess, api: &str, used: u64, limit: u64) {
+    let is_known = || {
+        let (status, page) = ask(api, "GET", "/v1/subscriptions/sub-a/quota", "")?;
+        let quota = page["quotas"].get(0)?;
+        (status == 200 && quota["used"] == used && quota["limit"] == limit).then_some(())
+    };
+    live.find(&format!("{used} of {limit} are used"), is_known).unwrap();
+}
+
+#[test]
+fn a_job_bills_tells_contacts_and_denies_beyond_a_quota_also_after_a_kill() {
+    let mut this = Restarted::new();
+    let api = free_addresses(1).remove(0);
+    configure(&mut this, &api);
+    this.send(70);
+    let live = this.start();
+    let is_booked = || last(&this, "quota").filter(|row| row["used"] == 70);
+    let row = live.find("70 calls are booked", is_booked).unwrap();
+    assert_eq!((&row["limit"], &row["remaining"], &row["permille"]), (&json!(100), &json!(30), &json!(700)));
+    let mails = this.job.path("mails");
+    let is_told = || (mails.is_dir() && !names(&mails).is_empty()).then_some(());
+    live.find("the contacts have a mail", is_told).unwrap();
+    let mail = read_text(&mails.join(names(&mails).first().unwrap()));
+    assert!(mail.contains("To: ops@acme.example") && mail.contains("70"), "{mail}");
+
+    // What is asked for counts at once; what would pass the limit is denied, and counts nothing.
+    wait_for_standing(&live, &api, 70, 100);
+    assert!(!is_allowed(&live, &api, 31));
+    assert!(is_allowed(&live, &api, 30));
+    assert!(!is_allowed(&live, &api, 1));
+    live.signal("KILL");
+    live.end();
+
+    // A restart forgets what was asked for, and nothing that is booked.
+    let live = this.start();
+    wait_for_standing(&live, &api, 70, 100);
+    assert!(!is_allowed(&live, &api, 31));
+    has_plan(&this, "gold");
+    wait_for_standing(&live, &api, 70, 1_000);
+    assert!(is_allowed(&live, &api, 900));
+    // What a table changes is published at once, and use within five minutes.
+    let is_billed = || last(&this, "bills").filter(|row| row["total"] == "35.00");
+    let bill = live.find("70 calls are billed", is_billed).unwrap();
+    assert_eq!(
+        (&bill["currency"], &bill["fault"], &bill["final"]),
+        (&json!("EUR"), &Value::Null, &json!(false))
+    );
+    live.stop();
+    let percents: Vec<Value> = this.rows("notices").iter().map(|row| row["percent"].clone()).collect();
+    assert_eq!(percents, [50, 70], "each threshold once");
+    assert_eq!(names(&mails).len(), 1, "of the highest");
+    this.check_files_of(&["quota", "charges", "bills", "notices"]);
+}

@@ -49,7 +49,7 @@ impl<T: Clone + Default + PartialEq> History<T> {
         self.in_force(at).cloned().unwrap_or_default()
     }
 
-    fn in_force(&self, at: EventTime) -> Option<&T> {
+    pub(crate) fn in_force(&self, at: EventTime) -> Option<&T> {
         let until = self.0.partition_point(|fact| fact.0 <= at);
         self.0[..until].last().map(|(_, value)| value)
     }

@@ -23,6 +23,7 @@ use keytide_billing::{
     days_by_terms,
 };
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::plans::{Plans, QuotaSubject, Quotas, Terms, replace};
@@ -205,6 +206,12 @@ struct FiredThreshold {
     percent: u16,
 }
 
+impl FiredThreshold {
+    fn of(key: &QuotaKey, limit: u64, percent: u16) -> Self {
+        Self { period: (key.start_ms, key.period), measure: key.measure, limit, percent }
+    }
+}
+
 /// Names a row that may still change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 enum PublishedRow {
@@ -337,7 +344,7 @@ impl Account {
         periods
     }
 
-    /// Adds use to its local day. The rest of an hour from a midnight on moves from the hour's first day to the next.
+    /// Adds use to its local day. The rest of an hour from a midnight on moves from the day before it to the next.
     fn place(&mut self, from: EventTime, used: &DayUse, zones: &mut ZoneCalendars) {
         let periods = self.periods(zones);
         let day = |at: EventTime| periods.of_kind(PeriodKind::Day, at).start_ms;
@@ -346,7 +353,8 @@ impl Account {
             self.add(day(from), used);
         } else if day(from) == from {
             self.add(from, used);
-            self.add(day(hour), &used.negative());
+            // In the hour of a new zone, two days may begin.
+            self.add(day(from - 1), &used.negative());
         }
         let start_ms = periods.at(from).start_ms;
         if start_ms < self.open_from && !self.finals.contains_key(&start_ms) {
@@ -433,11 +441,11 @@ impl Account {
     // Quotas.
 
     /// Returns the limits that hold at a time.
-    fn limits(&self, plans: &Plans, at: EventTime) -> BTreeMap<QuotaSubject, QuotaLimit> {
+    fn limits<'a>(&'a self, plans: &'a Plans, at: EventTime) -> BTreeMap<QuotaSubject, &'a QuotaLimit> {
         let mut limits = BTreeMap::new();
         let of_plan = plans.quotas(self.plan.at(at));
         for (subject, quota) in of_plan.into_iter().flatten().chain(&self.quotas) {
-            if let Some(limit) = quota.limits.at(at) {
+            if let Some(limit) = quota.limits.in_force(at).and_then(Option::as_ref) {
                 limits.insert(*subject, limit);
             }
         }
@@ -451,6 +459,11 @@ impl Account {
         closing: &mut Closing<'_>,
         rows: &mut AccountRows,
     ) {
+        let has_quotas = |plan: &NameId| closing.plans.quotas(*plan).is_some_and(|quotas| !quotas.is_empty());
+        let is_limited = !self.quotas.is_empty() || self.plan.0.iter().any(|(_, plan)| has_quotas(plan));
+        if !is_limited && !self.published.keys().any(|row| matches!(row, PublishedRow::Quota(..))) {
+            return;
+        }
         let watermark = closing.watermark;
         let now = self.limits(closing.plans, watermark);
         let mut wanted: BTreeSet<(PeriodKind, EventTime)> =
@@ -485,7 +498,8 @@ impl Account {
             }
         }
         let mut current = HashSet::new();
-        for ((kind, start), period) in looked_at {
+        let mut counted = Vec::new();
+        for ((kind, start_ms), period) in looked_at {
             let is_running = period.start_ms <= watermark && watermark < period.end_ms;
             let past;
             let limits = if is_running {
@@ -495,18 +509,33 @@ impl Account {
                 &past
             };
             for ((measure, _), limit) in limits.iter().filter(|((_, of), _)| *of == kind) {
-                let used = self.quantity(*measure, kind, &period, periods, closing);
-                let exists = used > 0 || is_running && kind != PeriodKind::Day;
-                if !exists {
-                    continue;
+                let used = self.quantity(*measure, &period, periods, closing);
+                if used > 0 || is_running && kind != PeriodKind::Day {
+                    let key = QuotaKey { subscription, measure: *measure, period: kind, start_ms };
+                    current.insert((start_ms, *measure, kind));
+                    let standing = QuotaStanding::new(limit, used, &period);
+                    counted.push((key, period, standing, self.crossed(&key, limit, used)));
                 }
-                current.insert((start, *measure, kind));
-                let standing = QuotaStanding::new(limit, used, &period);
-                let key = QuotaKey { subscription, measure: *measure, period: kind, start_ms: start };
-                if self.is_news(PublishedRow::Quota(start, *measure, kind), Some(&standing)) {
-                    rows.quotas.push(Revision { key, value: Some(standing) });
+            }
+        }
+        for (key, period, standing, crossed) in counted {
+            let row = PublishedRow::Quota(key.start_ms, key.measure, key.period);
+            if self.is_news(row, Some(&standing)) {
+                rows.quotas.push(Revision { key, value: Some(standing) });
+            }
+            if let Some(highest) = crossed.last() {
+                let notice = self.notice(key, standing, *highest, &period, periods, closing);
+                for percent in &crossed {
+                    self.fired.insert(FiredThreshold::of(&key, standing.limit, *percent));
+                    self.notices += 1;
+                    let is_highest = percent == highest;
+                    rows.notices.push(QuotaNotice {
+                        seq: self.notices,
+                        percent: *percent,
+                        is_highest,
+                        ..notice
+                    });
                 }
-                self.notify(key, limit, standing, &period, periods, closing, rows);
             }
         }
         let is_gone = |row: &(EventTime, Measure, PeriodKind)| {
@@ -533,7 +562,7 @@ impl Account {
             let period = periods.of_kind(kind, start_ms);
             let Some(limit) = limits.get(&(measure, kind)) else { continue };
             if closing.watermark < period.end_ms {
-                let used = self.quantity(measure, kind, &period, &periods, closing);
+                let used = self.quantity(measure, &period, &periods, closing);
                 let key = QuotaKey { subscription, measure, period: kind, start_ms };
                 out.push(Revision { key, value: Some(QuotaStanding::new(limit, used, &period)) });
             }
@@ -541,69 +570,53 @@ impl Account {
     }
 
     /// Returns the quantity of a measure that was used in a period. What can't be counted is more than any limit.
-    fn quantity(
-        &self,
-        measure: Measure,
-        kind: PeriodKind,
-        period: &Period,
-        periods: &Periods,
-        closing: &Closing<'_>,
-    ) -> u128 {
+    fn quantity(&self, measure: Measure, period: &Period, periods: &Periods, closing: &Closing<'_>) -> u128 {
         if measure == Measure::Cost {
-            return self.cost(kind, period, periods, closing.plans).unwrap_or_default();
+            return self.cost(period, periods, closing.plans).unwrap_or_default();
         }
         let used = self.used(period.start_ms, period.end_ms).and_then(|used| used.of(measure));
         used.unwrap_or(u128::MAX)
     }
 
-    /// Notes the thresholds that are crossed for the first time.
-    #[allow(clippy::too_many_arguments, reason = "a row is joined with all of it")]
-    fn notify(
-        &mut self,
+    /// Returns the thresholds that are crossed for the first time, ascending.
+    fn crossed(&self, key: &QuotaKey, limit: &QuotaLimit, used: u128) -> SmallVec<[u16; 8]> {
+        let crossed = limit.notify.crossed(limit.limit, used).iter().copied();
+        crossed
+            .filter(|percent| !self.fired.contains(&FiredThreshold::of(key, limit.limit, *percent)))
+            .collect()
+    }
+
+    /// Returns the notice of a threshold.
+    fn notice(
+        &self,
         key: QuotaKey,
-        limit: &QuotaLimit,
         standing: QuotaStanding,
+        percent: u16,
         period: &Period,
         periods: &Periods,
         closing: &Closing<'_>,
-        rows: &mut AccountRows,
-    ) {
-        let crossed: Vec<u16> = limit.notify.crossed(limit.limit, standing.used).to_vec();
-        let fired = |percent: u16| FiredThreshold {
-            period: (key.start_ms, key.period),
-            measure: key.measure,
-            limit: limit.limit,
-            percent,
-        };
-        let new: Vec<u16> =
-            crossed.into_iter().filter(|percent| self.fired.insert(fired(*percent))).collect();
-        let Some(highest) = new.last().copied() else { return };
+    ) -> QuotaNotice {
+        let watermark = closing.watermark;
         let row = self.row(closing.now);
         let (customer, contacts) = row.map(|row| (row.customer, row.contacts)).unwrap_or_default();
-        let plan = self.plan.at(closing.watermark);
-        let time_zone = self.setting.at(closing.watermark).0;
-        let is_running = closing.watermark < period.end_ms;
-        let forecast = if is_running && key.measure != Measure::Cost {
-            self.forecast(key.measure, period, periods, closing.watermark, Some(limit.limit))
-        } else {
-            None
-        };
-        for percent in new {
-            self.notices += 1;
-            rows.notices.push(QuotaNotice {
-                key,
-                seq: self.notices,
-                percent,
-                standing,
-                at_ms: closing.now,
-                is_highest: percent == highest,
-                forecast,
-                currency: self.currency(key.measure, period, periods, closing.plans),
-                customer,
-                plan,
-                contacts,
-                time_zone,
-            });
+        let is_expected = watermark < period.end_ms && key.measure != Measure::Cost;
+        let forecast = is_expected.then(|| {
+            let history = self.history(periods, watermark);
+            self.forecast(key.measure, period, periods, watermark, Some(standing.limit), &history)
+        });
+        QuotaNotice {
+            key,
+            seq: 0,
+            percent,
+            standing,
+            at_ms: closing.now,
+            is_highest: true,
+            forecast: forecast.flatten(),
+            currency: self.currency(key.measure, period, periods, closing.plans),
+            customer,
+            plan: self.plan.at(watermark),
+            contacts,
+            time_zone: self.setting.at(watermark).0,
         }
     }
 
@@ -710,33 +723,26 @@ impl Account {
 
     /// Returns the price of the use in a period, without fees, in ten-thousandths of the currency's unit. A period that
     /// is shorter than a billing period costs what it adds to that one's price.
-    fn cost(&self, kind: PeriodKind, period: &Period, periods: &Periods, plans: &Plans) -> Option<u128> {
-        let none = BilledUse::default();
-        if kind == PeriodKind::Billing {
-            return ten_thousandths(self.price(period, period.end_ms, periods, plans, &none)?);
-        }
+    fn cost(&self, period: &Period, periods: &Periods, plans: &Plans) -> Option<u128> {
         let mut sum = Exact::ZERO;
         let mut at = period.start_ms;
         while at < period.end_ms {
             let billing = periods.at(at);
+            let segments = self.segments(&billing, periods, plans).ok()?;
             let end = billing.end_ms.min(period.end_ms);
-            let price = |until| self.price(&billing, until, periods, plans, &none);
-            sum = sum.plus(price(end)?.minus(price(at)?).ok()?).ok()?;
+            let price = |until| self.price(&segments, until, &BilledUse::default());
+            sum = sum.plus(price(end)?).ok()?;
+            if at > billing.start_ms {
+                sum = sum.minus(price(at)?).ok()?;
+            }
             at = end;
         }
         ten_thousandths(sum)
     }
 
-    /// Returns the price of what was used in a billing period until a day, without fees.
-    fn price(
-        &self,
-        billing: &Period,
-        until: EventTime,
-        periods: &Periods,
-        plans: &Plans,
-        more: &BilledUse,
-    ) -> Option<Exact> {
-        let segments = self.segments(billing, periods, plans).ok()?;
+    /// Returns the price of what was used in a billing period until a day, without fees. `more` is added to the last of
+    /// its segments.
+    fn price(&self, segments: &[Segment], until: EventTime, more: &BilledUse) -> Option<Exact> {
         let (mut sum, mut before) = (Exact::ZERO, BilledUse::default());
         for (index, segment) in segments.iter().enumerate() {
             let mut used = self.used(segment.start_ms, segment.end_ms.min(until)).ok()?;
@@ -939,21 +945,36 @@ impl Account {
     ) {
         let watermark = closing.watermark;
         let limits = self.limits(closing.plans, watermark);
-        let mut subjects: BTreeSet<QuotaSubject> =
-            limits.keys().filter(|(_, kind)| KINDS.contains(kind)).copied().collect();
+        let limits = limits.into_iter().filter(|((_, kind), _)| KINDS.contains(kind));
+        let mut subjects: BTreeMap<QuotaSubject, Option<u64>> =
+            limits.map(|(subject, limit)| (subject, Some(limit.limit))).collect();
         let running = periods.at(watermark);
-        let bill = self.expected_bill(&running, periods, closing.plans, watermark);
+        let segments = self.segments(&running, periods, closing.plans).unwrap_or_default();
+        let history = match subjects.is_empty() && segments.is_empty() {
+            true => Vec::new(),
+            false => self.history(periods, watermark),
+        };
+        let expected = match segments.is_empty() {
+            true => None,
+            false => self.expected_use(&running, periods, watermark, &history),
+        };
+        let bill = expected.as_ref().and_then(|[expected, ..]| {
+            let (bill, _) = self.bill(&running, periods, closing.plans, expected).ok()??;
+            Some((bill.total, bill.currency))
+        });
         if bill.is_some() {
-            subjects.insert((Measure::Cost, PeriodKind::Billing));
+            subjects.entry((Measure::Cost, PeriodKind::Billing)).or_default();
         }
         let mut values: BTreeMap<PublishedRow, (QuotaKey, ForecastRow)> = BTreeMap::new();
-        for (measure, kind) in subjects {
+        for ((measure, kind), limit) in subjects {
             let period = periods.of_kind(kind, watermark);
-            let limit = limits.get(&(measure, kind)).map(|limit| limit.limit);
-            let forecast = if measure == Measure::Cost {
-                self.expected_cost(kind, &period, periods, closing, limit)
-            } else {
-                self.forecast(measure, &period, periods, watermark, limit)
+            let forecast = match (measure, kind, &expected) {
+                // The price of use is expected for billing periods alone.
+                (Measure::Cost, PeriodKind::Billing, Some(expected)) => {
+                    self.expected_cost(&segments, expected, watermark, limit)
+                }
+                (Measure::Cost, ..) => None,
+                _ => self.forecast(measure, &period, periods, watermark, limit, &history),
             };
             let Some(forecast) = forecast else { continue };
             let amount = bill.filter(|_| kind == PeriodKind::Billing);
@@ -981,6 +1002,19 @@ impl Account {
         }
     }
 
+    /// Returns the use of each local day before today that forecasts look back at, the oldest first.
+    fn history(&self, periods: &Periods, watermark: EventTime) -> Vec<BilledUse> {
+        let today = periods.of_kind(PeriodKind::Day, watermark).start_ms;
+        let known = self.days.first_key_value().map_or(self.since, |(day, _)| self.since.min(*day));
+        let mut day = periods.of_kind(PeriodKind::Day, known.max(today.saturating_sub(HISTORY_MS)));
+        let mut history = Vec::new();
+        while day.start_ms < today {
+            history.push(self.days.get(&day.start_ms).map(DayUse::billed).unwrap_or_default());
+            day = periods.of_kind(PeriodKind::Day, day.end_ms);
+        }
+        history
+    }
+
     /// Returns the forecast of a measure that is counted.
     fn forecast(
         &self,
@@ -989,17 +1023,11 @@ impl Account {
         periods: &Periods,
         watermark: EventTime,
         limit: Option<u64>,
+        history: &[BilledUse],
     ) -> Option<Forecast> {
-        let today = periods.of_kind(PeriodKind::Day, watermark).start_ms;
-        let known = self.days.first_key_value().map_or(self.since, |(day, _)| self.since.min(*day));
-        let mut day = periods.of_kind(PeriodKind::Day, known.max(today.saturating_sub(HISTORY_MS)));
         let quantity = |used: &BilledUse| saturated(used.of(measure).unwrap_or(u128::MAX));
-        let mut history = Vec::new();
-        while day.start_ms < today {
-            history.push(self.days.get(&day.start_ms).map_or(0, |used| quantity(&used.billed())));
-            day = periods.of_kind(PeriodKind::Day, day.end_ms);
-        }
         let used = self.used(period.start_ms, period.end_ms).ok()?;
+        let history: Vec<u64> = history.iter().map(quantity).collect();
         let outlook = Outlook {
             calendar: periods.calendar(watermark),
             now_ms: watermark,
@@ -1011,66 +1039,53 @@ impl Account {
         outlook.forecast()
     }
 
-    /// Returns the use that is expected until a period's end, in addition to what was used.
-    fn expected_more(
+    /// Returns the use that is expected until a period's end, in addition to what was used: the expected one, and the
+    /// ends of its interval.
+    fn expected_use(
         &self,
         period: &Period,
         periods: &Periods,
         watermark: EventTime,
-        of: fn(&Forecast) -> u64,
-    ) -> Option<BilledUse> {
-        let mut more = BilledUse::default();
+        history: &[BilledUse],
+    ) -> Option<[BilledUse; 3]> {
         let used = self.used(period.start_ms, period.end_ms).ok()?;
+        let mut more = [BilledUse::default(); 3];
         for measure in COUNTED {
-            let forecast = self.forecast(measure, period, periods, watermark, None)?;
-            let rest = u128::from(of(&forecast)).saturating_sub(used.of(measure).ok()?);
-            match measure {
-                Measure::Calls => more.calls = rest,
-                Measure::BytesIn => more.bytes_in = rest,
-                Measure::BytesOut => more.bytes_out = rest,
-                Measure::Units => more.units = rest,
-                Measure::Bytes | Measure::Cost => {}
+            let Forecast { expected, low, high, .. } =
+                self.forecast(measure, period, periods, watermark, None, history)?;
+            for (more, end) in more.iter_mut().zip([expected, low, high]) {
+                let rest = u128::from(end).saturating_sub(used.of(measure).ok()?);
+                match measure {
+                    Measure::Calls => more.calls = rest,
+                    Measure::BytesIn => more.bytes_in = rest,
+                    Measure::BytesOut => more.bytes_out = rest,
+                    Measure::Units => more.units = rest,
+                    Measure::Bytes | Measure::Cost => {}
+                }
             }
         }
         Some(more)
     }
 
-    fn expected_bill(
-        &self,
-        period: &Period,
-        periods: &Periods,
-        plans: &Plans,
-        watermark: EventTime,
-    ) -> Option<(i128, Currency)> {
-        let more = self.expected_more(period, periods, watermark, |forecast| forecast.expected)?;
-        let (bill, _) = self.bill(period, periods, plans, &more).ok()??;
-        Some((bill.total, bill.currency))
-    }
-
-    /// Returns the forecast of the price of use in a billing period. Of shorter periods there is none.
+    /// Returns the forecast of the price of use in a billing period, of which more is expected.
     fn expected_cost(
         &self,
-        kind: PeriodKind,
-        period: &Period,
-        periods: &Periods,
-        closing: &Closing<'_>,
+        segments: &[Segment],
+        expected: &[BilledUse; 3],
+        watermark: EventTime,
         limit: Option<u64>,
     ) -> Option<Forecast> {
-        if kind != PeriodKind::Billing {
-            return None;
-        }
-        let watermark = closing.watermark;
-        let priced = |of: fn(&Forecast) -> u64| {
-            let more = self.expected_more(period, periods, watermark, of)?;
-            let price = self.price(period, period.end_ms, periods, closing.plans, &more)?;
+        let priced = |more: &BilledUse| {
+            let price = self.price(segments, EventTime::MAX, more)?;
             ten_thousandths(price).map(saturated)
         };
-        let used = saturated(self.cost(kind, period, periods, closing.plans)?);
+        let used = priced(&BilledUse::default())?;
+        let [expected, low, high] = expected;
         let is_reached = limit.is_some_and(|limit| used >= limit);
         Some(Forecast {
-            expected: priced(|forecast| forecast.expected)?,
-            low: priced(|forecast| forecast.low)?,
-            high: priced(|forecast| forecast.high)?,
+            expected: priced(expected)?,
+            low: priced(low)?,
+            high: priced(high)?,
             runs_out_at_ms: is_reached.then_some(watermark),
         })
     }

@@ -210,11 +210,11 @@ impl QuotaLedger {
             let standing = self.standing_of(row.subscription);
             lock(&standing).count(row, (&self.limits, at));
         }
+        let through_ms = tick.through_ms - tick.through_ms % MINUTE_MS;
         for row in &tick.booked {
             let standing = self.standing_of(row.quota.subscription);
-            lock(&standing).book(*row);
+            lock(&standing).book(*row, through_ms);
         }
-        let through_ms = tick.through_ms - tick.through_ms % MINUTE_MS;
         self.through_ms.fetch_max(through_ms, Ordering::Release);
         self.tick_ms.fetch_max(tick.tick, Ordering::Release);
     }

@@ -3,6 +3,10 @@
 //! ```text
 //! used now = booked(through W) + max(rows of minutes since W, checks admitted since W - 2 s) + open reservations
 //! ```
+//! `W` is the watermark of the last tick. If rows show use of minutes that ended since the last row of `quota`, that row is
+//! still to come, and `W` is the older one's: the view publishes so many rows a tick and no more. It is waited for
+//! [`HOLD_MS`].
+//!
 //! Rows and admitted checks are lower bounds of the same calls, so they aren't added up. Quotas of a second count checks
 //! alone, as no row is that short. Those of a minute and an hour are of rows of minutes instead of bookings. A quota of
 //! cost counts what is booked: which price later use has isn't known before.
@@ -26,6 +30,8 @@ use super::spent::{SKEW_MS, Spent, minus, plus};
 pub const RESERVATION_MS: u64 = MINUTE_MS;
 /// The most reservations of a subscription in that time. A further check counts as admitted at once.
 const RESERVATIONS: usize = 65_536;
+/// How long a row of `quota` may be behind.
+const HOLD_MS: u64 = 3 * MINUTE_MS;
 /// The most minutes with rows: those of an hour, and what clocks that run ahead add.
 const MINUTES: usize = 256;
 /// The most settings of a subscription: what was long ago has no period that runs.
@@ -121,6 +127,8 @@ pub(super) struct Standing {
     terms: Vec<Terms>,
     in_force: InForce,
     booked: Vec<BookedUse>,
+    /// The watermark of the newest row of `quota`.
+    booked_through_ms: u64,
     minutes: BTreeMap<u64, MinuteSum>,
     spent: Spent,
     reservations: HashMap<u64, OpenReservation>,
@@ -135,6 +143,7 @@ impl Standing {
             terms: Vec::new(),
             in_force: InForce::default(),
             booked: Vec::new(),
+            booked_through_ms: 0,
             minutes: BTreeMap::new(),
             spent: Spent::default(),
             reservations: HashMap::new(),
@@ -186,8 +195,9 @@ impl Standing {
         self.in_force.until_ms = 0;
     }
 
-    /// Takes a row of the view `quota`. Of a measure and a kind of periods the newest two periods are kept.
-    pub(super) fn book(&mut self, row: BookedUse) {
+    /// Takes a row of the view `quota` and the watermark of its tick. Of a measure and a kind of periods the newest two periods are kept.
+    pub(super) fn book(&mut self, row: BookedUse, through_ms: u64) {
+        self.booked_through_ms = self.booked_through_ms.max(through_ms);
         let kind = |row: &BookedUse| (row.quota.measure, row.quota.period);
         match self.booked.iter_mut().find(|known| known.quota == row.quota) {
             Some(known) => *known = row,
@@ -290,11 +300,12 @@ impl Standing {
         }
         // A minute's quota counts from its start, also if that is booked.
         let running_ms = at.now_ms.saturating_sub(MINUTE_MS + SECOND_MS);
-        self.spent.forget_before(at.unbooked_ms().min(running_ms));
+        let held_ms = self.held_ms(at);
+        self.spent.forget_before(held_ms.saturating_sub(SKEW_MS).min(running_ms));
         let is_of_hour = self.in_force.limits.iter().any(|limit| limit.kind == PeriodKind::Hour);
         let keep_ms = match is_of_hour {
-            true => at.through_ms.min(at.now_ms.saturating_sub(HOUR_MS + MINUTE_MS)),
-            false => at.through_ms.min(running_ms),
+            true => held_ms.min(at.now_ms.saturating_sub(HOUR_MS + MINUTE_MS)),
+            false => held_ms.min(running_ms),
         };
         while self.minutes.first_key_value().is_some_and(|(start_ms, _)| start_ms + MINUTE_MS <= keep_ms) {
             self.minutes.pop_first();
@@ -377,15 +388,28 @@ impl Standing {
         }
     }
 
+    /// Returns the instant before which all minutes are certainly booked.
+    fn held_ms(&self, at: Instants) -> u64 {
+        self.booked_through_ms.max(at.through_ms.saturating_sub(HOLD_MS)).min(at.through_ms)
+    }
+
     fn used(&self, Limit { measure, kind, period, .. }: &Limit, at: Instants) -> u128 {
         let start_ms = period.start_ms;
         if *kind == PeriodKind::Second {
             return of(&self.spent.in_second(start_ms), *measure);
         }
         // From here on nothing is booked.
+        let through_ms = match kind {
+            PeriodKind::Second | PeriodKind::Minute | PeriodKind::Hour => at.through_ms,
+            PeriodKind::Day | PeriodKind::Month | PeriodKind::Billing => {
+                let held_ms = self.held_ms(at);
+                let waits = of(&self.rows(held_ms, at.through_ms), *measure) > 0;
+                if waits { held_ms } else { at.through_ms }
+            }
+        };
         let open_ms = match kind {
             PeriodKind::Second | PeriodKind::Minute => start_ms,
-            _ => at.through_ms.max(start_ms),
+            _ => through_ms.max(start_ms),
         };
         let booked = match kind {
             PeriodKind::Second | PeriodKind::Minute => 0,
@@ -400,7 +424,7 @@ impl Standing {
         };
         let admitted_ms = match kind {
             PeriodKind::Second | PeriodKind::Minute => start_ms,
-            _ => at.unbooked_ms().max(start_ms),
+            _ => through_ms.saturating_sub(SKEW_MS).max(start_ms),
         };
         let rows = of(&self.rows(open_ms, period.end_ms), *measure);
         let admitted = of(&self.spent.admitted_from(admitted_ms), *measure);

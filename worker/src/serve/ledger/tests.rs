@@ -296,6 +296,36 @@ fn use_of_unchecked_calls_counts_by_their_rows_and_none_counts_twice() {
 }
 
 #[test]
+fn a_row_of_quota_that_is_behind_is_waited_for() {
+    let ledger = ledger(&[(CALLS_A_DAY, 1_000, true), ((Measure::Units, PeriodKind::Day), 9, true)]);
+    let now = START + 10 * MINUTE_MS;
+    let apply = |through_ms, booked_use: Option<u128>, minutes: Vec<MinuteUse>| {
+        let day = (START, START + DAY_MS);
+        let booked = booked_use.map(|used| booked(CALLS_A_DAY, day, used)).into_iter().collect();
+        ledger.apply_tick(&UseOfTick { tick: through_ms, through_ms, booked, minutes }, through_ms);
+    };
+    let calls_used = |now_ms| {
+        let answer = ask(&ledger, calls(0), now_ms);
+        answer.quotas.iter().find(|quota| quota.measure == Measure::Calls).unwrap().standing.used
+    };
+    apply(now, Some(100), vec![minute(KEY, now, 20, 0)]);
+    assert!(ask(&ledger, calls(30), now).is_allowed());
+    assert_eq!(calls_used(now), 130);
+    // The minute ends, and the row of quota isn't among those of its tick.
+    apply(now + MINUTE_MS, None, vec![minute(KEY, now + MINUTE_MS, 7, 0)]);
+    assert_eq!(calls_used(now + MINUTE_MS), 130);
+    apply(now + MINUTE_MS, Some(120), vec![]);
+    assert_eq!(calls_used(now + MINUTE_MS), 127);
+    // One that never comes is waited for so long and no longer.
+    apply(now + 2 * MINUTE_MS, None, vec![]);
+    assert_eq!(calls_used(now + 2 * MINUTE_MS), 127);
+    apply(now + 4 * MINUTE_MS, None, vec![]);
+    assert_eq!(calls_used(now + 4 * MINUTE_MS), 127);
+    apply(now + 5 * MINUTE_MS, None, vec![]);
+    assert_eq!(calls_used(now + 5 * MINUTE_MS), 120);
+}
+
+#[test]
 fn short_quotas_count_checks_and_rows_of_minutes() {
     let short = [PeriodKind::Second, PeriodKind::Minute, PeriodKind::Hour];
     let ledger = ledger(&short.map(|kind| ((Measure::Calls, kind), 100, true)));

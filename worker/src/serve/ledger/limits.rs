@@ -8,7 +8,7 @@ use std::sync::{PoisonError, RwLock};
 
 use hashbrown::HashMap;
 use keytide_billing::{self as billing};
-use keytide_dataflow::model::{QuotaHolder, QuotaRow};
+use keytide_dataflow::model::{QuotaHolder, QuotaRow, TableChange, TableRow};
 
 /// The quotas of all plans and subscriptions.
 #[derive(Debug, Default)]
@@ -29,32 +29,40 @@ impl LimitRows {
         holders.iter().filter_map(|holder| rows.get(holder)).flatten().cloned().collect()
     }
 
-    /// Takes a change of the table: a deletion ends all rows of its quota, and an undated row takes the place of all.
-    pub(super) fn apply(&self, row: &QuotaRow, deleted: bool) {
-        let holder = match row.holder {
-            QuotaHolder::Plan(_) => billing::QuotaHolder::Plan,
-            QuotaHolder::Subscription(_) => billing::QuotaHolder::Subscription,
-        };
+    /// Takes changes of one quota in one step: a deletion ends all its rows, and an undated row takes the place of all.
+    pub(super) fn apply(&self, run: &[TableChange]) {
         let mut rows = self.rows.write().unwrap_or_else(PoisonError::into_inner);
-        let of_holder = rows.entry(row.holder).or_default();
-        let is_other = |other: &billing::QuotaRow| (other.measure, other.period) != (row.measure, row.period);
-        if deleted || row.valid_from.is_none() {
-            of_holder.retain(is_other);
-        } else {
-            of_holder.retain(|other| is_other(other) || other.valid_from_ms != row.valid_from);
-        }
-        if !deleted {
-            of_holder.push(billing::QuotaRow {
-                holder,
-                measure: row.measure,
-                period: row.period,
-                valid_from_ms: row.valid_from,
-                limit: row.limit.clone(),
-            });
-        }
-        if of_holder.is_empty() {
-            rows.remove(&row.holder);
+        for TableChange { row, deleted, .. } in run {
+            if let TableRow::Quota(row) = row {
+                apply(&mut rows, row, *deleted);
+            }
         }
         self.revision.fetch_add(1, Ordering::Release);
+    }
+}
+
+fn apply(rows: &mut HashMap<QuotaHolder, Vec<billing::QuotaRow>>, row: &QuotaRow, deleted: bool) {
+    let holder = match row.holder {
+        QuotaHolder::Plan(_) => billing::QuotaHolder::Plan,
+        QuotaHolder::Subscription(_) => billing::QuotaHolder::Subscription,
+    };
+    let of_holder = rows.entry(row.holder).or_default();
+    let is_other = |other: &billing::QuotaRow| (other.measure, other.period) != (row.measure, row.period);
+    if deleted || row.valid_from.is_none() {
+        of_holder.retain(is_other);
+    } else {
+        of_holder.retain(|other| is_other(other) || other.valid_from_ms != row.valid_from);
+    }
+    if !deleted {
+        of_holder.push(billing::QuotaRow {
+            holder,
+            measure: row.measure,
+            period: row.period,
+            valid_from_ms: row.valid_from,
+            limit: row.limit.clone(),
+        });
+    }
+    if of_holder.is_empty() {
+        rows.remove(&row.holder);
     }
 }

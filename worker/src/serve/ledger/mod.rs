@@ -33,7 +33,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use hashbrown::HashMap;
 use keytide_billing::{Anchor, BilledUse, Calendar, Calendars};
 use keytide_dataflow::model::time::MINUTE_MS;
-use keytide_dataflow::model::{Definition, EventTime, KeyId, KeyState, NameId, TableChange, TableRow};
+use keytide_dataflow::model::{
+    Definition, EventTime, KeyId, KeyState, NameId, SubscriptionRow, TableChange, TableRow,
+};
 use smallvec::SmallVec;
 
 pub use self::answer::{CheckAnswer, CheckVerdict, ReservationId};
@@ -130,6 +132,17 @@ impl Zones {
         }
     }
 
+    /// Returns the terms that a row says.
+    fn terms(&mut self, row: &SubscriptionRow) -> Terms {
+        Terms {
+            valid_from: row.valid_from,
+            customer: row.customer,
+            plan: row.plan,
+            calendar: self.calendar(row.time_zone),
+            anchor: Anchor::try_from(row.billing_anchor).unwrap_or(Anchor::FIRST),
+        }
+    }
+
     /// Returns the calendar of a zone, that of UTC if it isn't known.
     fn calendar(&mut self, id: NameId) -> Arc<Calendar> {
         let calendar = self.names.get(&id).and_then(|name| self.calendars.get(name).ok());
@@ -161,44 +174,51 @@ impl QuotaLedger {
     pub fn apply_tables(&self, definitions: &[Definition], changes: &[TableChange], now_ms: u64) {
         let mut zones = lock(&self.zones);
         definitions.iter().for_each(|definition| zones.note(definition));
-        for TableChange { row, deleted, .. } in changes {
-            match row {
-                TableRow::Key(row) => {
-                    let owner = self.standing_of(row.subscription);
-                    let mut keys = write(shard(&self.keys, row.key.0 as u64));
-                    let key = keys.entry(row.key).or_default();
-                    if *deleted || row.valid_from.is_none() {
-                        key.owners.clear();
-                    }
-                    key.owners.retain(|(from, _)| *from != row.valid_from);
-                    if *deleted {
-                        key.state = KeyState::default();
-                        if key.denied.is_none() {
-                            keys.remove(&row.key);
-                        }
-                    } else {
-                        key.state = row.state;
-                        let place = key.owners.partition_point(|(from, _)| *from < row.valid_from);
-                        key.owners.insert(place, (row.valid_from, owner));
-                    }
-                }
+        // Of a key, a subscription or a quota a change may be a deletion and all rows again: no check comes between.
+        for run in changes.chunk_by(|one, next| is_of_same(&one.row, &next.row)) {
+            match &run[0].row {
+                TableRow::Key(row) => self.apply_key(row.key, run),
                 TableRow::Subscription(row) => {
                     let standing = self.standing_of(row.id);
-                    let terms = Terms {
-                        valid_from: row.valid_from,
-                        customer: row.customer,
-                        plan: row.plan,
-                        calendar: zones.calendar(row.time_zone),
-                        anchor: Anchor::try_from(row.billing_anchor).unwrap_or(Anchor::FIRST),
-                    };
-                    match deleted {
-                        true => lock(&standing).end(),
-                        false => lock(&standing).put(terms, now_ms),
+                    let mut standing = lock(&standing);
+                    for change in run {
+                        match &change.row {
+                            TableRow::Subscription(_) if change.deleted => standing.end(),
+                            TableRow::Subscription(row) => standing.put(zones.terms(row), now_ms),
+                            _ => {}
+                        }
                     }
                 }
-                TableRow::Quota(row) => self.limits.apply(row, *deleted),
+                TableRow::Quota(_) => self.limits.apply(run),
                 TableRow::Plan(_) | TableRow::Leak(_) | TableRow::Price(_) => {}
             }
+        }
+    }
+
+    /// Applies changes of one key.
+    fn apply_key(&self, key: KeyId, run: &[TableChange]) {
+        let rows = run.iter().filter_map(|change| match &change.row {
+            TableRow::Key(row) => Some((row, change.deleted, self.standing_of(row.subscription))),
+            _ => None,
+        });
+        let rows: SmallVec<[_; 1]> = rows.collect();
+        let mut keys = write(shard(&self.keys, key.0 as u64));
+        let entry = keys.entry(key).or_default();
+        for (row, deleted, owner) in rows {
+            if deleted || row.valid_from.is_none() {
+                entry.owners.clear();
+            }
+            entry.owners.retain(|(from, _)| *from != row.valid_from);
+            if deleted {
+                entry.state = KeyState::default();
+            } else {
+                entry.state = row.state;
+                let place = entry.owners.partition_point(|(from, _)| *from < row.valid_from);
+                entry.owners.insert(place, (row.valid_from, owner));
+            }
+        }
+        if entry.owners.is_empty() && entry.denied.is_none() {
+            keys.remove(&key);
         }
     }
 
@@ -375,6 +395,18 @@ impl QuotaLedger {
             let make = || Arc::new(Mutex::new(Standing::new(name)));
             Arc::clone(write(shard).entry(name).or_insert_with(make))
         })
+    }
+}
+
+/// Returns whether two rows are of the same key, subscription or quota.
+fn is_of_same(one: &TableRow, next: &TableRow) -> bool {
+    match (one, next) {
+        (TableRow::Key(one), TableRow::Key(next)) => one.key == next.key,
+        (TableRow::Subscription(one), TableRow::Subscription(next)) => one.id == next.id,
+        (TableRow::Quota(one), TableRow::Quota(next)) => {
+            (one.holder, one.measure, one.period) == (next.holder, next.measure, next.period)
+        }
+        _ => false,
     }
 }
 

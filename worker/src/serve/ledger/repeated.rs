@@ -10,7 +10,6 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hashbrown::HashMap;
-use hashbrown::hash_map::Entry;
 use keytide_dataflow::model::time::MINUTE_MS;
 use sha2::{Digest, Sha256};
 
@@ -71,17 +70,18 @@ impl RepeatedChecks {
         {
             forget(answers, old, made_ms);
         }
-        match answers.entry(key) {
-            Entry::Occupied(known) => return Arc::clone(&known.get().1),
-            Entry::Vacant(place) => place.insert((now_ms, Arc::new(make()))),
-        };
+        if let Some((_, answer)) = answers.get(&key) {
+            return Arc::clone(answer);
+        }
+        let answer = Arc::new(make());
+        answers.insert(key, (now_ms, Arc::clone(&answer)));
         order.push_back((now_ms, key));
         if order.len() > KEPT
             && let Some((made_ms, old)) = order.pop_front()
         {
             forget(answers, old, made_ms);
         }
-        answers.get(&key).map(|(_, answer)| Arc::clone(answer)).unwrap_or_default()
+        answer
     }
 }
 

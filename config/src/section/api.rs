@@ -1,6 +1,6 @@
 //! The section `[api]` of the server that answers gateways and customers at request time.
 //!
-//! Limits: 100 tokens, 64 threads, 1 MiB to 64 GiB of rows.
+//! Limits: 100 tokens, 64 threads.
 
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -20,8 +20,6 @@ section! {
     pub struct Api, RawApi then reach {
         /// The address at which the job listens.
         other listen: SocketAddr = listen(SocketAddr) or SocketAddr::from((Ipv4Addr::LOCALHOST, 9466));
-        /// The most bytes of rows that are kept for answers.
-        other memory: u64 = memory(Size, 1 << 20..=64 << 30) or 256 << 20;
         /// The answer to checks of hard quotas while no tick comes.
         other on_stale: OnStale = on_stale(OnStale) or OnStale::Allow;
         /// Threads that answer, beside those of the job.
@@ -170,19 +168,19 @@ mod tests {
         let api = job(&format!("{SMALL}[api]\n")).api.unwrap();
         assert_eq!(api, Api::default());
         assert_eq!(api.listen.to_string(), "127.0.0.1:9466");
-        assert_eq!((api.memory, api.threads, api.on_stale), (256 << 20, 2, OnStale::Allow));
+        assert_eq!((api.threads, api.on_stale), (2, OnStale::Allow));
     }
 
     #[test]
     fn tokens_have_roles_and_are_never_printed() {
         let text = format!(
-            "{SMALL}[api]\nlisten = \"0.0.0.0:9466\"\non_stale = \"deny\"\nsource = \"gateway\"\nmemory = \"1GiB\"\nthreads = 8\n{EDGE}"
+            "{SMALL}[api]\nlisten = \"0.0.0.0:9466\"\non_stale = \"deny\"\nsource = \"gateway\"\nthreads = 8\n{EDGE}"
         );
         let api = parse_with(&text, &TOKENS).unwrap().job.api.unwrap();
         let [edge, acme] = api.tokens.as_slice() else { panic!("two tokens") };
         assert_eq!((edge.name.as_str(), edge.role, &edge.customer), ("edge", ApiRole::Check, &None));
         assert_eq!((acme.role, acme.customer.as_deref()), (ApiRole::Consumer, Some("cus_1")));
-        assert_eq!((api.memory, api.threads, api.on_stale), (1 << 30, 8, OnStale::Deny));
+        assert_eq!((api.threads, api.on_stale), (8, OnStale::Deny));
         assert_eq!(api.source.as_deref(), Some("gateway"));
         assert!(!format!("{api:?}").contains("the-token-of"));
     }
@@ -199,10 +197,6 @@ mod tests {
                 "line 7: api.listen: found 0.0.0.0:1, which others can reach, without an [[api.token]], allowed: a loopback address, or one or more [[api.token]]",
             ),
             ("[api]\nthreads = 0".to_owned(), "line 7: api.threads: found 0, allowed: 1 to 64"),
-            (
-                "[api]\nmemory = \"1KiB\"".to_owned(),
-                "line 7: api.memory: found \"1KiB\", allowed: 1MiB to 64GiB",
-            ),
             (
                 "[api]\non_stale = \"open\"".to_owned(),
                 "line 7: api.on_stale: found \"open\", allowed: allow, deny",

@@ -735,7 +735,7 @@ fn expected(ticks: &[TickInput], seed: u64) -> Last {
                 }
             }
         }
-        let mut at = used.keys().next().copied().unwrap_or(since).min(since);
+        let mut at = used.keys().next().copied().unwrap_or(since).min(since).min(end);
         while at <= end {
             let span = settings.span(PeriodKind::Billing, at);
             let is_used = sum(&used, span.start, span.end) != [0; 4];

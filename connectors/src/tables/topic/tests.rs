@@ -525,7 +525,7 @@ fn quotas_and_prices_by_topic() {
     assert!(quotas.says(Some("1"), Some(&event("u", None, Some(&row("-7"))))).is_empty());
     assert_eq!(
         quotas.reasons(),
-        ["`limit` must be a whole number below 2^64, such as 10000; a limit of cost an amount such as 49.90"]
+        ["`limit` must be a whole number below 2^63, such as 10000; a limit of cost an amount such as 49.90"]
     );
     // A name that the database didn't repeat, and a number, which it always repeats.
     let kept = row("8").replace("gold", "__debezium_unavailable_value");

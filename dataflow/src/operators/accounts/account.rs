@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::plans::{Plans, QuotaSubject, Quotas, Terms, replace};
+use super::plans::{Plans, QuotaFacts, QuotaSubject, Quotas, Terms, replace};
 use crate::account_row::{
     AccountFault, Adjustment, BillKey, BillRow, Charge, ChargeKey, ChargePart, ForecastRow, QuotaKey,
     QuotaNotice, Revision,
@@ -431,6 +431,19 @@ impl Account {
         self.facts_changed = false;
         self.forget(closing.watermark);
         self.due = self.next_due(&periods, closing);
+    }
+
+    /// Returns whether nothing depends on the account any more. Logs of notices and adjustments go on where they ended, so
+    /// an account that has told something stays.
+    pub(super) fn is_gone(&self) -> bool {
+        self.rows.is_empty()
+            && self.quotas.values().all(QuotaFacts::is_empty)
+            && self.days.is_empty()
+            && self.hours.is_empty()
+            && self.published.is_empty()
+            && self.dues.is_empty()
+            && self.finals.values().all(|bill| bill.amounts.is_empty())
+            && self.notices + self.adjustments == 0
     }
 
     /// Returns whether bills changed since they were published.

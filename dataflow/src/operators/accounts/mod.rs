@@ -268,6 +268,11 @@ impl Accounts {
                 let before = account.due;
                 account.publish(id, with_bills || info.last, &mut closing, &mut rows);
                 wait(&mut self.waiting, id, account);
+                if account.is_gone() {
+                    self.accounts.remove(&id);
+                    self.chain.mark_all();
+                    continue;
+                }
                 if account.due != before {
                     self.due.entry(account.due).or_default().push(id);
                 }

@@ -37,6 +37,11 @@ impl QuotaFacts {
         replace(&mut self.rows, row, deleted, is_dated);
     }
 
+    /// Returns whether there is no row.
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
     /// Reads the rows as they are after the tick with the time `now`.
     pub(super) fn read(&mut self, now: EventTime) {
         self.limits.state(self.rows.iter().map(|row| (Some(row.limit.clone()), row.valid_from)), now);

@@ -784,7 +784,7 @@ fn assert_same(ticks: &[TickInput], got: Last, expected: Last) {
 }
 
 proptest! {
-    #![proptest_config(cases(60))]
+    #![proptest_config(cases(24))]
 
     #[test]
     fn accounts_equal_the_recount(seed: u64, count in 1_u64..60, live: bool, workers in 1_usize..4) {

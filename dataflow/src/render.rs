@@ -18,6 +18,9 @@
 //!  events by key after admission --> profiles --reports, all to one worker--> incidents --> transitions, rows
 //!  rows of keys and of reported leaks --^      plans, contacts, reported leaks --^
 //!  decisions of people -----------------^----------------------------------------^
+//!
+//!  changes of subscription_usage, additions of bookings --by subscription--> accounts --> rows
+//!  rows of subscriptions, and to all workers of plans, prices, quotas ----------^
 //! ```
 //!
 //! Events travel twice: to the worker of their request, then to that of their key. Those of the key `overflow` travel

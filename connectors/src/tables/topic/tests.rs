@@ -554,7 +554,7 @@ fn quotas_and_prices_by_topic() {
     };
     assert_eq!(prices.says(Some("a"), Some(&tier("10", "null"))), ["calls up to Some(10)"]);
     assert_eq!(prices.says(Some("b"), Some(&tier("null", "null"))), ["calls up to None"]);
-    let most = u64::MAX.to_string();
+    let most = i64::MAX.to_string();
     assert_eq!(prices.says(Some("c"), Some(&tier(&most, "null"))), [format!("calls up to Some({most})")]);
     // A dated row of a tier doesn't end the one without a date.
     assert_eq!(

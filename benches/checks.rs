@@ -124,7 +124,7 @@ fn ledger(subscriptions: u64) -> Arc<QuotaLedger> {
             contact: NameId::NONE,
         })));
     }
-    ledger.apply_tables(&[], &changes, NOW);
+    ledger.apply_tables(&changes, NOW);
     ledger.apply_tick(&UseOfTick { tick: NOW, through_ms: NOW, ..UseOfTick::default() }, NOW);
     Arc::new(ledger)
 }

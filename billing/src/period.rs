@@ -17,7 +17,7 @@
 //!
 //! **Cost.** A calendar answers by a binary search in at most 600 changes of offset and integer arithmetic, without an
 //! allocation. A caller with a million subscriptions keeps the end of each running period, and asks again when it is
-//! reached. Subscriptions of a zone share its calendar ([`crate::Calendars`]).
+//! reached. Subscriptions of a zone share its calendar.
 
 use std::fmt;
 use std::str::FromStr;

@@ -22,7 +22,7 @@ pub use account_row::*;
 pub use action::*;
 pub use incident::*;
 pub use model::Owner;
-pub use operators::{AccountOptions, Publish};
+pub use operators::{AccountOptions, Publish, ZoneCalendars};
 pub use render::{Dataflow, DetectorOptions, Options, render};
 pub use row::*;
 pub use window::Level;

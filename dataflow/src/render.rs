@@ -30,6 +30,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use differential_dataflow::AsCollection;
+use hashbrown::HashMap;
 use timely::dataflow::channels::pact::{Exchange, Pipeline};
 use timely::dataflow::operators::generic::Operator;
 use timely::dataflow::operators::generic::operator::empty;
@@ -40,7 +41,9 @@ use timely::dataflow::{InputHandleVec, ProbeHandle, Scope, Stream, StreamVec};
 
 use crate::action::DecisionRow;
 use crate::detect::Tuning;
-use crate::model::{AccessEvent, Definition, Owner, QuotaHolder, TableChange, TableRow, Tick, TickInfo};
+use crate::model::{
+    AccessEvent, Definition, NameId, Owner, QuotaHolder, TableChange, TableRow, Tick, TickInfo,
+};
 use crate::operators::accounts::account::AccountOptions;
 use crate::operators::accounts::plans::{PlanChange, PlanTableRow};
 use crate::operators::accounts::{self, AccountChange, AccountSettings, Accounts};
@@ -59,7 +62,7 @@ use crate::operators::parts::context::RowContext;
 use crate::operators::parts::group::Group;
 use crate::operators::parts::owners::OwnerChange;
 use crate::operators::parts::report::ProfileReport;
-use crate::operators::parts::zones::splits_hours;
+use crate::operators::parts::zones::calendar;
 use crate::operators::profiles::{self, Profiles};
 use crate::operators::routes::{self, AdmittedRoutes, ObservedRoute, RouteDecision};
 use crate::operators::subscription_usage::{
@@ -516,7 +519,10 @@ impl<'scope> Graph<'scope> {
         (infos, tables): (StreamVec<'scope, Tick, InfoChange>, StreamVec<'scope, Tick, TableChange>),
         registry: &mut Registry<'_>,
     ) -> Result<StreamVec<'scope, Tick, UseChange>, RestoreError> {
-        let zones = tables.flat_map(|change| match change.row {
+        let mut splitting: HashMap<NameId, bool> = HashMap::new();
+        let mut splits_hours =
+            move |zone: NameId| *splitting.entry(zone).or_insert_with(|| calendar(zone).splits_hours());
+        let zones = tables.flat_map(move |change| match change.row {
             TableRow::Subscription(row) => Some(row.time_zone).filter(|zone| splits_hours(*zone)),
             _ => None,
         });

@@ -54,11 +54,6 @@ fn zones_are_found_by_their_names_in_any_case() {
     for name in ["", "Europe", "Europe/Berln", "CEST", "../etc/passwd", "+02:00", "Europe/Berlin "] {
         assert_eq!(Calendar::of_zone(name), Err(UnknownZone), "{name}");
     }
-    let mut calendars = Calendars::default();
-    let berlin = calendars.get("Europe/Berlin").unwrap();
-    assert!(Arc::ptr_eq(&berlin, &calendars.get("EUROPE/BERLIN").unwrap()));
-    assert!(calendars.get("Mars/Olympus").is_err());
-    assert_eq!(calendars.0.len(), 1);
 }
 
 #[test]
@@ -203,7 +198,7 @@ fn zones_with_days_that_begin_within_an_hour_are_known() {
     for name in ["UTC", "Europe/Berlin", "America/New_York", "Asia/Seoul", "Africa/Monrovia"] {
         assert!(!Calendar::of_zone(name).unwrap().splits_hours(), "{name}");
     }
-    let names: Vec<&str> = Calendars::names().collect();
+    let names: Vec<&str> = zone_names().collect();
     assert!(names.contains(&"Asia/Kolkata") && names.len() > 500);
     assert!(names.iter().all(|name| Calendar::of_zone(name).unwrap().name() == *name));
 }

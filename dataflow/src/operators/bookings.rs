@@ -23,17 +23,18 @@
 //! bookings are taken out of the collection one tick later. That frees memory and means nothing to readers, who have
 //! forgotten the hour by then. It can't happen in the same tick, which may bring the hour's last bookings.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use differential_dataflow::difference::{Abelian, IsZero, Monoid, Semigroup};
 use hashbrown::HashMap;
+use keytide_billing::Calendar;
 use serde::{Deserialize, Serialize};
 use smallvec::{SmallVec, smallvec};
 
 use super::parts::by_tick::Closing;
 use super::parts::owners::OwnerChange;
-use super::parts::zones::{Midnights, midnights_within};
+use super::parts::zones::{Midnights, calendar, midnights_within};
 use super::usage::{ByKey, CompactTotals, Totals, UsageMetric};
 use super::windowed::{Metric, MetricSettings, Windowed, WindowedRow};
 use crate::model::{AccessEvent, EventTime, KeyId, NameId, Owner, Tick};
@@ -113,7 +114,7 @@ pub(crate) struct Bookings {
     booked_to: BookedTo,
     counted_for: CountedFor,
     /// The zones of subscriptions that have midnights within hours.
-    zones: BTreeSet<NameId>,
+    zones: BTreeMap<NameId, Calendar>,
     /// By midnight and key, what was booked of the rest of the midnight's hour.
     rests: BTreeMap<EventTime, HashMap<KeyId, CompactTotals>>,
     /// The midnights within the hour that was booked last.
@@ -288,7 +289,7 @@ impl Bookings {
             windowed: Windowed::new(settings),
             booked_to: BTreeMap::new(),
             counted_for: BTreeMap::new(),
-            zones: BTreeSet::new(),
+            zones: BTreeMap::new(),
             rests: BTreeMap::new(),
             midnights: (EventTime::MAX, Midnights::new()),
             pending: Sums::new(),
@@ -310,7 +311,7 @@ impl Bookings {
         for change in changes.into_iter().flatten() {
             match change {
                 BookingsChange::Owner(change) => owners.push(change),
-                BookingsChange::Zone(_, zone) => drop(state.zones.insert(zone)),
+                BookingsChange::Zone(_, zone) => state.learn_zone(zone),
             }
         }
         state.midnights.0 = EventTime::MAX;
@@ -402,11 +403,15 @@ impl Bookings {
         hour_cache.learn(hour, key, subscription, pending);
     }
 
+    fn learn_zone(&mut self, zone: NameId) {
+        self.zones.entry(zone).or_insert_with(|| calendar(zone));
+    }
+
     /// Books the rest of an hour from a midnight within it on, if the time is in one.
     fn book_rest(&mut self, has_hour: bool, time: EventTime, key: KeyId, usage: &Totals) {
         let hour = Level::Hour.start(time);
         if self.midnights.0 != hour {
-            self.midnights = (hour, midnights_within(&self.zones, hour));
+            self.midnights = (hour, midnights_within(self.zones.values(), hour));
         }
         for midnight in self.midnights.1.clone().into_iter().filter(|midnight| *midnight <= time) {
             if has_hour {
@@ -501,7 +506,7 @@ impl Bookings {
                     continue;
                 }
                 let usage = Booked { keys: 0, ..booked };
-                let midnights = midnights_within(zones, hour);
+                let midnights = midnights_within(zones.values(), hour);
                 for (party, take_back) in
                     before.map(|before| (before, true)).into_iter().chain([(now, false)])
                 {
@@ -568,7 +573,7 @@ impl Durable for Bookings {
                 }
             }
         }
-        for zone in &self.zones {
+        for zone in self.zones.keys() {
             out.row(BookingsRow::Zone(*zone));
         }
         for (midnight, keys) in &self.rests {
@@ -601,7 +606,7 @@ impl Durable for Bookings {
             }
             // Several workers may have stored one window: sums add up.
             BookingsRow::Pending { window, booked } => add(&mut self.pending, window, &booked, false),
-            BookingsRow::Zone(zone) => drop(self.zones.insert(zone)),
+            BookingsRow::Zone(zone) => self.learn_zone(zone),
             BookingsRow::Rest { midnight, key, usage } => {
                 self.rests.entry(midnight).or_default().insert(key, usage);
             }

@@ -21,4 +21,5 @@ pub(crate) mod usage;
 pub(crate) mod windowed;
 
 pub use accounts::account::AccountOptions;
+pub use parts::zones::ZoneCalendars;
 pub use windowed::Publish;

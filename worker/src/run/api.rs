@@ -41,12 +41,11 @@ impl SharedFeed {
 
 impl TableFeed for SharedFeed {
     fn poll(&mut self, wait: Duration, read: &mut TablesRead) -> Result<(), LiveError> {
-        let (definitions, changes) = (read.definitions.len(), read.changes.len());
+        let changes = read.changes.len();
         self.feed.poll(wait, read)?;
         // Feeds add to what is there.
         if let Some(changes) = read.changes.get(changes..).filter(|changes| !changes.is_empty()) {
-            let definitions = read.definitions.get(definitions..).unwrap_or_default();
-            self.ledger.apply_tables(definitions, changes, (self.clock)());
+            self.ledger.apply_tables(changes, (self.clock)());
         }
         Ok(())
     }

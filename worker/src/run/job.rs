@@ -693,8 +693,8 @@ fn start_api(
     let Some((api, server)) = config.api.as_ref().zip(server) else { return Ok(None) };
     let ledger = Arc::new(QuotaLedger::new(random_nonce(), api.on_stale == OnStale::Deny));
     let held: Vec<TableChange> = earlier.changes().collect();
-    ledger.apply_tables(&[], &held, clock());
-    ledger.apply_tables(&first.definitions, &first.changes, clock());
+    ledger.apply_tables(&held, clock());
+    ledger.apply_tables(&first.changes, clock());
     let address = server.address().context("asking for the port of [api] failed")?;
     server.start(Arc::clone(&ledger), clock)?;
     tracing::info!("answers gateways at http://{address}/v1/check and /v1/auth");

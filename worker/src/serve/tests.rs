@@ -76,7 +76,7 @@ fn ledger() -> Arc<QuotaLedger> {
         quota(Measure::Calls, PeriodKind::Day, 3),
         quota(Measure::Units, PeriodKind::Month, 100),
     ];
-    ledger.apply_tables(&[], &changes, NOW);
+    ledger.apply_tables(&changes, NOW);
     ledger.apply_tick(&UseOfTick { tick: NOW, through_ms: NOW, ..UseOfTick::default() }, NOW);
     Arc::new(ledger)
 }

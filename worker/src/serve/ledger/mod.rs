@@ -31,11 +31,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use hashbrown::HashMap;
-use keytide_billing::{Anchor, BilledUse, Calendar, Calendars};
+use keytide_billing::BilledUse;
+use keytide_dataflow::ZoneCalendars;
 use keytide_dataflow::model::time::MINUTE_MS;
-use keytide_dataflow::model::{
-    Definition, EventTime, KeyId, KeyState, NameId, SubscriptionRow, TableChange, TableRow,
-};
+use keytide_dataflow::model::{EventTime, KeyId, KeyState, NameId, TableChange, TableRow};
 use smallvec::SmallVec;
 
 pub use self::answer::{CheckAnswer, CheckVerdict, ReservationId};
@@ -92,7 +91,7 @@ pub struct QuotaLedger {
     keys: Shards<KeyId, LedgerKey>,
     subscriptions: Shards<NameId, SharedStanding>,
     limits: LimitRows,
-    zones: Mutex<Zones>,
+    zones: Mutex<ZoneCalendars>,
     repeated: RepeatedChecks,
     /// The keys that the job's decisions deny.
     denied: Mutex<BTreeMap<KeyId, KeyState>>,
@@ -104,50 +103,6 @@ pub struct QuotaLedger {
     through_ms: AtomicU64,
     /// Denies checks of hard quotas while the ledger is stale.
     denies_stale: bool,
-}
-
-/// The time zones that tables may name.
-#[derive(Debug)]
-struct Zones {
-    calendars: Calendars,
-    /// The names as the database writes them, and as tables do.
-    names: HashMap<NameId, Box<str>>,
-}
-
-impl Default for Zones {
-    fn default() -> Self {
-        let names = Calendars::names().map(|name| (NameId::new(name), name.into())).collect();
-        Self { calendars: Calendars::default(), names }
-    }
-}
-
-impl Zones {
-    /// Notes a string of tables, if it is the name of a zone.
-    fn note(&mut self, definition: &Definition) {
-        if let Definition::Name { id, text } = definition
-            && !self.names.contains_key(id)
-            && self.calendars.get(text).is_ok()
-        {
-            self.names.insert(*id, text.clone());
-        }
-    }
-
-    /// Returns the terms that a row says.
-    fn terms(&mut self, row: &SubscriptionRow) -> Terms {
-        Terms {
-            valid_from: row.valid_from,
-            customer: row.customer,
-            plan: row.plan,
-            calendar: self.calendar(row.time_zone),
-            anchor: Anchor::try_from(row.billing_anchor).unwrap_or(Anchor::FIRST),
-        }
-    }
-
-    /// Returns the calendar of a zone, that of UTC if it isn't known.
-    fn calendar(&mut self, id: NameId) -> Arc<Calendar> {
-        let calendar = self.names.get(&id).and_then(|name| self.calendars.get(name).ok());
-        calendar.unwrap_or_else(|| Arc::new(Calendar::utc()))
-    }
 }
 
 impl QuotaLedger {
@@ -170,10 +125,9 @@ impl QuotaLedger {
         }
     }
 
-    /// Applies changes of tables, in the order of each table, after the strings that they name.
-    pub fn apply_tables(&self, definitions: &[Definition], changes: &[TableChange], now_ms: u64) {
+    /// Applies changes of tables, in the order of each table.
+    pub fn apply_tables(&self, changes: &[TableChange], now_ms: u64) {
         let mut zones = lock(&self.zones);
-        definitions.iter().for_each(|definition| zones.note(definition));
         // Of a key, a subscription or a quota a change may be a deletion and all rows again: no check comes between.
         for run in changes.chunk_by(|one, next| is_of_same(&one.row, &next.row)) {
             match &run[0].row {
@@ -184,7 +138,7 @@ impl QuotaLedger {
                     for change in run {
                         match &change.row {
                             TableRow::Subscription(_) if change.deleted => standing.end(),
-                            TableRow::Subscription(row) => standing.put(zones.terms(row), now_ms),
+                            TableRow::Subscription(row) => standing.put(Terms::of(row, &mut zones), now_ms),
                             _ => {}
                         }
                     }

@@ -19,8 +19,9 @@ use keytide_billing::{
     Anchor, BilledUse, Calendar, Measure, Period, PeriodKind, PeriodSetting, Periods, QuotaLimit,
     QuotaStanding, limits_in_force,
 };
+use keytide_dataflow::ZoneCalendars;
 use keytide_dataflow::model::time::{HOUR_MS, MINUTE_MS, SECOND_MS};
-use keytide_dataflow::model::{EventTime, KeyId, NameId, QuotaHolder};
+use keytide_dataflow::model::{EventTime, KeyId, NameId, QuotaHolder, SubscriptionRow};
 
 use super::facts::{BookedUse, MinuteUse};
 use super::limits::LimitRows;
@@ -46,6 +47,19 @@ pub(super) struct Terms {
     pub(super) plan: NameId,
     pub(super) calendar: Arc<Calendar>,
     pub(super) anchor: Anchor,
+}
+
+impl Terms {
+    /// Returns what a row of the table of subscriptions says.
+    pub(super) fn of(row: &SubscriptionRow, zones: &mut ZoneCalendars) -> Self {
+        Self {
+            valid_from: row.valid_from,
+            customer: row.customer,
+            plan: row.plan,
+            calendar: zones.get(row.time_zone),
+            anchor: Anchor::try_from(row.billing_anchor).unwrap_or(Anchor::FIRST),
+        }
+    }
 }
 
 /// How much a check asks for.

@@ -72,12 +72,10 @@ const CALLS_A_DAY: (Measure, PeriodKind) = (Measure::Calls, PeriodKind::Day);
 /// A ledger with a key of a subscription of plan gold, and these quotas of the plan.
 fn ledger(quotas: &[((Measure, PeriodKind), u64, bool)]) -> QuotaLedger {
     let ledger = QuotaLedger::new(9, false);
-    let definitions =
-        ["Europe/Berlin", "Asia/Kolkata"].map(|zone| Definition::Name { id: name(zone), text: zone.into() });
     let mut changes =
         vec![key_row(KEY, "s", KeyState::Active, None), subscription_row("s", "gold", "", None)];
     changes.extend(quotas.iter().map(|&(what, limit, hard)| quota_row(plan("gold"), what, limit, hard)));
-    ledger.apply_tables(&definitions, &changes, START);
+    ledger.apply_tables(&changes, START);
     ledger
 }
 
@@ -138,14 +136,14 @@ fn keys_that_are_suspended_revoked_or_denied_by_the_job_may_not_call() {
         (KeyState::Revoked, CheckVerdict::Revoked),
         (KeyState::Active, CheckVerdict::Allowed),
     ] {
-        ledger.apply_tables(&[], &[key_row(KEY, "s", state, None)], START);
+        ledger.apply_tables(&[key_row(KEY, "s", state, None)], START);
         assert_eq!(verdict(), expected);
     }
     ledger.deny_only([(KEY, KeyState::Suspended)].into());
     assert_eq!(verdict(), CheckVerdict::Suspended);
-    ledger.apply_tables(&[], &[key_row(KEY, "s", KeyState::Revoked, None)], START);
+    ledger.apply_tables(&[key_row(KEY, "s", KeyState::Revoked, None)], START);
     assert_eq!(verdict(), CheckVerdict::Revoked);
-    ledger.apply_tables(&[], &[key_row(KEY, "s", KeyState::Active, None)], START);
+    ledger.apply_tables(&[key_row(KEY, "s", KeyState::Active, None)], START);
     ledger.deny_only(BTreeMap::new());
     assert_eq!(verdict(), CheckVerdict::Allowed);
     // A key of no table can be denied as well, and is unknown otherwise.
@@ -162,24 +160,24 @@ fn keys_that_are_suspended_revoked_or_denied_by_the_job_may_not_call() {
 fn a_new_plan_or_limit_acts_at_the_next_check_and_never_resets_use() {
     let ledger = ledger(&[(CALLS_A_DAY, 2, true)]);
     let big = quota_row(plan("platinum"), CALLS_A_DAY, 4, true);
-    ledger.apply_tables(&[], &[big], START);
+    ledger.apply_tables(&[big], START);
     assert!(ask(&ledger, calls(2), START).is_allowed());
     assert!(!ask(&ledger, calls(1), START).is_allowed());
-    ledger.apply_tables(&[], &[subscription_row("s", "platinum", "", None)], START + 1);
+    ledger.apply_tables(&[subscription_row("s", "platinum", "", None)], START + 1);
     assert!(ask(&ledger, calls(2), START + 1).is_allowed());
     assert!(!ask(&ledger, calls(1), START + 1).is_allowed());
     // The subscription's own quota wins, also if it is below what is used.
     let own = |limit| quota_row(QuotaHolder::Subscription(name("s")), CALLS_A_DAY, limit, true);
-    ledger.apply_tables(&[], &[own(5)], START + 2);
+    ledger.apply_tables(&[own(5)], START + 2);
     assert!(ask(&ledger, calls(1), START + 2).is_allowed());
-    ledger.apply_tables(&[], &[own(1)], START + 3);
+    ledger.apply_tables(&[own(1)], START + 3);
     let answer = ask(&ledger, calls(0), START + 3);
     assert_eq!((answer.quotas[0].standing.used, answer.quotas[0].standing.remaining), (5, 0));
     // Without the row the plan's holds, and without that there is no limit.
     let gone = |change: TableChange| TableChange { deleted: true, ..change };
-    ledger.apply_tables(&[], &[gone(own(1))], START + 4);
+    ledger.apply_tables(&[gone(own(1))], START + 4);
     assert_eq!(ask(&ledger, calls(0), START + 4).quotas[0].standing.limit, 4);
-    ledger.apply_tables(&[], &[gone(quota_row(plan("platinum"), CALLS_A_DAY, 4, true))], START + 5);
+    ledger.apply_tables(&[gone(quota_row(plan("platinum"), CALLS_A_DAY, 4, true))], START + 5);
     assert!(ask(&ledger, calls(u64::MAX), START + 5).is_allowed());
 }
 
@@ -192,16 +190,15 @@ fn dated_rows_act_from_their_date_on() {
         };
         change(TableRow::Quota(QuotaRow { valid_from: Some(from), ..row }))
     };
-    ledger.apply_tables(&[], &[dated(START + 1_000, 2), dated(START + 2_000, 3)], START);
+    ledger.apply_tables(&[dated(START + 1_000, 2), dated(START + 2_000, 3)], START);
     let limit = |now_ms| ask(&ledger, calls(0), now_ms).quotas[0].standing.limit;
     // A clock that is set back is followed.
     assert_eq!([999, 1_000, 1_999, 2_000, 500].map(|ms| limit(START + ms)), [1, 2, 2, 3, 1]);
-    ledger.apply_tables(&[], &[subscription_row("s", "free", "", Some(START + 3_000))], START);
+    ledger.apply_tables(&[subscription_row("s", "free", "", Some(START + 3_000))], START);
     assert_eq!(limit(START + 2_999), 3);
     assert!(ask(&ledger, calls(0), START + 3_000).quotas.is_empty());
     // A key that changes hands counts for its owner of that time.
     ledger.apply_tables(
-        &[],
         &[
             TableChange { deleted: true, ..key_row(KEY, "s", KeyState::Active, None) },
             key_row(KEY, "s", KeyState::Active, Some(START)),
@@ -220,7 +217,7 @@ fn periods_are_local_and_follow_the_rows_of_quota() {
     let ledger = ledger(&[(CALLS_A_DAY, 9, true), ((Measure::Calls, PeriodKind::Billing), 99, true)]);
     // 15 March 2026, 12:00 UTC.
     let now = 1_773_576_000_000;
-    ledger.apply_tables(&[], &[subscription_row("s", "gold", "Asia/Kolkata", None)], now - 2 * DAY_MS);
+    ledger.apply_tables(&[subscription_row("s", "gold", "Asia/Kolkata", None)], now - 2 * DAY_MS);
     let answer = ask(&ledger, calls(0), now);
     let of = |kind| {
         let quota = answer.quotas.iter().find(|quota| quota.period == kind).unwrap();
@@ -398,7 +395,7 @@ fn a_stale_ledger_says_so_and_denies_hard_quotas_if_it_is_told_to() {
     }
     // Soft quotas never deny.
     let soft = quota_row(plan("gold"), CALLS_A_DAY, 9, false);
-    ledger.apply_tables(&[], &[soft], START);
+    ledger.apply_tables(&[soft], START);
     assert!(ask(&ledger, calls(1), START + STALE_MS + 1).is_allowed());
 }
 

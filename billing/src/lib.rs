@@ -24,8 +24,7 @@ pub use self::price::{
     NotAModel, NotAUnit, Price, PriceFault, PriceModel, PriceUnit, TIERS, TierPart, TierRow,
 };
 pub use self::quota::{
-    NotACount, NotThresholds, QuotaHolder, QuotaLimit, QuotaRow, QuotaStanding, QuotaThresholds,
-    limits_in_force, parse_count, parse_limit,
+    NotACount, NotThresholds, QuotaLimit, QuotaStanding, QuotaThresholds, parse_count, parse_limit,
 };
 pub use self::segment::{
     Bill, BillFault, ChargeItem, ChargeLine, DatedTerms, PlanSegment, PlanTerms, TermsFault, days_by_terms,

@@ -1,8 +1,6 @@
-//! Quotas: which limit holds, how much of it is used, and which thresholds that crosses.
+//! Quotas: how much of a limit is used, and which thresholds that crosses.
 //!
-//! A quota limits a measure in a period. Of the rows of a holder, the one with the latest `valid_from` in the past holds.
-//! A row without one holds since ever. A subscription's row wins over its plan's row of the same measure and period. A
-//! limit takes effect at once, and never changes what is used.
+//! A quota limits a measure in a period. A limit takes effect at once, and never changes what is used.
 //!
 //! With `used` and `limit` in units of the measure (cost: ten-thousandths of the currency's unit):
 //!
@@ -14,7 +12,6 @@
 //!
 //! Limits: 8 thresholds from 1 to 1,000 percent; limits below 2^63, as tools for SQL have no larger integer.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -22,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::exact::Exact;
 use crate::measure::Measure;
-use crate::period::{Period, PeriodKind};
+use crate::period::Period;
 
 /// The most thresholds of a quota.
 const THRESHOLDS: usize = 8;
@@ -152,13 +149,6 @@ fn storable(count: u64) -> Result<u64, NotACount> {
     i64::try_from(count).map_or(Err(NotACount), |_| Ok(count))
 }
 
-/// The table that a quota is of. A subscription's quota wins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum QuotaHolder {
-    Plan,
-    Subscription,
-}
-
 /// How much may be used in a period.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct QuotaLimit {
@@ -167,34 +157,6 @@ pub struct QuotaLimit {
     /// True if calls beyond the limit are to be refused.
     pub hard: bool,
     pub notify: QuotaThresholds,
-}
-
-/// A row of the table of quotas, of a plan or a subscription that the caller knows.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct QuotaRow {
-    pub holder: QuotaHolder,
-    pub measure: Measure,
-    pub period: PeriodKind,
-    /// In ms since the epoch; `None` is since ever.
-    pub valid_from_ms: Option<u64>,
-    pub limit: QuotaLimit,
-}
-
-/// Returns the limits that hold at an instant, given the rows of a subscription and of its plan in any order.
-pub fn limits_in_force<'a>(
-    rows: impl IntoIterator<Item = &'a QuotaRow>,
-    at_ms: u64,
-) -> BTreeMap<(Measure, PeriodKind), &'a QuotaLimit> {
-    let mut found: BTreeMap<(Measure, PeriodKind), &QuotaRow> = BTreeMap::new();
-    for row in rows {
-        if row.valid_from_ms.is_some_and(|valid_from_ms| valid_from_ms > at_ms) {
-            continue;
-        }
-        // Rows are ordered by holder, then by when they are valid. The rest decides between equal ones.
-        let held = found.entry((row.measure, row.period)).or_insert(row);
-        *held = row.max(*held);
-    }
-    found.into_iter().map(|(key, row)| (key, &row.limit)).collect()
 }
 
 /// How much of a quota is used.
@@ -254,11 +216,6 @@ mod tests {
 
     fn period() -> Period {
         Period { start_ms: 0, end_ms: 1_000, days: 1, full_days: 1 }
-    }
-
-    fn row(holder: QuotaHolder, valid_from_ms: Option<u64>, limit: u64) -> QuotaRow {
-        let (measure, period) = (Measure::Calls, PeriodKind::Day);
-        QuotaRow { holder, measure, period, valid_from_ms, limit: quota(limit) }
     }
 
     #[test]
@@ -330,21 +287,6 @@ mod tests {
     }
 
     #[test]
-    fn a_subscription_s_limit_wins_and_the_latest_row_holds() {
-        let (plan, own) = (QuotaHolder::Plan, QuotaHolder::Subscription);
-        let rows = [row(own, Some(50), 3), row(plan, None, 1), row(plan, Some(10), 2), row(own, Some(90), 4)];
-        let limit = |at_ms| {
-            let limits = limits_in_force(&rows, at_ms);
-            assert_eq!(limits.len(), 1);
-            limits[&(Measure::Calls, PeriodKind::Day)].limit
-        };
-        assert_eq!([0, 9, 10, 49, 50, 89, 90, u64::MAX].map(limit), [1, 1, 2, 2, 3, 3, 4, 4]);
-        let other = QuotaRow { period: PeriodKind::Month, ..row(plan, None, 7) };
-        assert_eq!(limits_in_force(rows.iter().chain([&other]), 0).len(), 2);
-        assert!(limits_in_force(&rows[..1], 0).is_empty());
-    }
-
-    #[test]
     fn a_standing_says_what_remains() {
         let standing = |limit, used| QuotaStanding::new(&quota(limit), used, &period());
         let full = standing(1_000, 1_234);
@@ -382,16 +324,6 @@ mod tests {
             prop_assert_eq!(standing.admits(more), u128::from(used) + u128::from(more) <= limit.into());
             let after = QuotaStanding::new(&quota(limit), u128::from(used) + u128::from(more), &period());
             prop_assert!(after.remaining <= standing.remaining && after.permille >= standing.permille);
-        }
-
-        #[test]
-        fn the_order_of_rows_does_not_matter(
-            rows in proptest::collection::vec((any::<bool>(), proptest::option::of(0_u64..9), 0_u64..4), 0..6), at_ms in 0_u64..9,
-        ) {
-            let holder = |own| if own { QuotaHolder::Subscription } else { QuotaHolder::Plan };
-            let rows: Vec<_> = rows.into_iter().map(|(own, from, limit)| row(holder(own), from, limit)).collect();
-            let reversed: Vec<_> = rows.iter().rev().cloned().collect();
-            prop_assert_eq!(limits_in_force(&rows, at_ms), limits_in_force(&reversed, at_ms));
         }
 
         #[test]

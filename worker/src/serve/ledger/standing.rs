@@ -17,14 +17,14 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use keytide_billing::{
     Anchor, BilledUse, Calendar, Measure, Period, PeriodKind, PeriodSetting, Periods, QuotaLimit,
-    QuotaStanding, limits_in_force,
+    QuotaStanding,
 };
 use keytide_dataflow::ZoneCalendars;
 use keytide_dataflow::model::time::{HOUR_MS, MINUTE_MS, SECOND_MS};
 use keytide_dataflow::model::{EventTime, KeyId, NameId, QuotaHolder, SubscriptionRow};
 
 use super::facts::{BookedUse, MinuteUse};
-use super::limits::LimitRows;
+use super::limits::{LimitRows, limits_in_force};
 use super::spent::{SKEW_MS, Spent, minus, plus};
 
 /// How long a reservation holds.
@@ -343,7 +343,7 @@ impl Standing {
         let plan = current.map_or(NameId::NONE, |terms| terms.plan);
         let holders = [QuotaHolder::Plan(plan), QuotaHolder::Subscription(self.subscription)];
         let quotas = rows.of(&holders);
-        let dates = quotas.iter().map(|row| row.valid_from_ms);
+        let dates = quotas.iter().map(|row| row.valid_from);
         let dates = dates.chain(self.terms.iter().map(|terms| terms.valid_from)).flatten();
         let (mut from_ms, mut until_ms) = (0, u64::MAX);
         for date in dates {

@@ -1,4 +1,4 @@
-//! The layers of crates, as cargo resolves them: config, billing <- dataflow <- connectors, alerts <- worker,
+//! The layers of crates, as cargo resolves them: billing <- config <- dataflow <- connectors, alerts <- worker,
 //! generator <- the program, and nothing in the dataflow or in billing that talks to the outside; and
 //! which crates there may be.
 
@@ -12,7 +12,7 @@ use crate::harness::repository;
 /// Crates of this workspace, each with those of them it may use.
 const LAYERS: [(&str, &[&str]); 8] = [
     ("keytide-billing", &[]),
-    ("keytide-config", &[]),
+    ("keytide-config", &["keytide-billing"]),
     ("keytide-dataflow", &["keytide-billing", "keytide-config"]),
     ("keytide-connectors", &["keytide-billing", "keytide-config", "keytide-dataflow"]),
     ("keytide-alerts", &["keytide-billing", "keytide-config", "keytide-dataflow"]),

@@ -7,6 +7,7 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
+use keytide_billing::Currency;
 use sha2::{Digest, Sha256};
 
 use crate::pattern::LinePattern;
@@ -77,6 +78,7 @@ encoded! {
     LinePattern, pattern: text(pattern.text());
     TimePattern, pattern: text(pattern.text());
     Zone, zone: text(zone.name());
+    Currency, currency: text(currency.code());
 }
 
 impl<T: Choice> Fingerprint for T {

@@ -1,16 +1,8 @@
 //! The section `[billing]`: which calls are billed, in which currency, and when a bill is final.
 
-use super::prelude::*;
+use keytide_billing::Currency;
 
-/// The codes of ISO 4217 that have a minor unit, in their order. They are those that `keytide-billing` rounds to, which
-/// this crate doesn't use; a test of the connectors compares them.
-const CURRENCIES: &str = "\
-     AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BHD BIF BMD BND BOB BOV BRL BSD BTN BWP BYN BZD CAD CDF CHE CHF \
-     CHW CLF CLP CNY COP COU CRC CUP CVE CZK DJF DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GNF GTQ GYD \
-     HKD HNL HTG HUF IDR ILS INR IQD IRR ISK JMD JOD JPY KES KGS KHR KMF KPW KRW KWD KYD KZT LAK LBP LKR LRD LSL LYD \
-     MAD MDL MGA MKD MMK MNT MOP MRU MUR MVR MWK MXN MXV MYR MZN NAD NGN NIO NOK NPR NZD OMR PAB PEN PGK PHP PKR PLN \
-     PYG QAR RON RSD RUB RWF SAR SBD SCR SDG SEK SGD SHP SLE SOS SRD SSP STN SVC SYP SZL THB TJS TMT TND TOP TRY TTD \
-     TWD TZS UAH UGX USD USN UYI UYU UYW UZS VED VES VND VUV WST XAD XAF XCD XCG XOF XPF YER ZAR ZMW ZWG";
+use super::prelude::*;
 
 section! {
     /// The section `[billing]` of a configuration.
@@ -19,23 +11,14 @@ section! {
         /// Statuses of calls that are free, because the gateway refused them. Views count them apart.
         results free_statuses: Vec<u16> = free_statuses(List<Status>, AtMost(64, "statuses")) or vec![429];
         /// The currency of plans that name none: a code of ISO 4217.
-        results currency: String = currency(CurrencyCode) or "EUR".to_owned();
+        results currency: Currency = currency(Currency) or Currency::EURO;
         /// How long after its period's end a bill is final, in milliseconds.
         results close_after_ms: u64 = close_after(Millis, DAY_MS..=30 * DAY_MS) or 5 * DAY_MS;
     }
 }
 
-texts! {
-    /// The code of a currency that amounts can be rounded to.
-    CurrencyCode if |code| Billing::currencies().any(|known| known == code),
-        "a current code of ISO 4217 in capitals, such as EUR, USD or KRW";
-}
-
-impl Billing {
-    /// Iterates over the codes that a currency may have, in their order.
-    pub fn currencies() -> impl Iterator<Item = &'static str> {
-        CURRENCIES.split(' ')
-    }
+parsed! {
+    Currency: |code| code.parse().ok(), "a current code of ISO 4217 in capitals, such as EUR, USD or KRW";
 }
 
 #[cfg(test)]
@@ -73,7 +56,7 @@ mod tests {
             );
         }
         let billing = job(&format!("{SMALL}[billing]\ncurrency = \"KRW\"\nclose_after = \"36h\"")).billing;
-        assert_eq!((billing.currency.as_str(), billing.close_after_ms), ("KRW", 36 * 3_600_000));
-        assert_eq!(job(SMALL).billing.currency, "EUR");
+        assert_eq!((billing.currency.code(), billing.close_after_ms), ("KRW", 36 * 3_600_000));
+        assert_eq!(job(SMALL).billing.currency.code(), "EUR");
     }
 }

@@ -1,9 +1,6 @@
 //! Tests of the tables that bills are made from, and of the columns about them.
 
-use keytide_billing::{
-    Currency, Exact, Measure, PeriodKind, PriceModel, QuotaLimit, QuotaThresholds, TierRow,
-};
-use keytide_config::Billing;
+use keytide_billing::{Exact, Measure, PeriodKind, PriceModel, QuotaLimit, QuotaThresholds, TierRow};
 use keytide_dataflow::model::{PlanFees, PriceRow, QuotaHolder, QuotaRow};
 
 use super::*;
@@ -38,13 +35,6 @@ fn price(cells: &str) -> PriceRow {
 
 fn exact(text: &str) -> Exact {
     text.parse().unwrap()
-}
-
-#[test]
-fn the_configuration_has_the_currencies_that_can_be_billed() {
-    let mut known: Vec<String> = Currency::all().map(|currency| currency.code().to_owned()).collect();
-    known.sort_unstable();
-    assert_eq!(Billing::currencies().collect::<Vec<_>>(), known);
 }
 
 #[test]

@@ -68,9 +68,8 @@ impl Default for AccountOptions {
 
 impl From<&keytide_config::Billing> for AccountOptions {
     fn from(config: &keytide_config::Billing) -> Self {
-        // The configuration has checked the code, by the same list.
-        let currency = config.currency.parse().unwrap_or(Currency::EURO);
-        Self { currency, close_after_ms: config.close_after_ms }
+        let keytide_config::Billing { currency, close_after_ms, .. } = *config;
+        Self { currency, close_after_ms }
     }
 }
 

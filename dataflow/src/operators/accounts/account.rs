@@ -347,8 +347,7 @@ impl Account {
     fn place(&mut self, from: EventTime, used: &DayUse, zones: &mut ZoneCalendars) {
         let periods = self.periods(zones);
         let day = |at: EventTime| periods.of_kind(PeriodKind::Day, at).start_ms;
-        let hour = from - from % HOUR_MS;
-        if hour == from {
+        if from.is_multiple_of(HOUR_MS) {
             self.add(day(from), used);
         } else if day(from) == from {
             self.add(from, used);
@@ -905,27 +904,18 @@ impl Account {
                 continue;
             }
             let Ok(bill) = self.due_bill(&periods.at(start_ms), periods, closing.plans) else { continue };
-            let (currency, amounts) =
-                bill.map_or((None, BTreeMap::new()), |(bill, _)| (Some(bill.currency), bill.amounts()));
-            let Some(currency) = currency.or(known.currency) else { continue };
-            if known.currency.is_some_and(|known| known != currency) {
-                continue;
-            }
-            let mut changed = Vec::new();
-            let items: BTreeSet<ChargeItem<NameId>> =
-                amounts.keys().chain(known.amounts.keys()).copied().collect();
-            for item in items {
-                let of = |amounts: &BTreeMap<_, i128>| amounts.get(&item).copied().unwrap_or_default();
-                let Some(difference) = of(&amounts).checked_sub(of(&known.amounts)) else { continue };
-                if difference != 0 {
-                    changed.push((item, difference));
-                }
-            }
-            if changed.is_empty() {
+            let (currency, changed, amounts) = match bill {
+                Some((bill, _)) => (Some(bill.currency), bill.since(&known.amounts), bill.amounts()),
+                // Nothing is billed any more, so all of it is taken back.
+                None => (known.currency, Ok(negated(&known.amounts)), BTreeMap::new()),
+            };
+            let Some((currency, changed)) = currency.zip(changed.ok()) else { continue };
+            let is_other = known.currency.is_some_and(|known| known != currency);
+            if is_other || changed.is_empty() {
                 continue;
             }
             let due = self.dues.entry(running.start_ms).or_insert((currency, 0));
-            let sum = changed.iter().try_fold(due.1, |sum, (_, amount)| sum.checked_add(*amount));
+            let sum = changed.values().try_fold(due.1, |sum, amount| sum.checked_add(*amount));
             let Some(sum) = sum.filter(|_| due.0 == currency) else { continue };
             due.1 = sum;
             for (item, amount) in changed {
@@ -1157,6 +1147,12 @@ impl Account {
             + self.fired.len() * size_of::<FiredThreshold>() * 3 / 2
             + self.rows.capacity() * size_of::<SubscriptionRow>()
     }
+}
+
+/// Returns what takes the amounts back, without lines of nothing.
+fn negated(amounts: &BTreeMap<ChargeItem<NameId>, i128>) -> BTreeMap<ChargeItem<NameId>, i128> {
+    let amounts = amounts.iter().filter(|(_, amount)| **amount != 0);
+    amounts.map(|(item, amount)| (*item, amount.saturating_neg())).collect()
 }
 
 /// Returns the earliest start of a period whose days are all kept.

@@ -49,7 +49,7 @@ pub struct QuotaNoticeRow {
 }
 
 impl QuotaNoticeRow {
-    /// Reads a row back.
+    /// Reads a row of the view `notices` back from its JSON.
     ///
     /// # Errors
     /// If the text isn't a row of `notices`.

@@ -25,7 +25,6 @@ use jiff::tz::TimeZone;
 
 /// A day of UTC in milliseconds.
 const DAY_MS: i64 = 86_400_000;
-/// An hour in milliseconds.
 const HOUR_MS: i64 = 3_600_000;
 /// From here on it is known whether a day begins within an hour: 2000-01-01T00:00:00Z, in ms.
 const SPLIT_FROM_MS: i64 = 946_684_800_000;

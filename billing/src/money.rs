@@ -54,7 +54,7 @@ impl fmt::Display for NotACurrency {
 impl std::error::Error for NotACurrency {}
 
 impl Currency {
-    /// The euro.
+    /// The euro, in which plans are that name no currency, unless the configuration says another.
     pub const EURO: Self = Self { code: *b"EUR", digits: 2 };
 
     /// Returns the code, three capitals.

@@ -53,7 +53,7 @@ pub struct Charge {
     pub model: Option<PriceModel>,
     /// The parts of the price, in the order of plans in the period and of tiers.
     pub parts: Vec<ChargePart>,
-    /// The sum before rounding.
+    /// The sum before rounding, in whole units of the currency.
     pub exact: Exact,
     pub amount: i128,
     pub currency: Currency,
@@ -81,7 +81,7 @@ pub struct BillRow {
     pub currency: Option<Currency>,
     /// The sum of the charges and of `adjustments`; `None` if there is a fault.
     pub total: Option<i128>,
-    /// The number of charges.
+    /// The number of the bill's charges, without adjustments.
     pub lines: u32,
     /// The sum of what came after earlier bills were final, and is due with this one.
     pub adjustments: i128,
@@ -149,7 +149,7 @@ pub struct QuotaAlert {
 /// An amount that came after a bill was final.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Adjustment {
-    /// The final bill.
+    /// The bill that was final before.
     pub bill: BillKey,
     /// Counts the adjustments of a subscription, from 1.
     pub seq: u64,

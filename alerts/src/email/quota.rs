@@ -22,7 +22,7 @@ const AMBER: &str = "#b45309";
 /// The digits of an amount behind the point, if its currency isn't known.
 const DIGITS: u32 = 2;
 
-/// A quota in words.
+/// A quota in words of the recipient's language.
 #[derive(Serialize)]
 pub(crate) struct QuotaView {
     subscription: String,

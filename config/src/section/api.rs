@@ -9,7 +9,6 @@ use super::http::refuse_no_token;
 use super::prelude::*;
 use super::source::RawSource;
 
-/// The most tokens.
 const MAX_TOKENS: usize = 100;
 /// The most bytes of a customer's id.
 const MAX_CUSTOMER_BYTES: usize = 256;
@@ -51,7 +50,7 @@ choice! {
         /// Checks are decided by what is known.
         #[default]
         Allow = "allow",
-        /// Checks are denied.
+        /// Checks of hard quotas are denied.
         Deny = "deny",
     }
 }
@@ -59,13 +58,13 @@ choice! {
 choice! {
     /// The requests that a token opens.
     pub enum ApiRole {
-        /// All of them.
+        /// Opens every request.
         Admin = "admin",
-        /// All that only read.
+        /// Opens all requests that only read.
         Ops = "ops",
-        /// Checks and settlements.
+        /// Opens checks, settlements and rollbacks.
         Check = "check",
-        /// All that only read about one customer.
+        /// Opens requests that only read, about one customer.
         Consumer = "consumer",
     }
 }

@@ -23,7 +23,7 @@ pub(crate) type TableRowChange = (TableRow, Tick, isize);
 /// The rows of the tables on one worker.
 #[derive(Default)]
 pub(crate) struct TableRows {
-    /// By id and date.
+    /// By id and date; a row without a date comes first.
     rows: BTreeMap<(TableRowId, Option<EventTime>), TableRow>,
     /// Dates that are still to come. A row may be gone before its date.
     to_come: BTreeSet<(EventTime, TableRowId)>,

@@ -378,7 +378,7 @@ struct Settings(Vec<(EventTime, TimeZone, u8)>);
 
 /// A period, and its first and last days.
 #[derive(Clone, Debug, PartialEq)]
-struct Span {
+struct RecountedPeriod {
     start: EventTime,
     end: EventTime,
     days: Vec<Date>,
@@ -402,7 +402,7 @@ impl Settings {
         settings
     }
 
-    fn span(&self, kind: PeriodKind, at: EventTime) -> Span {
+    fn span(&self, kind: PeriodKind, at: EventTime) -> RecountedPeriod {
         let index = self.0.iter().rposition(|(from, ..)| *from <= at).unwrap();
         let (from, zone, anchor) = &self.0[index];
         let anchored = |date: Date, anchor: u8| {
@@ -430,7 +430,7 @@ impl Settings {
         let start = start_of(zone, first).max(*from);
         let end = self.0.get(index + 1).map_or(EventTime::MAX, |next| next.0).min(start_of(zone, end));
         let days = list(date_at(zone, start), next(date_at(zone, end - 1)));
-        Span { start, end, days, full_days }
+        RecountedPeriod { start, end, days, full_days }
     }
 
     fn zone(&self, at: EventTime) -> &TimeZone {
@@ -549,7 +549,7 @@ impl Facts {
         &self,
         subscription: NameId,
         settings: &Settings,
-        span: &Span,
+        span: &RecountedPeriod,
     ) -> Vec<Option<RecountedTerms>> {
         let zone = settings.zone(span.start);
         let empty = BTreeMap::new();
@@ -582,7 +582,7 @@ impl Facts {
         &self,
         subscription: NameId,
         settings: &Settings,
-        span: &Span,
+        span: &RecountedPeriod,
         used: &Over<Used>,
     ) -> BTreeMap<ChargeItem<NameId>, i128> {
         let zone = settings.zone(span.start);
@@ -717,7 +717,7 @@ fn expected(ticks: &[TickInput], seed: u64) -> Last {
             limits
         };
         for kind in KINDS {
-            let spans: BTreeMap<EventTime, Span> = used
+            let spans: BTreeMap<EventTime, RecountedPeriod> = used
                 .keys()
                 .chain([&end])
                 .map(|day| settings.span(kind, *day))

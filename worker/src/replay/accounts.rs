@@ -17,7 +17,6 @@ use keytide_dataflow::*;
 use super::sorter::Sorter;
 use super::view_file::{RowCounts, ViewFile, ViewFolder};
 
-/// The views of accounts.
 const VIEWS: [View; 6] =
     [View::Quota, View::Charges, View::Bills, View::Forecast, View::Notices, View::Adjustments];
 

@@ -61,9 +61,9 @@ fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"Bearer ").then_some(token)
 }
 
-/// Someone who asks.
+/// The holder of the token that a request shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Caller {
+pub(super) struct ApiCaller {
     /// The name of the token, empty where everything is open.
     pub(super) name: Arc<str>,
     pub(super) role: ApiRole,
@@ -71,7 +71,7 @@ pub(super) struct Caller {
     pub(super) customer: Option<NameId>,
 }
 
-impl Caller {
+impl ApiCaller {
     /// Returns whether checks and settlements are open to it.
     pub(super) fn may_check(&self) -> bool {
         matches!(self.role, ApiRole::Admin | ApiRole::Check)
@@ -93,21 +93,21 @@ impl Caller {
 
 /// The tokens of the configuration.
 #[derive(Debug)]
-pub(super) struct ApiTokens(Vec<(TokenHash, Caller)>);
+pub(super) struct ApiTokens(Vec<(TokenHash, ApiCaller)>);
 
 impl ApiTokens {
     pub(super) fn new(tokens: &[ApiToken]) -> Self {
         let of = |ApiToken { name, token, role, customer }: &ApiToken| {
             let customer = customer.as_deref().map(NameId::new);
-            (TokenHash::new(token), Caller { name: name.as_str().into(), role: *role, customer })
+            (TokenHash::new(token), ApiCaller { name: name.as_str().into(), role: *role, customer })
         };
         Self(tokens.iter().map(of).collect())
     }
 
     /// Returns the caller of a request; `None` if there are tokens, and it shows none of them.
-    pub(super) fn caller(&self, headers: &HeaderMap) -> Option<Caller> {
+    pub(super) fn caller(&self, headers: &HeaderMap) -> Option<ApiCaller> {
         if self.0.is_empty() {
-            return Some(Caller { name: "".into(), role: ApiRole::Admin, customer: None });
+            return Some(ApiCaller { name: "".into(), role: ApiRole::Admin, customer: None });
         }
         let shown = [headers.get(TOKEN_HEADER).map(HeaderValue::as_bytes), bearer(headers)];
         let shown = shown.map(|token| token.map(TokenHash::of));
@@ -139,7 +139,7 @@ mod tests {
         ])
     }
 
-    fn caller(pairs: &[(&'static str, &'static str)]) -> Option<Caller> {
+    fn caller(pairs: &[(&'static str, &'static str)]) -> Option<ApiCaller> {
         let pairs = pairs
             .iter()
             .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));

@@ -20,7 +20,7 @@ pub(super) struct CheckBody {
     pub(super) key_hash: Option<String>,
     /// The key as views name it.
     pub(super) key_id: Option<String>,
-    /// The subscription's id.
+    /// The id as the table of subscriptions has it.
     pub(super) subscription: Option<String>,
     /// How many calls; 0 asks how quotas stand.
     pub(super) hits: Option<u64>,

@@ -34,7 +34,7 @@ use keytide_dataflow::model::{KeyId, NameId, id_of_digits};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::auth::{ApiTokens, Caller};
+use super::auth::{ApiCaller, ApiTokens};
 use super::bodies::{
     CheckBody, CheckPage, ErrorPage, MOST_HITS, REQUEST_ID_BYTES, RollbackBody, SettleBody, StandingPage,
     StatusPage, reason,
@@ -125,7 +125,7 @@ fn missing() -> Response {
 }
 
 /// Refuses a caller to whom checks aren't open. For consumers they don't exist.
-fn refused(caller: &Caller) -> Option<Response> {
+fn refused(caller: &ApiCaller) -> Option<Response> {
     if caller.may_check() {
         return None;
     }
@@ -144,7 +144,11 @@ fn read<T: DeserializeOwned>(body: &[u8], form: &'static str) -> Result<T, Box<R
 const CHECK_FORM: &str = "the body must be JSON with one of key_hash, key_id and subscription, and optionally hits, estimate \
                           {units, bytes_in, bytes_out} and request_id";
 
-async fn answer_check(State(state): Shared, Extension(caller): Extension<Caller>, body: Bytes) -> Response {
+async fn answer_check(
+    State(state): Shared,
+    Extension(caller): Extension<ApiCaller>,
+    body: Bytes,
+) -> Response {
     if let Some(refused) = refused(&caller) {
         return refused;
     }
@@ -197,7 +201,11 @@ const SETTLE_FORM: &str = "the body must be JSON with reservation, and to settle
 const NO_RESERVATION: &str =
     "no such reservation is open: it was ended, is older than 60 s, or is of an earlier life of the job";
 
-async fn answer_settle(State(state): Shared, Extension(caller): Extension<Caller>, body: Bytes) -> Response {
+async fn answer_settle(
+    State(state): Shared,
+    Extension(caller): Extension<ApiCaller>,
+    body: Bytes,
+) -> Response {
     if let Some(refused) = refused(&caller) {
         return refused;
     }
@@ -213,7 +221,7 @@ async fn answer_settle(State(state): Shared, Extension(caller): Extension<Caller
 
 async fn answer_rollback(
     State(state): Shared,
-    Extension(caller): Extension<Caller>,
+    Extension(caller): Extension<ApiCaller>,
     body: Bytes,
 ) -> Response {
     if let Some(refused) = refused(&caller) {
@@ -236,7 +244,7 @@ fn settled(state: &ApiState, reservation: &str, actual: impl FnOnce(BilledUse) -
 
 async fn answer_auth(
     State(state): Shared,
-    Extension(caller): Extension<Caller>,
+    Extension(caller): Extension<ApiCaller>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Response {
@@ -283,7 +291,7 @@ fn key_of_request(keys: &RequestKeys, uri: &Uri, headers: &HeaderMap) -> Option<
 /// Shows how the quotas of a subscription stand, if it is the caller's business.
 async fn answer_quota(
     State(state): Shared,
-    Extension(caller): Extension<Caller>,
+    Extension(caller): Extension<ApiCaller>,
     Path(id): Path<String>,
 ) -> Response {
     if !caller.may_read() {

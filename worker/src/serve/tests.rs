@@ -128,9 +128,9 @@ impl Answer {
 }
 
 /// A connection that stays open.
-struct Client(BufReader<TcpStream>);
+struct ApiClient(BufReader<TcpStream>);
 
-impl Client {
+impl ApiClient {
     fn connect(address: SocketAddr) -> Self {
         Self(BufReader::new(TcpStream::connect(address).unwrap()))
     }
@@ -171,7 +171,7 @@ impl Client {
 #[test]
 fn a_check_is_answered_over_one_connection_until_the_quota_is_used_up() {
     let ledger = ledger();
-    let mut client = Client::connect(served(&ledger, tokens()));
+    let mut client = ApiClient::connect(served(&ledger, tokens()));
     let (key_hash, key_id) = hash(RAW_KEY);
     let digits: String = key_hash.iter().map(|byte| format!("{byte:02x}")).collect();
     let by_hash = client.check(&json!({ "key_hash": digits }));
@@ -221,7 +221,7 @@ fn a_check_is_answered_over_one_connection_until_the_quota_is_used_up() {
 #[test]
 fn a_gateway_is_answered_by_status_and_headers() {
     let ledger = ledger();
-    let mut client = Client::connect(served(&ledger, tokens()));
+    let mut client = ApiClient::connect(served(&ledger, tokens()));
     let by_header = format!("GET /v1/auth\napikey: {RAW_KEY}\r\n");
     let allowed = client.ask(&by_header, "edge", "");
     assert_eq!((allowed.status, allowed.body.as_str()), (200, ""));
@@ -258,7 +258,7 @@ fn a_gateway_is_answered_by_status_and_headers() {
 #[test]
 fn tokens_open_what_their_role_says() {
     let ledger = ledger();
-    let mut client = Client::connect(served(&ledger, tokens()));
+    let mut client = ApiClient::connect(served(&ledger, tokens()));
     let body = r#"{"subscription":"sub_1","hits":0}"#;
     let quota = "GET /v1/subscriptions/sub_1/quota";
     for (token, checks, reads) in [
@@ -285,14 +285,14 @@ fn tokens_open_what_their_role_says() {
     assert_eq!(client.ask("GET /v1/nowhere", "root", "").status, 404);
     assert!(client.ask("GET /v1/check", "", "").header("www-authenticate").is_some());
     // On loopback, without any token, all is open.
-    let mut open = Client::connect(served(&ledger, Vec::new()));
+    let mut open = ApiClient::connect(served(&ledger, Vec::new()));
     assert_eq!(open.ask(quota, "", "").status, 200);
 }
 
 #[test]
 fn bad_requests_are_refused_and_never_repeated() {
     let ledger = ledger();
-    let mut client = Client::connect(served(&ledger, tokens()));
+    let mut client = ApiClient::connect(served(&ledger, tokens()));
     let canary = "canary-77aa";
     for body in [
         String::new(),
@@ -329,7 +329,9 @@ fn bad_requests_are_refused_and_never_repeated() {
     }
     let long = json!({ "subscription": "x".repeat(17 << 10) }).to_string();
     assert_eq!(
-        Client::connect(client.0.get_ref().peer_addr().unwrap()).ask("POST /v1/check", "edge", &long).status,
+        ApiClient::connect(client.0.get_ref().peer_addr().unwrap())
+            .ask("POST /v1/check", "edge", &long)
+            .status,
         413
     );
 }
@@ -337,7 +339,7 @@ fn bad_requests_are_refused_and_never_repeated() {
 #[test]
 fn the_description_names_every_path_and_every_member_of_an_answer() {
     let ledger = ledger();
-    let mut client = Client::connect(served(&ledger, tokens()));
+    let mut client = ApiClient::connect(served(&ledger, tokens()));
     let described = client.ask("GET /v1/openapi.json", "edge", "").json();
     let mut paths = Vec::new();
     for (path, methods) in described["paths"].as_object().unwrap() {
@@ -383,7 +385,7 @@ fn the_description_names_every_path_and_every_member_of_an_answer() {
 #[test]
 fn a_raw_key_is_neither_answered_nor_kept() {
     let ledger = ledger();
-    let mut client = Client::connect(served(&ledger, tokens()));
+    let mut client = ApiClient::connect(served(&ledger, tokens()));
     let head = format!(
         "GET /v1/auth?apikey={RAW_KEY}\napikey: {RAW_KEY}\r\nX-Forwarded-Uri: /?apikey={RAW_KEY}\r\n"
     );
@@ -392,7 +394,7 @@ fn a_raw_key_is_neither_answered_nor_kept() {
         assert!(!answer.headers.contains(RAW_KEY) && answer.body.is_empty());
     }
     // Nothing in the ledger, which all requests leave their traces in, has it.
-    let mut request = Client::connect(client.0.get_ref().peer_addr().unwrap());
+    let mut request = ApiClient::connect(client.0.get_ref().peer_addr().unwrap());
     request.check(&json!({ "key_id": RAW_KEY, "request_id": RAW_KEY, "estimate": {} }));
     assert!(!format!("{ledger:?}").contains(RAW_KEY));
 }

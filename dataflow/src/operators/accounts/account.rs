@@ -51,7 +51,7 @@ const KINDS: [PeriodKind; 3] = [PeriodKind::Day, PeriodKind::Month, PeriodKind::
 /// The measures that bills can depend on, without sums of others.
 const COUNTED: [Measure; 4] = [Measure::Calls, Measure::BytesIn, Measure::BytesOut, Measure::Units];
 
-/// The options of accounts.
+/// The options of accounts, which the configuration has in `[billing]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AccountOptions {
     /// The currency of plans that name none.
@@ -74,7 +74,7 @@ impl From<&keytide_config::Billing> for AccountOptions {
 }
 
 /// What accounts are read with, in one tick.
-pub(super) struct Closing<'a> {
+pub(super) struct AccountTick<'a> {
     pub(super) plans: &'a Plans,
     pub(super) zones: &'a mut ZoneCalendars,
     pub(super) watermark: EventTime,
@@ -316,7 +316,7 @@ impl Account {
         has_plan
     }
 
-    /// Adds what was used.
+    /// Adds a change of use to its local day.
     pub(super) fn take_use(&mut self, change: &UseChange, zones: &mut ZoneCalendars) {
         let used = DayUse::of(&change.usage);
         if self.setting.0.is_empty() {
@@ -401,7 +401,7 @@ impl Account {
         &mut self,
         subscription: NameId,
         with_bills: bool,
-        closing: &mut Closing<'_>,
+        closing: &mut AccountTick<'_>,
         rows: &mut AccountRows,
     ) {
         let periods = self.periods(closing.zones);
@@ -467,7 +467,7 @@ impl Account {
         &mut self,
         subscription: NameId,
         periods: &Periods,
-        closing: &mut Closing<'_>,
+        closing: &mut AccountTick<'_>,
         rows: &mut AccountRows,
     ) {
         let has_quotas = |plan: &NameId| closing.plans.quotas(*plan).is_some_and(|quotas| !quotas.is_empty());
@@ -563,7 +563,7 @@ impl Account {
     pub(super) fn standings(
         &mut self,
         subscription: NameId,
-        closing: &mut Closing<'_>,
+        closing: &mut AccountTick<'_>,
         out: &mut Vec<Revision<QuotaKey, QuotaStanding>>,
     ) {
         let periods = self.periods(closing.zones);
@@ -581,7 +581,13 @@ impl Account {
     }
 
     /// Returns the quantity of a measure that was used in a period. What can't be counted is more than any limit.
-    fn quantity(&self, measure: Measure, period: &Period, periods: &Periods, closing: &Closing<'_>) -> u128 {
+    fn quantity(
+        &self,
+        measure: Measure,
+        period: &Period,
+        periods: &Periods,
+        closing: &AccountTick<'_>,
+    ) -> u128 {
         if measure == Measure::Cost {
             return self.cost(period, periods, closing.plans).unwrap_or_default();
         }
@@ -605,7 +611,7 @@ impl Account {
         percent: u16,
         period: &Period,
         periods: &Periods,
-        closing: &Closing<'_>,
+        closing: &AccountTick<'_>,
     ) -> QuotaNotice {
         let watermark = closing.watermark;
         let row = self.row(closing.now);
@@ -775,7 +781,7 @@ impl Account {
         &mut self,
         subscription: NameId,
         periods: &Periods,
-        closing: &Closing<'_>,
+        closing: &AccountTick<'_>,
         rows: &mut AccountRows,
     ) {
         let running = periods.at(closing.watermark);
@@ -806,7 +812,7 @@ impl Account {
         subscription: NameId,
         period: &Period,
         periods: &Periods,
-        closing: &Closing<'_>,
+        closing: &AccountTick<'_>,
         rows: &mut AccountRows,
     ) -> bool {
         let key = BillKey { subscription, start_ms: period.start_ms };
@@ -891,7 +897,7 @@ impl Account {
         subscription: NameId,
         running: &Period,
         periods: &Periods,
-        closing: &Closing<'_>,
+        closing: &AccountTick<'_>,
         rows: &mut AccountRows,
     ) {
         let starts: Vec<EventTime> = self.finals.keys().copied().collect();
@@ -942,7 +948,7 @@ impl Account {
         &mut self,
         subscription: NameId,
         periods: &Periods,
-        closing: &Closing<'_>,
+        closing: &AccountTick<'_>,
         rows: &mut AccountRows,
     ) {
         let watermark = closing.watermark;
@@ -1118,7 +1124,7 @@ impl Account {
     }
 
     /// Returns when the watermark alone changes something.
-    fn next_due(&self, periods: &Periods, closing: &Closing<'_>) -> EventTime {
+    fn next_due(&self, periods: &Periods, closing: &AccountTick<'_>) -> EventTime {
         let watermark = closing.watermark;
         let mut times = vec![periods.at(watermark).end_ms];
         let mut at = self.open_from;

@@ -73,7 +73,7 @@ pub(crate) fn shard(change: &UseChange) -> u64 {
     change.subscription.bucket().into()
 }
 
-/// The settings of accounts.
+/// The settings that all accounts share.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AccountSettings {
     pub(crate) options: AccountOptions,
@@ -88,8 +88,8 @@ impl AccountSettings {
         plans: &'a Plans,
         zones: &'a mut ZoneCalendars,
         info: &TickInfo,
-    ) -> account::Closing<'a> {
-        account::Closing {
+    ) -> account::AccountTick<'a> {
+        account::AccountTick {
             plans,
             zones,
             watermark: info.watermark,

@@ -65,7 +65,7 @@ pub(super) enum Terms {
     Faulty(Rc<AccountFault>),
 }
 
-/// A plan over time.
+/// The fees, prices and quotas of a plan over time.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Plan {
     /// The fees of the plan's row, if it has one.

@@ -12,9 +12,7 @@ pub enum CheckVerdict {
     Allowed,
     /// A hard quota would be exceeded.
     Exceeded,
-    /// The key is suspended.
     Suspended,
-    /// The key is revoked.
     Revoked,
     /// There is a hard quota, and the ledger is too old to decide.
     Stale,

@@ -85,7 +85,7 @@ impl LedgerKey {
     }
 }
 
-/// The ledger of quotas.
+/// Answers checks, and knows how the quotas of all subscriptions stand.
 #[derive(Debug)]
 pub struct QuotaLedger {
     keys: Shards<KeyId, LedgerKey>,

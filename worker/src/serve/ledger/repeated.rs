@@ -38,7 +38,7 @@ impl RequestKey {
 }
 
 #[derive(Debug, Default)]
-struct Part {
+struct RepeatedPart {
     answers: HashMap<RequestKey, (u64, Arc<CheckAnswer>)>,
     /// When answers were made, the oldest first.
     order: VecDeque<(u64, RequestKey)>,
@@ -46,7 +46,7 @@ struct Part {
 
 /// The answers to checks of the last minute that had an id.
 #[derive(Debug)]
-pub(super) struct RepeatedChecks(Vec<Mutex<Part>>);
+pub(super) struct RepeatedChecks(Vec<Mutex<RepeatedPart>>);
 
 impl Default for RepeatedChecks {
     fn default() -> Self {
@@ -64,7 +64,7 @@ impl RepeatedChecks {
     ) -> Arc<CheckAnswer> {
         let part = &self.0[usize::from(key.0[0]) % PARTS];
         let mut part = part.lock().unwrap_or_else(PoisonError::into_inner);
-        let Part { answers, order } = &mut *part;
+        let RepeatedPart { answers, order } = &mut *part;
         while let Some((made_ms, old)) =
             order.pop_front_if(|(made_ms, _)| made_ms.saturating_add(REPEAT_MS) <= now_ms)
         {

@@ -48,7 +48,7 @@ struct Slot {
 /// Checks that were admitted, and reservations that are open.
 #[derive(Debug, Default)]
 pub(super) struct Spent {
-    /// Ascending by their start.
+    /// Slots of unbooked use, ascending by their start.
     slots: VecDeque<Slot>,
     /// The running second, and what was admitted or reserved in it.
     second: (u64, BilledUse),

@@ -463,7 +463,7 @@ fn a_hundred_threads_that_ask_never_pass_a_hard_limit() {
 
 /// A step of the model.
 #[derive(Clone, Debug)]
-enum Step {
+enum LedgerStep {
     Check {
         calls: u64,
         units: u64,
@@ -488,14 +488,14 @@ enum Step {
     },
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = LedgerStep> {
     prop_oneof![
         4 => (0_u64..4, 0_u64..9, any::<bool>())
-            .prop_map(|(calls, units, reserve)| Step::Check { calls, units, reserve }),
-        2 => (0_usize..16, proptest::option::of(0_u64..20)).prop_map(|(which, units)| Step::Settle { which, units }),
-        3 => prop_oneof![0_u64..1_500, 0_u64..70_000, 0_u64..600_000].prop_map(Step::Wait),
-        2 => (0_u64..3, 0_u128..3, 0_u64..6).prop_map(|(ago, key, calls)| Step::Row { ago, key, calls }),
-        2 => (0_u64..4, 0_u64..9).prop_map(|(ago, more)| Step::Tick { ago, more }),
+            .prop_map(|(calls, units, reserve)| LedgerStep::Check { calls, units, reserve }),
+        2 => (0_usize..16, proptest::option::of(0_u64..20)).prop_map(|(which, units)| LedgerStep::Settle { which, units }),
+        3 => prop_oneof![0_u64..1_500, 0_u64..70_000, 0_u64..600_000].prop_map(LedgerStep::Wait),
+        2 => (0_u64..3, 0_u128..3, 0_u64..6).prop_map(|(ago, key, calls)| LedgerStep::Row { ago, key, calls }),
+        2 => (0_u64..4, 0_u64..9).prop_map(|(ago, more)| LedgerStep::Tick { ago, more }),
     ]
 }
 
@@ -569,8 +569,8 @@ proptest! {
         for step in steps {
             model.advance(now);
             match step {
-                Step::Wait(ms) => now = (now + ms).min(START + DAY_MS - 1),
-                Step::Check { calls, units, reserve } => {
+                LedgerStep::Wait(ms) => now = (now + ms).min(START + DAY_MS - 1),
+                LedgerStep::Check { calls, units, reserve } => {
                     let used = BilledUse { calls: calls.into(), units: units.into(), ..BilledUse::default() };
                     let answer = ask(&ledger, AskedUse { used, is_reserved: reserve }, now);
                     let minute = now - now % MINUTE_MS;
@@ -584,7 +584,7 @@ proptest! {
                         None => {}
                     }
                 }
-                Step::Settle { which, units } => {
+                LedgerStep::Settle { which, units } => {
                     let Some(at) = which.checked_rem(model.reservations.len()) else { continue };
                     let (id, made, used, open) = &mut model.reservations[at];
                     let actual = match units {
@@ -597,7 +597,7 @@ proptest! {
                         model.admitted.push(((*made).max(model.through.saturating_sub(2_000)), actual));
                     }
                 }
-                Step::Row { ago, key, calls } => {
+                LedgerStep::Row { ago, key, calls } => {
                     let start = (now - now % MINUTE_MS) - ago * MINUTE_MS;
                     let row = minute(KeyId(key), start, calls, 0);
                     ledger.apply_tick(&UseOfTick { minutes: vec![row], ..UseOfTick::default() }, now);
@@ -605,7 +605,7 @@ proptest! {
                         model.rows.insert((start, key), calls);
                     }
                 }
-                Step::Tick { ago, more } => {
+                LedgerStep::Tick { ago, more } => {
                     let through = ((now - now % MINUTE_MS) - ago * MINUTE_MS).max(model.through);
                     let of_rows = model.rows.range((model.through, 0)..(through, 0)).map(|(_, calls)| u128::from(*calls));
                     model.booked += of_rows.sum::<u128>() + u128::from(more);

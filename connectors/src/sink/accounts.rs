@@ -17,6 +17,7 @@ use keytide_dataflow::*;
 
 use super::encode::{EncodeRow, Labels, boolean, number, string, text, time};
 use super::names::Names;
+use super::place::RowPlace;
 
 /// The other columns of a row that is taken back.
 const RETRACTED: &[u8] = br#","retracted":true}"#;
@@ -141,6 +142,8 @@ fn forecast_columns(out: &mut Vec<u8>, forecast: Option<&Forecast>) {
 /// A value of a quota in one period, in a view of its own.
 pub trait QuotaValue {
     const VIEW: View;
+    /// True if answers at request time have the rows.
+    const IS_PLACED: bool;
 
     /// Writes the columns of the value.
     fn columns(&self, out: &mut Vec<u8>);
@@ -148,6 +151,8 @@ pub trait QuotaValue {
 
 impl QuotaValue for QuotaStanding {
     const VIEW: View = View::Quota;
+    // The ledger answers, which knows more.
+    const IS_PLACED: bool = false;
 
     fn columns(&self, out: &mut Vec<u8>) {
         standing_columns(out, self);
@@ -156,6 +161,7 @@ impl QuotaValue for QuotaStanding {
 
 impl QuotaValue for ForecastRow {
     const VIEW: View = View::Forecast;
+    const IS_PLACED: bool = true;
 
     fn columns(&self, out: &mut Vec<u8>) {
         forecast_columns(out, Some(&self.forecast));
@@ -183,6 +189,10 @@ impl<V: QuotaValue> EncodeRow for Revision<QuotaKey, V> {
 
     fn is_retracted(&self) -> bool {
         self.value.is_none()
+    }
+
+    fn place(&self) -> Option<RowPlace> {
+        V::IS_PLACED.then(|| RowPlace::of_quota(&self.key))
     }
 }
 
@@ -224,6 +234,10 @@ impl EncodeRow for Revision<ChargeKey, Charge> {
     fn is_retracted(&self) -> bool {
         self.value.is_none()
     }
+
+    fn place(&self) -> Option<RowPlace> {
+        Some(RowPlace::of_charge(&self.key))
+    }
 }
 
 impl EncodeRow for Revision<BillKey, BillRow> {
@@ -253,6 +267,10 @@ impl EncodeRow for Revision<BillKey, BillRow> {
     fn is_retracted(&self) -> bool {
         self.value.is_none()
     }
+
+    fn place(&self) -> Option<RowPlace> {
+        Some(RowPlace::of_bill(&self.key))
+    }
 }
 
 impl EncodeRow for QuotaNotice {
@@ -277,6 +295,10 @@ impl EncodeRow for QuotaNotice {
         string(out, r#","time_zone":"#, names.json(self.time_zone));
         out.push(b'}');
     }
+
+    fn place(&self) -> Option<RowPlace> {
+        Some(RowPlace::of_entry(self.key.subscription, self.seq))
+    }
 }
 
 impl EncodeRow for Adjustment {
@@ -295,6 +317,10 @@ impl EncodeRow for Adjustment {
         instant(out, r#","due_with":"#, self.due_with_ms);
         instant(out, r#","at":"#, self.at_ms);
         out.push(b'}');
+    }
+
+    fn place(&self) -> Option<RowPlace> {
+        Some(RowPlace::of_entry(self.bill.subscription, self.seq))
     }
 }
 

@@ -18,6 +18,7 @@ use keytide_dataflow::*;
 use serde_json::value::RawValue;
 
 use super::names::{JsonName, Names};
+use super::place::{RowPlace, RowSubject};
 use crate::decode::DeadLetter;
 use crate::input::PartitionInfo;
 use crate::tables::{RowLocation, TableDeadLetter};
@@ -113,6 +114,11 @@ pub trait EncodeRow {
         false
     }
 
+    /// Returns the place by which answers at request time find the row; `None` if none has it.
+    fn place(&self) -> Option<RowPlace> {
+        None
+    }
+
     /// Writes the row as a line.
     fn line(&self, labels: &mut Labels<'_>, out: &mut Vec<u8>) {
         self.key_columns(labels, out);
@@ -188,6 +194,10 @@ impl EncodeRow for Row<KeyId, OwnedUsage> {
         labels.owner(&self.value.owner, out);
         flags(out, self.complete, self.is_final);
     }
+
+    fn place(&self) -> Option<RowPlace> {
+        Some(RowPlace::of_window(RowSubject::Key(self.group), self.level, self.start))
+    }
 }
 
 impl EncodeRow for Row<KeyRoute, OwnedUsage> {
@@ -212,6 +222,8 @@ impl EncodeRow for Row<KeyRoute, OwnedUsage> {
 /// A value of a key or a route, in a view of its own.
 pub trait ScopeValue: Send + Sync {
     const VIEW: View;
+    /// True if answers at request time have the rows of keys.
+    const IS_PLACED: bool;
 
     /// Writes the columns of the value.
     fn columns(&self, out: &mut Vec<u8>);
@@ -219,6 +231,7 @@ pub trait ScopeValue: Send + Sync {
 
 impl ScopeValue for Latency {
     const VIEW: View = View::Latency;
+    const IS_PLACED: bool = true;
 
     fn columns(&self, out: &mut Vec<u8>) {
         number(out, r#","calls":"#, self.calls);
@@ -233,6 +246,7 @@ impl ScopeValue for Latency {
 
 impl ScopeValue for Callers {
     const VIEW: View = View::Callers;
+    const IS_PLACED: bool = false;
 
     fn columns(&self, out: &mut Vec<u8>) {
         number(out, r#","callers":"#, self.callers);
@@ -251,6 +265,15 @@ impl<V: ScopeValue> EncodeRow for Row<Scope, V> {
     fn value_columns(&self, _: &mut Labels<'_>, out: &mut Vec<u8>) {
         self.value.columns(out);
         flags(out, self.complete, self.is_final);
+    }
+
+    fn place(&self) -> Option<RowPlace> {
+        match self.group {
+            Scope::Key(key) if V::IS_PLACED => {
+                Some(RowPlace::of_window(RowSubject::Key(key), self.level, self.start))
+            }
+            Scope::Key(_) | Scope::Route(_) => None,
+        }
     }
 }
 
@@ -280,6 +303,11 @@ impl EncodeRow for Row<KeyCountry, CountryCalls> {
         out.push(b']');
         flags(out, self.complete, self.is_final);
     }
+
+    fn place(&self) -> Option<RowPlace> {
+        let KeyCountry { key, country } = self.group;
+        Some(RowPlace::of_country(key, country, self.level, self.start))
+    }
 }
 
 impl EncodeRow for Row<NameId, Option<SubscriptionUsage>> {
@@ -306,6 +334,10 @@ impl EncodeRow for Row<NameId, Option<SubscriptionUsage>> {
 
     fn is_retracted(&self) -> bool {
         self.value.is_none()
+    }
+
+    fn place(&self) -> Option<RowPlace> {
+        Some(RowPlace::of_window(RowSubject::Subscription(self.group), self.level, self.start))
     }
 }
 

@@ -17,6 +17,7 @@ use serde_json::value::RawValue;
 
 use super::encode::{EncodeRow, Labels, RecordLocation, id_text, number, string, text, time};
 use super::names::Names;
+use super::place::RowPlace;
 use crate::input::PartitionInfo;
 
 /// The parts of an incident's row that come from the job.
@@ -51,6 +52,10 @@ impl EncodeRow for IncidentRow<'_> {
 
     fn value_columns(&self, labels: &mut Labels<'_>, out: &mut Vec<u8>) {
         rest(self, &incident(self.incident, self.job, labels.names()), labels, out);
+    }
+
+    fn place(&self) -> Option<RowPlace> {
+        Some(RowPlace::of_incident(self.incident.id, self.incident.opened_ms))
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! workers ── TickOutput ──► Publisher ──► encode ──┬──► Topics   <prefix>.<view>.v1   acknowledged by the brokers
-//!            (all of a tick)   names               └──► Files    DIR/<view>-<n>.*     with the system; flush: on disk
+//!            (all of a tick)   names               ├──► Files    DIR/<view>-<n>.*     with the system; flush: on disk
+//!                                                  └──► PlacedRow                     for answers at request time
 //! ```
 //! A [`Publisher`] runs on a thread of its own and may block. While Kafka is away it holds records of
 //! `buffer_bytes` and then waits, for as long as it takes. No record is ever dropped to go on. Other threads read
@@ -32,6 +33,7 @@ mod file;
 mod incidents;
 mod kafka;
 pub mod names;
+mod place;
 pub mod sql;
 #[cfg(test)]
 mod tests;
@@ -56,6 +58,7 @@ use self::file::SeriesOfViews;
 pub use self::incidents::{IncidentRow, JobInfo, LogRow};
 use self::kafka::{DeadHeaders, ResultRecord, Topics, identify};
 use self::names::Names;
+pub use self::place::{PlacedRow, RowPlace, RowSubject};
 use self::topics::TopicNames;
 use crate::decode::DeadLetter;
 use crate::input::PartitionInfo;
@@ -401,6 +404,8 @@ struct SinkWriters {
     is_replay: bool,
     /// The newest rows of keys that replayed ticks made otherwise than they were published.
     changed: ChangedRows,
+    /// The tick's rows that answers at request time have, if there are any.
+    placed: Option<Vec<PlacedRow>>,
 }
 
 /// How rows come into topics.
@@ -462,6 +467,7 @@ impl Publisher {
                 tally: RowTally::default(),
                 is_replay: false,
                 changed: ChangedRows::default(),
+                placed: None,
             },
             topics_of_sources: sources.iter().map(|source| (source.name.clone(), topic_of(source))).collect(),
             job: job.to_owned(),
@@ -499,6 +505,16 @@ impl Publisher {
         } else {
             changed.found.extend(of_tick);
         }
+    }
+
+    /// Keeps the rows of each tick from now on that answers at request time have.
+    pub fn place_rows(&mut self) {
+        self.writers.placed.get_or_insert_default();
+    }
+
+    /// Takes the rows that were kept since it was called last, in the order in which they were published.
+    pub fn take_placed(&mut self) -> Vec<PlacedRow> {
+        self.writers.placed.as_mut().map(mem::take).unwrap_or_default()
     }
 
     /// Returns the number of the last tick's rows and the sum of their ids, if there is a ledger.
@@ -825,6 +841,9 @@ impl SinkWriters {
         self.counters.bytes.fetch_add(line.len() as u64, Ordering::Relaxed);
         if let Some(files) = &mut self.files {
             files.row(view, self.tick, &line)?;
+        }
+        if let Some((placed, place)) = self.placed.as_mut().zip(row.place()) {
+            placed.push(PlacedRow { view, place, line: (!row.is_retracted()).then(|| line.clone()) });
         }
         let sent = self.send(view, &line[..key_length], (!row.is_retracted()).then_some(&line), headers);
         self.line = line;

@@ -23,8 +23,9 @@ use keytide_dataflow::model::{
     KeyId, KeyKind, KeyPlace, KeyRow, KeyState, NameId, QuotaHolder, QuotaRow, SubscriptionRow, TableChange,
     TableRow,
 };
-use keytide_worker::serve::ApiServer;
 use keytide_worker::serve::ledger::{AskedUse, CheckSubject, QuotaLedger, UseOfTick};
+use keytide_worker::serve::shelf::Shelf;
+use keytide_worker::serve::{ApiData, ApiServer};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
@@ -162,7 +163,8 @@ fn over_connections(ledger: &Arc<QuotaLedger>, settings: Settings) -> anyhow::Re
     api.threads = settings.threads;
     let server = ApiServer::bind(&api, &config.sources)?;
     let address = server.address()?;
-    server.start(Arc::clone(ledger), || NOW)?;
+    let shelf = Arc::new(Shelf::new(api.memory));
+    server.start(&ApiData { ledger: Arc::clone(ledger), shelf }, || NOW)?;
     for (what, is_auth) in [("POST /v1/check", false), ("GET /v1/auth", true)] {
         let (cpu, start) = (cpu_of_api()?, Instant::now());
         let clients: Vec<_> = (0..settings.connections)

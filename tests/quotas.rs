@@ -121,9 +121,16 @@ fn a_job_bills_tells_contacts_and_denies_beyond_a_quota_also_after_a_kill() {
     live.signal("KILL");
     live.end();
 
-    // A restart forgets what was asked for, and nothing that is booked.
+    // A restart forgets what was asked for, and nothing that is booked or was published.
     let live = this.start();
     wait_for_standing(&live, &api, 70, 100);
+    let shown = || {
+        let (_, page) = ask(&api, "GET", "/v1/subscriptions/sub-a/notices", "")?;
+        let shown: Vec<u64> =
+            page["rows"].as_array()?.iter().filter_map(|row| row["percent"].as_u64()).collect();
+        (!shown.is_empty()).then_some(shown)
+    };
+    assert_eq!(live.find("notices of the earlier life", shown).unwrap(), [50, 70]);
     assert!(!is_allowed(&live, &api, 31));
     has_plan(&this, "gold");
     wait_for_standing(&live, &api, 70, 1_000);
@@ -135,6 +142,13 @@ fn a_job_bills_tells_contacts_and_denies_beyond_a_quota_also_after_a_kill() {
         (&bill["currency"], &bill["fault"], &bill["final"]),
         (&json!("EUR"), &Value::Null, &json!(false))
     );
+    let same_bill = || {
+        let (_, page) = ask(&api, "GET", "/v1/subscriptions/sub-a/bills", "")?;
+        let shown = page["rows"].get(0)?.as_object()?;
+        // Files have columns of their own.
+        shown.iter().all(|(name, value)| bill[name] == *value).then_some(shown.len())
+    };
+    assert_eq!(live.find("the API shows the bill", same_bill).unwrap(), bill.as_object().unwrap().len() - 2);
     live.stop();
     let percents: Vec<Value> = this.rows("notices").iter().map(|row| row["percent"].clone()).collect();
     assert_eq!(percents, [50, 70], "each threshold once");

@@ -23,6 +23,8 @@ section! {
         other on_stale: OnStale = on_stale(OnStale) or OnStale::Allow;
         /// Threads that answer, beside those of the job.
         other threads: u64 = threads(Count, 1..=64) or 2;
+        /// Bytes of the newest rows, from which the API answers about keys and subscriptions.
+        other memory: usize = memory(Size, 1 << 20..=64 << 30) or 256 << 20;
         /// The source whose rules find the key of a gateway's request; `None` is the first one.
         other source: Option<String> = source(Name) or None;
         /// Those who may ask, by tokens. Without any, everything is open, which only loopback allows.

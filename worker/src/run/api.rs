@@ -1,25 +1,29 @@
-//! The way of tables and published ticks to the ledger of quotas, from which `[api]` answers.
+//! The way of tables and published ticks to the ledger of quotas and to the shelf, from which `[api]` answers.
 //!
 //! ```text
-//! tables' feeds ── changes, as they are read ──────────────► QuotaLedger
-//! publisher ────── rows, once their tick is acknowledged ──►
+//! tables' feeds ── changes, as they are read ────────────────► QuotaLedger
+//! publisher ────── rows, once their tick is acknowledged ─┬──►
+//!                                                         └──► Shelf
 //! ```
 //! A new limit or a revocation acts when the table is read, before the tick in which it counts. A row acts when its tick
 //! is acknowledged, so an answer is never made of a row that a crash takes back. Ticks that are made again after a
-//! restart count: their rows were acknowledged before. How quotas stood at the checkpoint comes with the first of them.
+//! restart count: their rows were acknowledged before. How quotas stood at the checkpoint comes with the first of them. The
+//! shelf at the checkpoint is in it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use keytide_connectors::live::{LiveError, TableFeed};
-use keytide_connectors::sink::TickOutput;
+use keytide_connectors::sink::{PlacedRow, TickOutput};
 use keytide_connectors::tables::{TablesMemory, TablesRead};
 use keytide_dataflow::Rows;
 use keytide_dataflow::model::Tick;
 
 use super::Clock;
+use crate::serve::ApiData;
 use crate::serve::ledger::{BookedUse, MinuteUse, QuotaLedger, UseOfTick};
+use crate::serve::shelf::ShelfMemory;
 
 /// A feed of tables whose changes go to the ledger, too.
 pub(super) struct SharedFeed {
@@ -59,42 +63,67 @@ impl TableFeed for SharedFeed {
     }
 }
 
-/// Gives the ledger the rows of ticks, once these are acknowledged.
+/// The part of a tick's output from which requests are answered.
+struct KeptTick {
+    used: UseOfTick,
+    rows: Vec<PlacedRow>,
+}
+
+/// Gives the ledger and the shelf the rows of ticks, once these are acknowledged.
 pub(super) struct TickFeed {
-    ledger: Arc<QuotaLedger>,
+    data: ApiData,
     clock: Clock,
     /// Ticks that aren't acknowledged, in their order.
-    waiting: VecDeque<UseOfTick>,
+    waiting: VecDeque<KeptTick>,
 }
 
 impl TickFeed {
-    pub(super) fn new(ledger: &Arc<QuotaLedger>, clock: Clock) -> Self {
-        Self { ledger: Arc::clone(ledger), clock, waiting: VecDeque::new() }
+    pub(super) fn new(data: &ApiData, clock: Clock) -> Self {
+        Self { data: data.clone(), clock, waiting: VecDeque::new() }
     }
 
     /// Keeps what the ledger needs of a tick's output.
     pub(super) fn keep(&mut self, tick: Tick, outputs: &[TickOutput]) {
-        let mut of_tick = UseOfTick { tick, ..UseOfTick::default() };
+        let mut used = UseOfTick { tick, ..UseOfTick::default() };
         for output in outputs {
             // It is the same on all workers.
-            of_tick.through_ms = output.watermark;
-            of_tick.booked.extend(output.standings.iter().map(BookedUse::of));
+            used.through_ms = output.watermark;
+            used.booked.extend(output.standings.iter().map(BookedUse::of));
             for rows in &output.rows {
                 match rows {
-                    Rows::Usage(rows) => of_tick.minutes.extend(rows.iter().filter_map(MinuteUse::of)),
-                    Rows::Quota(rows) => of_tick.booked.extend(rows.iter().map(BookedUse::of)),
+                    Rows::Usage(rows) => used.minutes.extend(rows.iter().filter_map(MinuteUse::of)),
+                    Rows::Quota(rows) => used.booked.extend(rows.iter().map(BookedUse::of)),
                     _ => {}
                 }
             }
         }
-        self.waiting.push_back(of_tick);
+        self.waiting.push_back(KeptTick { used, rows: Vec::new() });
     }
 
-    /// Gives the ledger all ticks up to this one.
-    pub(super) fn published(&mut self, tick: Tick) {
-        while let Some(of_tick) = self.waiting.pop_front_if(|waiting| waiting.tick <= tick) {
-            self.ledger.apply_tick(&of_tick, (self.clock)());
+    /// Keeps the rows of the last tick, which are made later than its output.
+    pub(super) fn keep_rows(&mut self, rows: Vec<PlacedRow>) {
+        if let Some(last) = self.waiting.back_mut() {
+            last.rows = rows;
         }
+    }
+
+    /// Gives the ledger and the shelf all ticks up to this one.
+    pub(super) fn published(&mut self, tick: Tick) {
+        while let Some(KeptTick { used, rows }) =
+            self.waiting.pop_front_if(|waiting| waiting.used.tick <= tick)
+        {
+            self.data.shelf.apply(used.tick, &rows);
+            self.data.ledger.apply_tick(&used, (self.clock)());
+        }
+    }
+
+    /// Returns the shelf with all ticks that were kept, for a checkpoint at the end of the last one.
+    pub(super) fn shelf(&self) -> ShelfMemory {
+        let mut memory = self.data.shelf.memory();
+        for KeptTick { used, rows } in &self.waiting {
+            memory.apply(used.tick, rows);
+        }
+        memory
     }
 }
 
@@ -107,6 +136,7 @@ mod tests {
 
     use super::*;
     use crate::serve::ledger::{AskedUse, CheckSubject};
+    use crate::serve::shelf::Shelf;
 
     const NOW: u64 = 20 * DAY_MS + 5 * MINUTE_MS;
 
@@ -168,7 +198,9 @@ mod tests {
             QuotaStanding { limit: 9, used: 2, remaining: 7, permille: 222, hard: true, resets_at_ms };
         let booked = Rows::Quota(vec![Revision { key, value: Some(standing) }]);
         let output = |rows| TickOutput { rows, watermark: NOW, ..TickOutput::default() };
-        let mut ticks = TickFeed::new(&ledger, || NOW);
+        let shelf = Arc::new(Shelf::new(1 << 20));
+        let data = ApiData { ledger: Arc::clone(&ledger), shelf: Arc::clone(&shelf) };
+        let mut ticks = TickFeed::new(&data, || NOW);
         // A key of the ledger's subscription, before its standing was asked for.
         assert_eq!(used(&ledger), None);
         ticks.keep(NOW, &[output(vec![booked]), output(vec![])]);

@@ -3,7 +3,7 @@
 //! ```text
 //! coordinator ─ marks a cut ─► readers, tables ─► InputMemory, TablesMemory ─┐
 //!                            ► workers ─► Snapshot at the end of the tick ───┼─► this thread ─► Store
-//!                            ► publisher ─► AlertMemory, FilesMemory, and which ticks are committed
+//!                            ► publisher ─► ResultMemory, and which ticks are committed
 //!   workers of other processes ─► Snapshot ─► their Store ─► FollowerParts ──────┘
 //! ```
 //! A checkpoint counts once its tick is in the ledger, see `restore.rs`. It may be written before. After a commit of its
@@ -33,6 +33,7 @@ use serde::{Deserialize, Serialize};
 
 use super::notify::AlertMemory;
 use super::program::program;
+use crate::serve::shelf::ShelfMemory;
 
 /// The parts beside those of the dataflow's states, whose names begin with [`STATE`].
 pub(super) const INPUT: &str = "input";
@@ -41,6 +42,8 @@ pub(super) const ACTIONS: &str = "actions";
 pub(super) const OUTBOX: &str = "outbox";
 /// Only of a job with `[sink.files]`.
 pub(super) const FILES: &str = "files";
+/// Only of a job with `[api]`.
+pub(super) const SHELF: &str = "shelf";
 pub(super) const STATE: &str = "state-";
 
 /// A checkpoint that is written.
@@ -90,14 +93,25 @@ pub(super) struct WrittenParts {
     pub(super) unchanged: Vec<String>,
 }
 
+/// The memory of those that get results.
+#[derive(Default)]
+pub(super) struct ResultMemory {
+    /// That of actions and of the outbox.
+    pub(super) alerts: Box<AlertMemory>,
+    /// That of the sink's files.
+    pub(super) files: Option<FilesMemory>,
+    /// The rows from which requests are answered.
+    pub(super) shelf: Option<ShelfMemory>,
+}
+
 /// A part of a checkpoint from one thread.
 pub(super) enum Piece {
     /// The states of a worker at the end of a tick, and how long it paused to take them.
     States { tick: Tick, snapshot: TakenSnapshot, took: Duration },
     /// The states of a follower's workers at the end of a tick, which it has written.
     Parts(FollowerParts),
-    /// The memory of actions and outbox, and that of the sink's files, at the end of a tick.
-    Results { tick: Tick, alerts: Box<AlertMemory>, files: Option<FilesMemory> },
+    /// The memory of those that get results, at the end of a tick.
+    Results { tick: Tick, memory: ResultMemory },
     /// All ticks up to this one are in the ledger.
     Committed(Tick),
     /// The sinks or the workers failed: the checkpoint under way will never be whole.
@@ -143,7 +157,7 @@ struct Gathering {
     snapshot: Snapshot,
     /// What followers have written.
     written: WrittenParts,
-    results: Option<(Box<AlertMemory>, Option<FilesMemory>)>,
+    results: Option<ResultMemory>,
 }
 
 impl CheckpointWriter {
@@ -195,8 +209,8 @@ impl CheckpointWriter {
                         failed = Some(error);
                     }
                 },
-                Piece::Results { tick, alerts, files } => {
-                    of_tick(&mut gathering, tick).results = Some((alerts, files));
+                Piece::Results { tick, memory } => {
+                    of_tick(&mut gathering, tick).results = Some(memory);
                 }
                 Piece::Committed(tick) => committed = tick,
                 Piece::GivenUp => {
@@ -249,7 +263,7 @@ impl CheckpointWriter {
 
     fn write(&mut self, gathering: Gathering) -> Result<Option<(Stored, Option<FilesMemory>)>, StoreError> {
         let Gathering { tick, begun, pause, snapshot, written, results, workers: _ } = gathering;
-        let (alerts, files) = results.unwrap_or_default();
+        let ResultMemory { alerts, files, shelf } = results.unwrap_or_default();
         let AlertMemory { actions, outbox } = *alerts;
         let Some((input, tables)) = self.live.take_checkpoint() else {
             self.live.end_checkpoint(Duration::ZERO, Duration::ZERO, None);
@@ -276,6 +290,10 @@ impl CheckpointWriter {
             record(OUTBOX, &outbox, 1),
         ]);
         parts.extend(files.as_ref().map(|files| record(FILES, files, 1)));
+        parts.extend(shelf.map(|shelf| {
+            let (rows, blocks) = (shelf.len() as u64, vec![shelf.encode()]);
+            (SHELF.to_owned(), CheckpointPart { object: SHELF.to_owned(), blocks, rows })
+        }));
         let checkpoint = Checkpoint { info, parts, unchanged, written: written.parts };
         let written = self.store.write(checkpoint, self.nonce, self.before.as_deref());
         let took = begun.elapsed();

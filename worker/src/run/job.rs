@@ -66,8 +66,9 @@ use super::top::LiveTop;
 use super::watchdog::Watched;
 use super::work::work;
 use crate::exit::{Exit, classify, failure, kafka_failure, message};
-use crate::serve::ApiServer;
 use crate::serve::ledger::QuotaLedger;
+use crate::serve::shelf::Shelf;
+use crate::serve::{ApiData, ApiServer};
 
 /// Rows of a bulk change that are published per tick, view and bucket of groups.
 const BULK_ROWS: usize = 128;
@@ -289,6 +290,7 @@ impl LiveJob {
             tables: earlier,
             alerts: memory,
             files,
+            shelf,
             snapshot,
             replay,
             inputs,
@@ -319,9 +321,10 @@ impl LiveJob {
             .map_err(|error| failure(exit_of_alerts(&error), error))?;
         let copies = durable.as_ref().map(|durable| GeoCopies::new(Arc::clone(&durable.store)));
         let tables = ReferenceData::open(config, &earlier, copies)?;
-        let quotas = start_api(config, api, (&earlier, &tables.first), clock)?;
-        if let Some(quotas) = &quotas {
-            notifier.deny_in(quotas);
+        let requests = start_api(config, api, (&earlier, &tables.first), shelf, clock)?;
+        if let Some(requests) = &requests {
+            publisher.place_rows();
+            notifier.deny_in(&requests.ledger);
         }
         drop(earlier);
         if let Some(durable) = durable.as_ref().filter(|_| input.is_none()) {
@@ -379,8 +382,9 @@ impl LiveJob {
             threads.push(spawn(format!("reader-{slot}"), move || reader.run())?);
         }
         let mut feeds = tables.feeds;
-        if let Some(quotas) = &quotas {
-            feeds = feeds.into_iter().map(|feed| SharedFeed::share(feed, quotas, clock)).collect();
+        if let Some(requests) = &requests {
+            let share = |feed| SharedFeed::share(feed, &requests.ledger, clock);
+            feeds = feeds.into_iter().map(share).collect();
         }
         feeds.push(Box::new(ActionFeed::new(inputs_of_actions)));
         feeds.push(Box::new(GeoFeed::new(tables.watched_geo, tables.geo.copies, config, &live)));
@@ -426,9 +430,9 @@ impl LiveJob {
         };
         let publisher = {
             let (handle, pieces) = (handle.clone(), pieces.clone());
-            let quotas = quotas.as_ref().map(|quotas| TickFeed::new(quotas, clock));
+            let requests = requests.as_ref().map(|requests| TickFeed::new(requests, clock));
             spawn("publisher".to_owned(), move || {
-                let writers = (publisher, notifier, quotas, committer);
+                let writers = (publisher, notifier, requests, committer);
                 handle.publish(writers, &published, all_workers, (&pieces, &counted), subscriber);
             })?
         };
@@ -660,12 +664,12 @@ impl Handle {
         (pieces, counted): (&Pieces, &mpsc::Receiver<FilesMemory>),
         subscriber: Option<Subscriber>,
     ) {
-        let (mut publisher, mut notifier, mut quotas, mut committer) = writers;
+        let (mut publisher, mut notifier, mut requests, mut committer) = writers;
         let watchers = Watchers { subscriber, top: self.top.clone() };
         let outlets = Outlets {
             publisher: &mut publisher,
             notifier: &mut notifier,
-            quotas: quotas.as_mut(),
+            requests: requests.as_mut(),
             pieces,
             counted,
             committer: committer.as_mut(),
@@ -682,23 +686,32 @@ impl Handle {
     }
 }
 
-/// Starts to answer gateways, if the job has `[api]`. The ledger has the rows of tables that an earlier life held, and
-/// what changed since.
+/// Starts to answer requests, if the job has `[api]`. The ledger has the rows of tables that an earlier life held, and
+/// what changed since. The shelf has the rows of the checkpoint.
 fn start_api(
     config: &JobConfig,
     server: Option<ApiServer>,
     (earlier, first): (&TablesMemory, &TablesRead),
+    rows: Option<Vec<u8>>,
     clock: Clock,
-) -> anyhow::Result<Option<Arc<QuotaLedger>>> {
+) -> anyhow::Result<Option<ApiData>> {
     let Some((api, server)) = config.api.as_ref().zip(server) else { return Ok(None) };
     let ledger = Arc::new(QuotaLedger::new(random_nonce(), api.on_stale == OnStale::Deny));
     let held: Vec<TableChange> = earlier.changes().collect();
     ledger.apply_tables(&held, clock());
     ledger.apply_tables(&first.changes, clock());
+    let shelf = Arc::new(Shelf::new(api.memory));
+    if let Some(rows) = rows
+        && shelf.restore(&rows).is_err()
+    {
+        // It is made of published rows, so the job goes on without it.
+        tracing::warn!("the rows of [api] in the checkpoint are of another version: answers begin anew");
+    }
+    let data = ApiData { ledger, shelf };
     let address = server.address().context("asking for the port of [api] failed")?;
-    server.start(Arc::clone(&ledger), clock)?;
+    server.start(&data, clock)?;
     tracing::info!("answers gateways at http://{address}/v1/check and /v1/auth");
-    Ok(Some(ledger))
+    Ok(Some(data))
 }
 
 /// Returns the exit code for alerts that can't be set up.

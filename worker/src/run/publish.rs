@@ -21,7 +21,7 @@ use keytide_dataflow::model::Tick;
 use keytide_dataflow::{Admitted, Counts};
 
 use super::api::TickFeed;
-use super::checkpoint::{FollowerParts, Piece, Pieces};
+use super::checkpoint::{FollowerParts, Piece, Pieces, ResultMemory};
 use super::commit::{Committer, PublishError, TickBatch};
 use super::first::FirstMinute;
 use super::notify::Notifier;
@@ -138,8 +138,8 @@ impl Drop for Results {
 pub(super) struct Outlets<'a> {
     pub(super) publisher: &'a mut Publisher,
     pub(super) notifier: &'a mut Notifier,
-    /// The ledger of quotas, if the job has `[api]`.
-    pub(super) quotas: Option<&'a mut TickFeed>,
+    /// The way to what requests are answered from, if the job has `[api]`.
+    pub(super) requests: Option<&'a mut TickFeed>,
     pub(super) pieces: &'a Pieces,
     /// The memories of files in checkpoints that count.
     pub(super) counted: &'a Receiver<FilesMemory>,
@@ -161,8 +161,8 @@ impl Outlets<'_> {
         let ticks = committer.committed(self.publisher, batch?);
         if let Some(&last) = ticks.last() {
             self.notifier.published(last, false);
-            if let Some(quotas) = &mut self.quotas {
-                quotas.published(last);
+            if let Some(requests) = &mut self.requests {
+                requests.published(last);
             }
             self.pieces.send(Piece::Committed(last));
         }
@@ -243,8 +243,8 @@ pub(super) fn publish(
     }
     if outlets.committer.is_none() {
         outlets.notifier.published(outlets.publisher.published(), false);
-        if let Some(quotas) = &mut outlets.quotas {
-            quotas.published(outlets.publisher.published());
+        if let Some(requests) = &mut outlets.requests {
+            requests.published(outlets.publisher.published());
         }
     }
     Ok(flushed?)
@@ -272,7 +272,7 @@ impl TickWatch<'_> {
         mut outputs: Vec<TickOutput>,
     ) -> Result<(), PublishError> {
         let Self { live, counters, watchers: Watchers { subscriber, top }, minute } = self;
-        let Outlets { publisher, notifier, quotas, pieces, counted, committer } = outlets;
+        let Outlets { publisher, notifier, requests, pieces, counted, committer } = outlets;
         // STEP 1
         counters.add(&outputs);
         if let Some(subscriber) = subscriber {
@@ -282,8 +282,8 @@ impl TickWatch<'_> {
             publisher.define(&mut outputs);
             top.take(&outputs, publisher.names());
         }
-        if let Some(quotas) = quotas {
-            quotas.keep(tick, &outputs);
+        if let Some(requests) = requests {
+            requests.keep(tick, &outputs);
         }
         let checkpoint = outputs.iter().any(|output| output.checkpoint);
         let cut = committer.as_ref().and_then(|_| live.take_cut(tick));
@@ -296,6 +296,9 @@ impl TickWatch<'_> {
         fail_point("rows-before");
         let alerts = publisher.publish(tick, outputs, &live.partitions(), &mut decide)?;
         fail_point("rows-after");
+        if let Some(requests) = requests {
+            requests.keep_rows(publisher.take_placed());
+        }
         let notices = &alerts.incidents;
         if let Some(subscriber) = subscriber.as_mut().filter(|_| !notices.is_empty()) {
             subscriber(SubscriberEvent::Notices(notices));
@@ -307,7 +310,8 @@ impl TickWatch<'_> {
         notifier.keep(tick, alerts);
         if checkpoint {
             let (alerts, files) = (Box::new(notifier.memory()), publisher.files_memory()?);
-            pieces.send(Piece::Results { tick, alerts, files });
+            let shelf = requests.as_ref().map(|requests| requests.shelf());
+            pieces.send(Piece::Results { tick, memory: ResultMemory { alerts, files, shelf } });
         }
         for memory in counted.try_iter() {
             publisher.files_stored(&memory)?;
@@ -316,8 +320,8 @@ impl TickWatch<'_> {
         match committer.as_mut().zip(cut) {
             None => {
                 notifier.published(publisher.published(), false);
-                if let Some(quotas) = quotas {
-                    quotas.published(publisher.published());
+                if let Some(requests) = requests {
+                    requests.published(publisher.published());
                 }
             }
             Some((committer, cut)) => committer.published(publisher, cut, live)?,
@@ -325,8 +329,8 @@ impl TickWatch<'_> {
         if is_replay {
             fail_point("replay-after");
             notifier.published(tick, true);
-            if let Some(quotas) = quotas {
-                quotas.published(tick);
+            if let Some(requests) = requests {
+                requests.published(tick);
             }
         }
         // STEP 4

@@ -27,7 +27,7 @@ use keytide_dataflow::state::{PartKey, STATE_VERSION, Snapshot, StateRows};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::checkpoint::{ACTIONS, FILES, INPUT, OUTBOX, STATE, Stored, TABLES};
+use super::checkpoint::{ACTIONS, FILES, INPUT, OUTBOX, SHELF, STATE, Stored, TABLES};
 use super::notify::AlertMemory;
 use super::program::program;
 use crate::exit::{Exit, failure};
@@ -84,6 +84,8 @@ pub(super) struct Restored {
     pub(super) alerts: AlertMemory,
     /// Where the sink's files were at the checkpoint, or before the job's first tick.
     pub(super) files: Option<FilesMemory>,
+    /// The rows from which requests were answered, encoded.
+    pub(super) shelf: Option<Vec<u8>>,
     pub(super) snapshot: Option<Arc<Snapshot>>,
     /// The manifest of the checkpoint, if the states' parts are those that this life would write.
     pub(super) before: Option<Arc<Manifest>>,
@@ -287,6 +289,7 @@ fn read(
     // Parts are of a worker each, so another number of workers deals all rows anew.
     let before = (snapshot.workers == workers).then(|| Arc::new(manifest));
     let files = parts.remove(FILES).map(|part| decode(FILES, &part.blocks.concat())).transpose();
+    let shelf = parts.remove(SHELF).map(|part| part.blocks.concat());
     let mut part = |name: &str| parts.remove(name).unwrap_or_default().blocks.concat();
     let input: InputMemory = decode(INPUT, &part(INPUT)).map_err(ReadError::Final)?;
     Ok(Some(Restored {
@@ -299,6 +302,7 @@ fn read(
             outbox: decode(OUTBOX, &part(OUTBOX)).map_err(ReadError::Final)?,
         },
         files: files.map_err(ReadError::Final)?,
+        shelf,
         snapshot: Some(Arc::new(snapshot)),
         before,
         ..Restored::default()

@@ -6,6 +6,7 @@
 //! | POST `/v1/settle`, `/v1/rollback` | 200: the reservation is ended; 404 if it isn't open |
 //! | any `/v1/auth`, `/v1/auth/...` | 200, 429 or 403 without a body: the same for a gateway's sub-request |
 //! | GET `/v1/subscriptions/ID/quota` | how a subscription's quotas stand now |
+//! | GET `/v1/subscriptions/ID/VIEW`, `/v1/keys/ID/VIEW`, `/v1/incidents` | the newest rows of views, see [`super::rows`] |
 //! | GET `/v1/status` | how old the ledger is |
 //! | GET `/v1/openapi.json` | the description of these paths by OpenAPI 3.1 |
 //!
@@ -27,22 +28,20 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use keytide_billing::BilledUse;
-use keytide_config::OnStale;
 use keytide_connectors::decode::RequestKeys;
 use keytide_connectors::sink::encode::time;
 use keytide_dataflow::model::{KeyId, NameId, id_of_digits};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::auth::{ApiCaller, ApiTokens};
+use super::auth::ApiCaller;
 use super::bodies::{
-    CheckBody, CheckPage, ErrorPage, MOST_HITS, REQUEST_ID_BYTES, RollbackBody, SettleBody, StandingPage,
-    StatusPage, reason,
+    CheckBody, CheckPage, MOST_HITS, REQUEST_ID_BYTES, RollbackBody, SettleBody, StandingPage, StatusPage,
+    reason,
 };
 use super::headers::add_headers;
-use super::ledger::{
-    AskedUse, CheckAnswer, CheckSubject, CheckVerdict, QuotaLedger, RequestKey, ReservationId,
-};
+use super::ledger::{AskedUse, CheckAnswer, CheckSubject, CheckVerdict, RequestKey, ReservationId};
+use super::reply::{ApiState, Shared, missing, refuse, with_status};
+use super::rows::{answer_incidents, answer_key_rows, answer_subscription_rows};
 
 /// Bytes of a request's body, at most.
 const BODY_BYTES: usize = 16 << 10;
@@ -58,18 +57,6 @@ const TARGET: &str = "x-forwarded-uri";
 /// The description of the paths, which tests compare with the answers.
 const OPENAPI: &str = include_str!("openapi.json");
 
-/// What all answers are made of.
-pub(super) struct ApiState {
-    pub(super) ledger: Arc<QuotaLedger>,
-    pub(super) keys: RequestKeys,
-    pub(super) tokens: ApiTokens,
-    pub(super) on_stale: OnStale,
-    /// Returns the time in ms since the epoch.
-    pub(super) clock: fn() -> u64,
-}
-
-type Shared = State<Arc<ApiState>>;
-
 /// Makes the service of a server.
 pub(super) fn router(state: &Arc<ApiState>) -> Router {
     Router::new()
@@ -80,6 +67,9 @@ pub(super) fn router(state: &Arc<ApiState>) -> Router {
         .route("/v1/auth/", any(answer_auth))
         .route("/v1/auth/{*path}", any(answer_auth))
         .route("/v1/subscriptions/{id}/quota", get(answer_quota))
+        .route("/v1/subscriptions/{id}/{view}", get(answer_subscription_rows))
+        .route("/v1/keys/{id}/{view}", get(answer_key_rows))
+        .route("/v1/incidents", get(answer_incidents))
         .route("/v1/status", get(answer_status))
         .route("/v1/openapi.json", get(answer_openapi))
         .fallback(|| async { missing() })
@@ -103,25 +93,17 @@ async fn guard(State(state): Shared, mut request: Request, next: Next) -> Respon
             response
         }
     };
-    for (name, value) in [(header::CACHE_CONTROL, "no-store"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")] {
+    // What has a tag may be kept by its reader, and asked for again.
+    let is_tagged = response.headers().contains_key(header::ETAG);
+    let cache = if is_tagged { "private, no-cache" } else { "no-store" };
+    for (name, value) in [(header::CACHE_CONTROL, cache), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")] {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
-    response
-}
-
-fn with_status(status: StatusCode, body: &impl Serialize) -> Response {
-    match serde_json::to_vec(body) {
-        Ok(body) => (status, [(header::CONTENT_TYPE, "application/json")], body).into_response(),
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    if is_tagged {
+        let tokens = HeaderValue::from_static("authorization, x-keytide-token");
+        response.headers_mut().insert(header::VARY, tokens);
     }
-}
-
-fn refuse(status: StatusCode, error: &'static str) -> Response {
-    with_status(status, &ErrorPage { error })
-}
-
-fn missing() -> Response {
-    refuse(StatusCode::NOT_FOUND, "there is nothing: /v1/openapi.json has the paths")
+    response
 }
 
 /// Refuses a caller to whom checks aren't open. For consumers they don't exist.

@@ -21,9 +21,10 @@ use keytide_config::{Api, KeyRules, Source};
 use keytide_connectors::decode::RequestKeys;
 use tokio::sync::Semaphore;
 
+use super::ApiData;
 use super::auth::ApiTokens;
-use super::ledger::QuotaLedger;
-use super::routes::{ApiState, router};
+use super::reply::ApiState;
+use super::routes::router;
 use crate::exit::{Exit, failure};
 
 /// Connections that are served at once.
@@ -90,14 +91,15 @@ impl ApiServer {
         self.listener.local_addr()
     }
 
-    /// Answers requests from the ledger until the process ends, on threads of its own. `clock` returns the time in
+    /// Answers requests from the data until the process ends, on threads of its own. `clock` returns the time in
     /// milliseconds since the epoch.
     ///
     /// # Errors
     /// If a thread can't be started.
-    pub fn start(self, ledger: Arc<QuotaLedger>, clock: fn() -> u64) -> anyhow::Result<()> {
+    pub fn start(self, data: &ApiData, clock: fn() -> u64) -> anyhow::Result<()> {
         let Self { listener, threads, connections, keys, tokens, on_stale } = self;
-        let state = Arc::new(ApiState { ledger, keys, tokens, on_stale, clock });
+        let ApiData { ledger, shelf } = data.clone();
+        let state = Arc::new(ApiState { ledger, shelf, keys, tokens, on_stale, clock });
         let permits = Arc::new(Semaphore::new(connections));
         for thread in 0..threads {
             let listener = listener.try_clone().context("sharing the port of [api] failed")?;

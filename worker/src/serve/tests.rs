@@ -5,16 +5,22 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
 use keytide_billing::{Measure, PeriodKind, QuotaLimit, QuotaThresholds};
-use keytide_config::{Api, ApiRole, ApiToken, KeyFrom, KeyHash, KeyRules, MissingKey, OnStale, Secret};
+use keytide_config::{Api, ApiRole, ApiToken, KeyFrom, KeyHash, KeyRules, MissingKey, OnStale, Secret, View};
 use keytide_connectors::decode::KeyNames;
+use keytide_connectors::sink::encode::time;
+use keytide_connectors::sink::{PlacedRow, RowPlace, RowSubject};
+use keytide_dataflow::Level;
+use keytide_dataflow::model::time::HOUR_MS;
 use keytide_dataflow::model::{
     KeyId, KeyKind, KeyPlace, KeyRow, KeyState, NameId, QuotaHolder, QuotaRow, SubscriptionRow, TableChange,
     TableRow,
 };
 use serde_json::{Value, json};
 
+use super::ApiData;
 use super::ledger::{QuotaLedger, UseOfTick};
 use super::server::ApiServer;
+use super::shelf::Shelf;
 
 /// The time of all tests, in ms: 2026-03-15T12:00:00Z.
 const NOW: u64 = 1_773_576_000_000;
@@ -98,15 +104,20 @@ fn tokens() -> Vec<ApiToken> {
     .into()
 }
 
-/// Serves a ledger on a free port.
+/// Serves a ledger and an empty shelf on a free port.
 fn served(ledger: &Arc<QuotaLedger>, tokens: Vec<ApiToken>) -> SocketAddr {
+    let shelf = Arc::new(Shelf::new(1 << 20));
+    served_with(&ApiData { ledger: Arc::clone(ledger), shelf }, tokens)
+}
+
+fn served_with(data: &ApiData, tokens: Vec<ApiToken>) -> SocketAddr {
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
     let api = Api { listen, tokens, threads: 2, on_stale: OnStale::Allow, ..Api::default() };
     let from = vec![KeyFrom::Header("apikey".to_owned()), KeyFrom::Query("apikey".to_owned())];
     let rules = KeyRules { from, hash: KeyHash::Sha256, missing: MissingKey::Anonymous };
     let server = ApiServer::of_rules(&api, &rules).unwrap();
     let address = server.address().unwrap();
-    server.start(Arc::clone(ledger), || NOW).unwrap();
+    server.start(data, || NOW).unwrap();
     address
 }
 
@@ -344,7 +355,9 @@ fn the_description_names_every_path_and_every_member_of_an_answer() {
     let mut paths = Vec::new();
     for (path, methods) in described["paths"].as_object().unwrap() {
         for method in methods.as_object().unwrap().keys() {
-            let line = format!("{} {}", method.to_uppercase(), path.replace("{id}", "sub_1"));
+            let of_key = path.starts_with("/v1/keys/");
+            let id = if of_key { hash("another").1.to_string() } else { "sub_1".to_owned() };
+            let line = format!("{} {}", method.to_uppercase(), path.replace("{id}", &id));
             let answer = client.ask(&line, "root", "{}");
             let expected = if method == "post" { 400 } else { 200 };
             assert_eq!(answer.status, expected, "{line}");
@@ -355,11 +368,21 @@ fn the_description_names_every_path_and_every_member_of_an_answer() {
     let expected = [
         "/v1/auth",
         "/v1/check",
+        "/v1/incidents",
+        "/v1/keys/{id}/geo",
+        "/v1/keys/{id}/latency",
+        "/v1/keys/{id}/usage",
         "/v1/openapi.json",
         "/v1/rollback",
         "/v1/settle",
         "/v1/status",
+        "/v1/subscriptions/{id}/adjustments",
+        "/v1/subscriptions/{id}/bills",
+        "/v1/subscriptions/{id}/charges",
+        "/v1/subscriptions/{id}/forecast",
+        "/v1/subscriptions/{id}/notices",
         "/v1/subscriptions/{id}/quota",
+        "/v1/subscriptions/{id}/usage",
     ];
     paths.sort();
     assert_eq!(paths, expected);
@@ -367,12 +390,14 @@ fn the_description_names_every_path_and_every_member_of_an_answer() {
     let check = client.check(&json!({ "subscription": "sub_1" }));
     let standing = client.ask("GET /v1/subscriptions/sub_1/quota", "ops", "").json();
     let status = client.ask("GET /v1/status", "ops", "").json();
+    let rows = client.ask("GET /v1/subscriptions/sub_1/bills", "ops", "").json();
     let refused = client.ask("GET /v1/nowhere", "ops", "").json();
     for (schema, answer) in [
         ("CheckAnswer", &check),
         ("Quota", &check["quotas"][0]),
         ("Standing", &standing),
         ("Status", &status),
+        ("Rows", &rows),
         ("Error", &refused),
     ] {
         let members = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
@@ -380,6 +405,185 @@ fn the_description_names_every_path_and_every_member_of_an_answer() {
         assert_eq!(members(&schema["properties"]), members(answer));
         assert_eq!(schema["required"].as_array().unwrap().len(), members(answer).len());
     }
+}
+
+/// Makes a row of a window, with the columns that the API looks at.
+fn placed(view: View, subject: RowSubject, level: Level, start: u64, customer: Option<&str>) -> PlacedRow {
+    let place = RowPlace { subject, series: level as u64, at: start, kept: 9 };
+    let line =
+        json!({ "id": "x", "window": level.label(), "window_start": time(start), "customer": customer });
+    PlacedRow { view, place, line: Some(line.to_string().into_bytes()) }
+}
+
+/// Returns the starts of the rows of an answer, as hours before [`NOW`].
+fn hours_ago(answer: &Answer) -> Vec<u64> {
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let rows = answer.json();
+    let starts = rows["rows"].as_array().unwrap().iter().map(|row| row["window_start"].as_str().unwrap());
+    starts
+        .map(|start| {
+            let start: jiff::Timestamp = start.parse().unwrap();
+            (NOW - start.as_millisecond().cast_unsigned()) / HOUR_MS
+        })
+        .collect()
+}
+
+#[test]
+fn rows_are_the_newest_ones_and_have_a_tag_until_one_changes() {
+    let (ledger, shelf) = (ledger(), Arc::new(Shelf::new(1 << 20)));
+    let data = ApiData { ledger, shelf: Arc::clone(&shelf) };
+    let mut client = ApiClient::connect(served_with(&data, tokens()));
+    let key = hash(RAW_KEY).1;
+    let subject = RowSubject::Key(key);
+    let hour = |ago| placed(View::Usage, subject, Level::Hour, NOW - ago * HOUR_MS, Some("acme"));
+    let day = placed(View::Usage, subject, Level::Day, NOW - 12 * HOUR_MS, Some("acme"));
+    // A key that is known has rows, though there are none.
+    let path = format!("GET /v1/keys/{key}/usage");
+    let none = client.ask(&path, "ops", "");
+    assert_eq!(none.json(), json!({ "tick": "2026-03-15T12:00:00Z", "since": null, "rows": [] }));
+    shelf.apply(5, &[hour(3), hour(1), hour(2), day]);
+
+    let answer = client.ask(&path, "ops", "");
+    assert_eq!(hours_ago(&answer), [3, 2, 1, 12]);
+    assert_eq!(answer.json()["since"], json!("1970-01-01T00:00:00.005Z"));
+    assert_ne!(answer.header("etag"), none.header("etag"));
+    assert_eq!(answer.header("cache-control"), Some("private, no-cache"));
+    assert_eq!(answer.header("vary"), Some("authorization, x-keytide-token"));
+    let tag = answer.header("etag").unwrap();
+    for shown in [tag.to_owned(), format!("W/\"0\", {tag}")] {
+        let unchanged = client.ask(&format!("{path}\nIf-None-Match: {shown}\r\n"), "ops", "");
+        assert_eq!(
+            (unchanged.status, unchanged.body.as_str(), unchanged.header("etag")),
+            (304, "", Some(tag))
+        );
+    }
+    // A tick without a row of the key changes nothing, and one with a row does.
+    shelf.apply(6, &[placed(View::Usage, RowSubject::Key(KeyId(7)), Level::Hour, NOW, None)]);
+    let ask =
+        |client: &mut ApiClient| client.ask(&format!("{path}\nIf-None-Match: {tag}\r\n"), "ops", "").status;
+    assert_eq!(ask(&mut client), 304);
+    shelf.apply(7, &[hour(2)]);
+    assert_eq!(ask(&mut client), 200);
+
+    // Of levels and times, those that are asked for.
+    for (query, expected) in [
+        ("window=1h", vec![3, 2, 1]),
+        ("window=1d", vec![12]),
+        ("window=1m", vec![]),
+        ("from=2026-03-15T10:00:00Z", vec![2, 1]),
+        ("from=2026-03-15T10:00:00%2B00:00&to=2026-03-15T11:00:00Z", vec![2]),
+        ("window=1h&to=1969-01-01T00:00:00Z", vec![]),
+    ] {
+        assert_eq!(hours_ago(&client.ask(&format!("{path}?{query}"), "ops", "")), expected, "{query}");
+    }
+    for bad in ["window=5m", "window=", "from=yesterday", "until=2026-03-15T11:00:00Z", "window=1h&window=1d"]
+    {
+        assert_eq!(client.ask(&format!("{path}?{bad}"), "ops", "").status, 400, "{bad}");
+    }
+    assert_eq!(
+        client.ask("GET /v1/subscriptions/sub_1/notices?from=2026-03-15T11:00:00Z", "ops", "").status,
+        400
+    );
+    for nothing in ["/v1/keys/none/usage", "/v1/subscriptions/none/bills", "/v1/subscriptions/sub_1/latency"]
+    {
+        assert_eq!(client.ask(&format!("GET {nothing}"), "ops", "").status, 404, "{nothing}");
+    }
+    assert_eq!(client.ask(&path, "edge", "").status, 403);
+}
+
+#[test]
+fn a_consumer_sees_rows_of_its_own_and_none_of_what_another_had_before() {
+    let (ledger, shelf) = (ledger(), Arc::new(Shelf::new(1 << 20)));
+    let data = ApiData { ledger, shelf: Arc::clone(&shelf) };
+    let mut client = ApiClient::connect(served_with(&data, tokens()));
+    let key = hash(RAW_KEY).1;
+    let (subject, other) = (RowSubject::Key(key), RowSubject::Key(hash("another").1));
+    let row = |view, level: Level, ago, customer| {
+        placed(view, subject, level, level.start(NOW - ago * HOUR_MS), customer)
+    };
+    // Four hours ago the key was globex's, and at the beginning of the day.
+    shelf.apply(
+        5,
+        &[
+            row(View::Usage, Level::Hour, 5, Some("globex")),
+            row(View::Usage, Level::Hour, 4, Some("globex")),
+            row(View::Usage, Level::Hour, 3, Some("acme")),
+            row(View::Usage, Level::Hour, 2, None),
+            row(View::Usage, Level::Day, 0, Some("globex")),
+            row(View::Latency, Level::Hour, 4, None),
+            row(View::Latency, Level::Hour, 3, None),
+            row(View::Latency, Level::Day, 0, None),
+            placed(View::Latency, other, Level::Hour, NOW, None),
+        ],
+    );
+    let path = |view| format!("GET /v1/keys/{key}/{view}");
+    assert_eq!(hours_ago(&client.ask(&path("usage"), "acme", "")), [3, 2]);
+    assert_eq!(hours_ago(&client.ask(&path("latency"), "acme", "")), [3]);
+    assert_eq!(hours_ago(&client.ask(&path("latency"), "ops", "")), [4, 3, 12]);
+    assert_eq!(client.ask(&path("usage"), "globex", "").status, 404);
+    // Nothing says whose the rows of this key are.
+    let unsure = client.ask(&format!("GET /v1/keys/{}/latency", hash("another").1), "acme", "");
+    assert_eq!(unsure.json()["rows"], json!([]));
+
+    let subscription = RowSubject::Subscription(NameId::new("sub_1"));
+    let bill = |ago| placed(View::Bills, subscription, Level::Hour, NOW - ago * HOUR_MS, None);
+    let notice = PlacedRow {
+        view: View::Notices,
+        place: RowPlace { subject: subscription, series: 0, at: 1, kept: 9 },
+        line: Some(b"{\"subscription\":\"sub_1\",\"seq\":1}".to_vec()),
+    };
+    shelf.apply(6, &[bill(9), bill(1), notice]);
+    let bills = "GET /v1/subscriptions/sub_1/bills";
+    let notices = |client: &mut ApiClient| {
+        let answer = client.ask("GET /v1/subscriptions/sub_1/notices", "acme", "").json();
+        answer["rows"].as_array().unwrap().len()
+    };
+    assert_eq!(hours_ago(&client.ask(bills, "acme", "")), [9, 1]);
+    assert_eq!((client.ask(bills, "globex", "").status, notices(&mut client)), (404, 1));
+    let usage = placed(View::SubscriptionUsage, subscription, Level::Hour, NOW - 2 * HOUR_MS, Some("globex"));
+    shelf.apply(7, &[usage]);
+    assert_eq!((hours_ago(&client.ask(bills, "acme", "")), notices(&mut client)), (vec![1], 0));
+}
+
+#[test]
+fn incidents_are_the_newest_and_a_consumer_sees_parts_of_its_own() {
+    let (ledger, shelf) = (ledger(), Arc::new(Shelf::new(1 << 20)));
+    let mut client =
+        ApiClient::connect(served_with(&ApiData { ledger, shelf: Arc::clone(&shelf) }, tokens()));
+    let incident = |id: u64, customer: Option<&str>| {
+        let line = json!({
+            "incident_id": id.to_string(), "key_id": "k", "subscription": "s", "customer": customer, "plan": null,
+            "level": "alert", "score": 99, "state": "open", "opened_at": time(id), "last_signal_at": time(id),
+            "ended_at": null,
+            "signals": [{ "signal": "volume", "family": "volume", "first_at": time(id), "last_at": time(id),
+                          "expected": 1.5, "seen": 900, "values": [{ "value": "another customer's" }] }],
+            "evidence": { "other_keys": ["another customer's"] }, "reopenings": 0,
+        });
+        PlacedRow {
+            view: View::Incidents,
+            place: RowPlace { subject: RowSubject::Job, series: id, at: id, kept: 1 },
+            line: Some(line.to_string().into_bytes()),
+        }
+    };
+    let rows: Vec<_> =
+        (0..150).map(|id| incident(id, [Some("acme"), Some("globex"), None][id as usize % 3])).collect();
+    shelf.apply(5, &rows);
+    let ids = |answer: &Answer| -> Vec<u64> {
+        let rows = answer.json()["rows"].as_array().unwrap().clone();
+        rows.iter().map(|row| row["incident_id"].as_str().unwrap().parse().unwrap()).collect()
+    };
+    let newest: Vec<u64> = (50..150).rev().collect();
+    assert_eq!(ids(&client.ask("GET /v1/incidents", "ops", "")), newest);
+    assert_eq!(ids(&client.ask("GET /v1/incidents?limit=1000", "root", "")).len(), 150);
+    let own = client.ask("GET /v1/incidents?limit=2", "acme", "");
+    assert_eq!(ids(&own), [147, 144]);
+    assert!(!own.body.contains("another customer's") && own.body.contains("\"seen\":900"));
+    for bad in ["limit=0", "limit=1001", "limit=x", "limits=1"] {
+        assert_eq!(client.ask(&format!("GET /v1/incidents?{bad}"), "ops", "").status, 400, "{bad}");
+    }
+    let tag = own.header("etag").unwrap();
+    assert_eq!(client.ask(&format!("GET /v1/incidents\nIf-None-Match: {tag}\r\n"), "acme", "").status, 304);
+    assert_eq!(client.ask("GET /v1/incidents", "edge", "").status, 403);
 }
 
 #[test]

@@ -327,14 +327,20 @@ impl QuotaLedger {
         customer.is_some().then_some(customer)
     }
 
-    /// Returns the subscription that has a key now.
+    /// Returns the subscription that has a key now, and its customer; `None` if no table has the key.
     #[must_use]
-    pub fn subscription(&self, key: KeyId, now_ms: u64) -> Option<NameId> {
+    pub fn owner(&self, key: KeyId, now_ms: u64) -> Option<(NameId, NameId)> {
         let keys = shard(&self.keys, key.0 as u64).read().unwrap_or_else(PoisonError::into_inner);
         let standing = keys.get(&key)?.owner(now_ms).map(Arc::clone)?;
         drop(keys);
-        let subscription = lock(&standing).subscription();
-        Some(subscription)
+        let standing = lock(&standing);
+        Some((standing.subscription(), standing.customer()))
+    }
+
+    /// Returns the number that tells this life of the job from others.
+    #[must_use]
+    pub fn nonce(&self) -> u64 {
+        self.nonce
     }
 
     fn instants(&self, now_ms: u64) -> Instants {

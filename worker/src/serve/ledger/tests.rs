@@ -206,9 +206,10 @@ fn dated_rows_act_from_their_date_on() {
         ],
         START,
     );
-    assert_eq!(ledger.subscription(KEY, 0), Some(name("s")));
-    assert_eq!(ledger.subscription(KEY, START + 4_999), Some(name("s")));
-    assert_eq!(ledger.subscription(KEY, START + 5_000), Some(name("t")));
+    let owner = |now_ms| ledger.owner(KEY, now_ms).map(|(subscription, _)| subscription);
+    assert_eq!(owner(0), Some(name("s")));
+    assert_eq!(owner(START + 4_999), Some(name("s")));
+    assert_eq!(owner(START + 5_000), Some(name("t")));
     assert_eq!((ledger.customer(name("s")), ledger.customer(name("t"))), (Some(name("acme")), None));
 }
 

@@ -1,0 +1,340 @@
+//! The newest rows of views, as they were published.
+//!
+//! ```json
+//! {"tick": "2026-03-15T12:00:05Z", "since": "2026-03-01T00:00:05Z", "rows": [ ... ]}
+//! ```
+//! Rows are those of the topics, byte by byte. `tick` is the last tick whose rows are in, and `since` the one since which
+//! none is missing. Both are null if there is none.
+//!
+//! An answer's `ETag` names the last tick in which one of its rows changed. So a client that shows it in `If-None-Match`
+//! gets 304 until then. It is weak: `tick` may differ.
+//!
+//! **A consumer** sees rows of its own customer. Of a key or a subscription that another customer had before, it sees what began
+//! since: a row can't be divided between two owners. Rows of `usage` say whose it was when their windows began. Incidents
+//! have evidence about other customers' keys, so it sees parts of them.
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Extension, Path, Query, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use keytide_config::View;
+use keytide_connectors::sink::encode::time;
+use keytide_connectors::sink::{RowPlace, RowSubject};
+use keytide_dataflow::Level;
+use keytide_dataflow::model::{EventTime, NameId, Tick};
+use serde::{Deserialize, Serialize};
+
+use super::auth::ApiCaller;
+use super::reply::{ApiState, Shared, missing, refuse};
+use super::shelf::{Shelf, ShelvedRows};
+
+/// Incidents of an answer that doesn't say how many, and at most.
+const INCIDENTS: usize = 100;
+const MOST_INCIDENTS: usize = 1_000;
+
+/// The rows that a path names.
+struct PathRows {
+    name: &'static str,
+    view: View,
+    /// The levels of the windows, if it has windows.
+    levels: &'static [Level],
+    /// True if rows have a time, which `from` and `to` can bound.
+    has_time: bool,
+}
+
+impl PathRows {
+    const fn of_windows(name: &'static str, view: View, levels: &'static [Level]) -> Self {
+        Self { name, view, levels, has_time: true }
+    }
+
+    const fn of_account(name: &'static str, view: View, has_time: bool) -> Self {
+        Self { name, view, levels: &[], has_time }
+    }
+}
+
+const OF_KEYS: [PathRows; 3] = [
+    PathRows::of_windows("usage", View::Usage, &[Level::Minute, Level::Hour, Level::Day, Level::Month]),
+    PathRows::of_windows("latency", View::Latency, &[Level::FiveMinutes, Level::Hour, Level::Day]),
+    PathRows::of_windows("geo", View::Geo, &[Level::Hour, Level::Day]),
+];
+
+const OF_SUBSCRIPTIONS: [PathRows; 6] = [
+    PathRows::of_windows("usage", View::SubscriptionUsage, &[Level::Hour, Level::Day, Level::Month]),
+    PathRows::of_account("charges", View::Charges, true),
+    PathRows::of_account("bills", View::Bills, true),
+    PathRows::of_account("forecast", View::Forecast, true),
+    PathRows::of_account("notices", View::Notices, false),
+    PathRows::of_account("adjustments", View::Adjustments, false),
+];
+
+/// The rows that a request asks for.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RowsQuery {
+    /// The label of a level, such as `1h`.
+    window: Option<String>,
+    /// Rows from this time on, by RFC 3339.
+    from: Option<String>,
+    /// Rows before this time.
+    to: Option<String>,
+}
+
+/// The incidents that a request asks for.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct IncidentsQuery {
+    limit: Option<usize>,
+}
+
+/// The level and the times of the rows that a request asks for.
+struct Wanted {
+    level: Option<Level>,
+    from: EventTime,
+    to: EventTime,
+}
+
+const ROWS_FORM: &str =
+    "the query may have window (1m, 5m, 1h, 1d or 1mo, as the view has it), from and to (times by RFC 3339)";
+
+impl Wanted {
+    /// Reads a query; `None` if it asks for what the rows haven't got.
+    fn of(query: &RowsQuery, rows: &PathRows) -> Option<Self> {
+        let RowsQuery { window, from, to } = query;
+        let level = match window {
+            Some(window) => Some(*rows.levels.iter().find(|level| level.label() == window)?),
+            None => None,
+        };
+        if !rows.has_time && (from.is_some() || to.is_some()) {
+            return None;
+        }
+        let instant = |text: &Option<String>, without| match text {
+            Some(text) => {
+                let instant: jiff::Timestamp = text.parse().ok()?;
+                Some(u64::try_from(instant.as_millisecond()).unwrap_or(0))
+            }
+            None => Some(without),
+        };
+        Some(Self { level, from: instant(from, 0)?, to: instant(to, EventTime::MAX)? })
+    }
+
+    fn has(&self, series: u64, at: u64) -> bool {
+        self.level.is_none_or(|level| RowPlace::is_of_level(series, level))
+            && (self.from..self.to).contains(&at)
+    }
+}
+
+/// Answers with rows of a key.
+pub(super) async fn answer_key_rows(
+    State(state): Shared,
+    Extension(caller): Extension<ApiCaller>,
+    Path((id, name)): Path<(String, String)>,
+    query: Result<Query<RowsQuery>, QueryRejection>,
+    headers: HeaderMap,
+) -> Response {
+    let Some(rows) = OF_KEYS.iter().find(|rows| rows.name == name) else { return missing() };
+    let mut wanted = match wanted(&caller, query, rows) {
+        Ok(wanted) => wanted,
+        Err(refused) => return *refused,
+    };
+    let key = state.ledger.key_of_text(&id);
+    let owner = state.ledger.owner(key, (state.clock)());
+    let subject = RowSubject::Key(key);
+    let mut since = 0;
+    if let Some(own) = caller.customer {
+        if !owner.is_some_and(|(_, customer)| caller.may_see(Some(customer))) {
+            return missing();
+        }
+        // Without rows of `usage` nothing says whose the rows of other views are.
+        since = own_since(&state.shelf, View::Usage, subject, own).unwrap_or(EventTime::MAX);
+        wanted.from = wanted.from.max(since);
+    }
+    if owner.is_none() && state.shelf.changed(rows.view, subject).is_none() {
+        return missing();
+    }
+    answer(&state, (rows.view, subject), &wanted, since, &headers)
+}
+
+/// The columns of a row of `usage` that say whose the key was.
+#[derive(Deserialize)]
+struct OwnerColumns<'a> {
+    window: &'a str,
+    customer: Option<String>,
+}
+
+/// Returns the instant from which on a key or a subscription was no other customer's, as its rows of `usage` say; `None` if
+/// it has none.
+fn own_since(shelf: &Shelf, usage: View, subject: RowSubject, own: NameId) -> Option<EventTime> {
+    let found = shelf.rows(usage, subject, |_, _| true)?;
+    let others = found.rows.iter().filter_map(|(start, row)| {
+        let OwnerColumns { window, customer } = serde_json::from_slice(row).ok()?;
+        customer.filter(|customer| NameId::new(customer) != own)?;
+        // It was another's when the window began. Finer windows tell when that ended.
+        let level = [Level::Minute, Level::Hour].into_iter().find(|level| level.label() == window);
+        Some(level.map_or(start + 1, |level| level.end(*start)))
+    });
+    Some(others.max().unwrap_or(0))
+}
+
+/// Answers with rows of a subscription.
+pub(super) async fn answer_subscription_rows(
+    State(state): Shared,
+    Extension(caller): Extension<ApiCaller>,
+    Path((id, name)): Path<(String, String)>,
+    query: Result<Query<RowsQuery>, QueryRejection>,
+    headers: HeaderMap,
+) -> Response {
+    let Some(rows) = OF_SUBSCRIPTIONS.iter().find(|rows| rows.name == name) else { return missing() };
+    let mut wanted = match wanted(&caller, query, rows) {
+        Ok(wanted) => wanted,
+        Err(refused) => return *refused,
+    };
+    let subscription = NameId::new(&id);
+    let (customer, subject) = (state.ledger.customer(subscription), RowSubject::Subscription(subscription));
+    let is_known = customer.is_some() || state.shelf.changed(rows.view, subject).is_some();
+    if !is_known || !caller.may_see(customer) {
+        return missing();
+    }
+    let own = caller.customer.and_then(|own| own_since(&state.shelf, View::SubscriptionUsage, subject, own));
+    let since = own.unwrap_or(0);
+    // Entries of a log have no time to tell.
+    wanted.from = wanted.from.max(if since > 0 && !rows.has_time { EventTime::MAX } else { since });
+    answer(&state, (rows.view, subject), &wanted, since, &headers)
+}
+
+fn wanted(
+    caller: &ApiCaller,
+    query: Result<Query<RowsQuery>, QueryRejection>,
+    rows: &PathRows,
+) -> Result<Wanted, Box<Response>> {
+    if !caller.may_read() {
+        return Err(Box::new(refuse(StatusCode::FORBIDDEN, "the token's role opens checks alone")));
+    }
+    let wanted = query.ok().and_then(|Query(query)| Wanted::of(&query, rows));
+    wanted.ok_or_else(|| Box::new(refuse(StatusCode::BAD_REQUEST, ROWS_FORM)))
+}
+
+/// Answers with the rows of a subject, or that they didn't change. `since` is when its owner got it.
+fn answer(
+    state: &ApiState,
+    (view, subject): (View, RowSubject),
+    wanted: &Wanted,
+    since: EventTime,
+    headers: &HeaderMap,
+) -> Response {
+    let changed = state.shelf.changed(view, subject).unwrap_or(0);
+    let tag = tag(state, changed, since);
+    if is_shown(headers, &tag) {
+        return unchanged(tag);
+    }
+    let found = state.shelf.rows(view, subject, |series, at| wanted.has(series, at)).unwrap_or_default();
+    let ShelvedRows { since, rows, .. } = found;
+    page(state, since, rows.iter().map(|(_, row)| row.as_slice()), tag)
+}
+
+/// Answers with the newest incidents, the newest first.
+pub(super) async fn answer_incidents(
+    State(state): Shared,
+    Extension(caller): Extension<ApiCaller>,
+    query: Result<Query<IncidentsQuery>, QueryRejection>,
+    headers: HeaderMap,
+) -> Response {
+    if !caller.may_read() {
+        return refuse(StatusCode::FORBIDDEN, "the token's role opens checks alone");
+    }
+    let limit = query.ok().map(|Query(IncidentsQuery { limit })| limit.unwrap_or(INCIDENTS));
+    let Some(limit) = limit.filter(|limit| (1..=MOST_INCIDENTS).contains(limit)) else {
+        return refuse(StatusCode::BAD_REQUEST, "the query may have limit, 1 to 1,000 incidents");
+    };
+    let (view, subject) = (View::Incidents, RowSubject::Job);
+    let tag = tag(&state, state.shelf.changed(view, subject).unwrap_or(0), 0);
+    if is_shown(&headers, &tag) {
+        return unchanged(tag);
+    }
+    let ShelvedRows { since, mut rows, .. } =
+        state.shelf.rows(view, subject, |_, _| true).unwrap_or_default();
+    rows.sort_by_key(|(opened_ms, _)| std::cmp::Reverse(*opened_ms));
+    let rows = rows.into_iter().map(|(_, row)| row);
+    let shown: Vec<Vec<u8>> = match caller.customer {
+        None => rows.take(limit).collect(),
+        Some(own) => rows.filter_map(|row| own_incident(&row, own)).take(limit).collect(),
+    };
+    page(&state, since, shown.iter().map(Vec::as_slice), tag)
+}
+
+/// The parts of an incident that the customer of the key may see.
+#[derive(Debug, Deserialize, Serialize)]
+struct OwnIncident {
+    incident_id: String,
+    key_id: String,
+    subscription: Option<String>,
+    #[serde(skip_serializing)]
+    customer: Option<String>,
+    level: String,
+    score: u8,
+    state: String,
+    opened_at: String,
+    last_signal_at: String,
+    ended_at: Option<String>,
+    signals: Vec<OwnSignal>,
+}
+
+/// The parts of a signal that the customer of the key may see.
+#[derive(Debug, Deserialize, Serialize)]
+struct OwnSignal {
+    signal: String,
+    first_at: String,
+    last_at: String,
+    expected: Option<f64>,
+    seen: u64,
+}
+
+/// Returns the parts of an incident that a customer may see, if it is its own.
+fn own_incident(row: &[u8], customer: NameId) -> Option<Vec<u8>> {
+    let incident: OwnIncident = serde_json::from_slice(row).ok()?;
+    let is_own = incident.customer.as_deref().is_some_and(|name| NameId::new(name) == customer);
+    is_own.then(|| serde_json::to_vec(&incident).ok()).flatten()
+}
+
+fn tag(state: &ApiState, changed: Tick, since: EventTime) -> HeaderValue {
+    let tag = format!("W/\"{:x}-{changed:x}-{since:x}\"", state.ledger.nonce());
+    HeaderValue::try_from(tag).unwrap_or(HeaderValue::from_static("W/\"\""))
+}
+
+/// Returns whether the client has the answer with a tag.
+fn is_shown(headers: &HeaderMap, tag: &HeaderValue) -> bool {
+    let shown = headers.get_all(header::IF_NONE_MATCH).into_iter();
+    let mut tags = shown.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    tags.any(|shown| shown.trim_ascii() == tag.as_bytes())
+}
+
+fn unchanged(tag: HeaderValue) -> Response {
+    (StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response()
+}
+
+fn page<'a>(
+    state: &ApiState,
+    since: Tick,
+    rows: impl Iterator<Item = &'a [u8]>,
+    tag: HeaderValue,
+) -> Response {
+    let mut body = Vec::new();
+    let mut instant = |label: &str, ms: u64| {
+        body.extend_from_slice(label.as_bytes());
+        match ms {
+            0 => body.extend_from_slice(b"null"),
+            ms => body.extend_from_slice(format!("\"{}\"", time(ms)).as_bytes()),
+        }
+    };
+    instant("{\"tick\":", state.ledger.tick_ms());
+    instant(",\"since\":", since);
+    body.extend_from_slice(b",\"rows\":[");
+    for (index, row) in rows.enumerate() {
+        if index > 0 {
+            body.push(b',');
+        }
+        body.extend_from_slice(row);
+    }
+    body.extend_from_slice(b"]}");
+    let headers = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json")), (header::ETAG, tag)];
+    (headers, body).into_response()
+}

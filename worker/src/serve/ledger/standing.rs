@@ -186,7 +186,7 @@ impl Standing {
     }
 
     /// Takes a row of the table of subscriptions. An undated one takes the place of all. If it has another zone or
-    /// anchor, these take effect when the running periods end.
+    /// anchor, these take effect when the running billing period ends.
     pub(super) fn put(&mut self, row: Terms, now_ms: u64) {
         let mut row = row;
         let is_same = |old: &Terms| (&old.calendar, old.anchor) == (&row.calendar, row.anchor);
@@ -381,7 +381,8 @@ impl Standing {
         let utc =
             || PeriodSetting { valid_from_ms: 0, calendar: Arc::new(Calendar::utc()), anchor: Anchor::FIRST };
         let first = settings.next().unwrap_or_else(utc);
-        Periods::new(kind, first, &settings.collect::<Vec<_>>()).at(now_ms)
+        // As accounts have it: a new zone or anchor waits for the billing period's end, whatever the kind.
+        Periods::new(PeriodKind::Billing, first, &settings.collect::<Vec<_>>()).of_kind(kind, now_ms)
     }
 
     /// Returns the standing of a limit after more use, and whether that exceeds it.

@@ -225,9 +225,10 @@ fn periods_are_local_and_follow_the_rows_of_quota() {
         (quota.start_ms, quota.standing.resets_at_ms)
     };
     let midnight = 1_773_513_000_000;
-    assert_eq!(of(PeriodKind::Day), (midnight, midnight + DAY_MS));
-    // The billing period of UTC that ran when the zone came had to end first.
-    assert_eq!(of(PeriodKind::Billing), (1_773_532_800_000, midnight + 31 * DAY_MS));
+    // The billing period of UTC that ran when the zone came had to end first, for periods of all kinds.
+    let end = 1_773_532_800_000;
+    assert_eq!(of(PeriodKind::Day), (end, midnight + DAY_MS));
+    assert_eq!(of(PeriodKind::Billing), (end, midnight + 31 * DAY_MS));
     // What was booked is of the period that its row names.
     let day = (now - HOUR_MS, now + HOUR_MS);
     let tick = UseOfTick { booked: vec![booked(CALLS_A_DAY, day, 7)], ..UseOfTick::default() };

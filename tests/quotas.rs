@@ -1,6 +1,7 @@
 //! A live job with quotas and prices: it bills, mails that a quota is nearly used up, and answers gateways; a kill changes
 //! nothing, and a better plan acts at the next question.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -65,6 +66,25 @@ fn configure(this: &mut Restarted, api: &str) {
     has_plan(this, "bronze");
 }
 
+/// Lets settlements be records of the job, of which each million of units costs 0.5.
+fn record_settlements(this: &Restarted) {
+    let file = this.job.path("keytide.toml");
+    let config = String::from_utf8(read_if_present(&file).unwrap()).unwrap();
+    let source = format!(
+        "[[source]]\nname = \"settled\"\nkind = \"kafka\"\nbrokers = \"{}\"\ntopic = \"settled\"\nformat = \"json\"\n\
+         [source.fields]\nrequest_id = \"/reservation\"\ntime = {{ at = \"/time\", unit = \"rfc3339\" }}\nkey = \"/key\"\n\
+         count = \"/hits\"\nunits = {{ at = \"/units\", scale = 6 }}\nbytes_in = \"/in\"\nbytes_out = \"/out\"\n\
+         [api.settlements]\nsource = \"settled\"\n",
+        this.brokers
+    );
+    fs::write(&file, config + &source).unwrap();
+    fs::write(
+        this.job.path("prices.csv"),
+        "plan,item,metric,unit,unit_price\nbronze,tokens,units,1000000,0.5\ngold,tokens,units,1000000,0.5\n",
+    )
+    .unwrap();
+}
+
 /// Gives the subscription a plan. Its billing periods don't end while the test runs.
 fn has_plan(this: &Restarted, plan: &str) {
     let now = Timestamp::from_millisecond(i64::try_from(now_ms()).unwrap()).unwrap();
@@ -108,10 +128,13 @@ fn a_job_bills_tells_contacts_and_denies_beyond_a_quota_also_after_a_kill() {
     let row = live.find("70 calls are booked", is_booked).unwrap();
     assert_eq!((&row["limit"], &row["remaining"], &row["permille"]), (&json!(100), &json!(30), &json!(700)));
     let mails = this.job.path("mails");
-    let is_told = || (mails.is_dir() && !names(&mails).is_empty()).then_some(());
-    live.find("the contacts have a mail", is_told).unwrap();
-    let mail = read_text(&mails.join(names(&mails).first().unwrap()));
-    assert!(mail.contains("To: ops@acme.example") && mail.contains("70"), "{mail}");
+    // The file is there before it is written.
+    let written = || {
+        let name = mails.is_dir().then(|| names(&mails).first().cloned()).flatten()?;
+        Some(read_text(&mails.join(name))).filter(|mail| mail.contains("70"))
+    };
+    let mail = live.find("the contacts have a mail", written).unwrap();
+    assert!(mail.contains("To: ops@acme.example"), "{mail}");
 
     // What is asked for counts at once; what would pass the limit is denied, and counts nothing.
     wait_for_standing(&live, &api, 70, 100);
@@ -154,4 +177,57 @@ fn a_job_bills_tells_contacts_and_denies_beyond_a_quota_also_after_a_kill() {
     assert_eq!(percents, [50, 70], "each threshold once");
     assert_eq!(names(&mails).len(), 1, "of the highest");
     this.check_files_of(&["quota", "charges", "bills", "notices"]);
+}
+
+#[test]
+fn a_settlement_is_billed_once_also_if_a_kill_came_before_it() {
+    let mut this = Restarted::new();
+    let api = free_addresses(1).remove(0);
+    configure(&mut this, &api);
+    record_settlements(&this);
+    this.send(7);
+    let live = this.start();
+    wait_for_standing(&live, &api, 7, 100);
+    let post = |live: &LiveProcess, page: &str, body: &Value| {
+        live.find("the API", || ask(&api, "POST", page, &body.to_string())).unwrap()
+    };
+    let reserve = |live: &LiveProcess| {
+        let (_, page) = post(live, "/v1/check", &json!({ "key_id": "key-1", "estimate": { "units": 5 } }));
+        page["reservation"].as_str().unwrap().to_owned()
+    };
+    let settle = |live: &LiveProcess, id: &str, units: u64| {
+        let body = json!({ "reservation": id, "key_id": "key-1", "actual": { "units": units } });
+        let (status, page) = post(live, "/v1/settle", &body);
+        assert_eq!((status, &page["recorded"]), (200, &json!(true)), "{page}");
+        page["ended"].as_bool().unwrap()
+    };
+    // Sent again, it is recorded again, and counts once.
+    let first = reserve(&live);
+    assert!(settle(&live, &first, 1_000_000));
+    assert!(!settle(&live, &first, 1_000_000));
+    let (status, page) = post(&live, "/v1/settle", &json!({ "reservation": first }));
+    assert_eq!((status, page["error"].as_str().unwrap().contains("name the key")), (400, true));
+    let lost = reserve(&live);
+    let rolled_back = reserve(&live);
+    assert_eq!(post(&live, "/v1/rollback", &json!({ "reservation": rolled_back })).0, 200);
+    live.signal("KILL");
+    live.end();
+
+    // The next life knows nothing of the reservation, and its call was made.
+    let live = this.start();
+    assert!(!settle(&live, &lost, 3_000_000));
+    let is_booked = || last(&this, "quota").filter(|row| row["used"] == 9);
+    live.find("9 calls are booked", is_booked).unwrap();
+    // What a table changes is published at once.
+    has_plan(&this, "gold");
+    let is_billed = || last(&this, "bills").filter(|row| row["total"] == "2.00");
+    live.find("4 million units are billed", is_billed).unwrap();
+    live.stop();
+    let mut minutes = BTreeMap::new();
+    for row in this.rows("usage").iter().filter(|row| row["window"] == "1m" && row["key_id"] == "key-1") {
+        let count = |column: &str| row[column].as_u64().unwrap();
+        minutes.insert(row["window_start"].to_string(), (count("calls"), count("units")));
+    }
+    let sum = minutes.values().fold((0, 0), |sum, of| (sum.0 + of.0, sum.1 + of.1));
+    assert_eq!(sum, (3, 4_000_000));
 }

@@ -25,12 +25,12 @@ pub(crate) fn now_ms() -> u64 {
     u64::try_from(now.as_millis()).unwrap()
 }
 
-/// A topic of a mock broker, and a job that reads it.
+/// Topics of a mock broker, and a job that reads them: `calls`, and `settled` if its configuration says so.
 pub(crate) struct Restarted {
     _cluster: MockCluster<'static, DefaultProducerContext>,
     producer: BaseProducer,
     pub(crate) job: Job,
-    brokers: String,
+    pub(crate) brokers: String,
     /// The place of the state, as state.url names it.
     pub(crate) place: String,
     /// The folder of the sink.
@@ -45,6 +45,7 @@ impl Restarted {
         let cluster = MockCluster::new(1).unwrap();
         let brokers = cluster.bootstrap_servers();
         cluster.create_topic("calls", PARTITIONS, 1).unwrap();
+        cluster.create_topic("settled", PARTITIONS, 1).unwrap();
         let producer = ClientConfig::new().set("bootstrap.servers", &brokers).create().unwrap();
         let start = now_ms() - 120_000;
         let job = Job::with_config("");

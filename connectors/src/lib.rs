@@ -16,6 +16,7 @@ pub mod kafka;
 pub mod ledger;
 pub mod live;
 pub mod look;
+pub mod settlement;
 pub mod sink;
 pub mod store;
 pub mod tables;

@@ -5,9 +5,12 @@
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr};
 
+use super::fields::Pointer;
+use super::format::Format;
 use super::http::refuse_no_token;
+use super::keys::{KeyFrom, KeyHash};
 use super::prelude::*;
-use super::source::RawSource;
+use super::source::{RawSource, Source, SourceKind};
 
 const MAX_TOKENS: usize = 100;
 /// The most bytes of a customer's id.
@@ -27,8 +30,19 @@ section! {
         other memory: usize = memory(Size, 1 << 20..=64 << 30) or 256 << 20;
         /// The source whose rules find the key of a gateway's request; `None` is the first one.
         other source: Option<String> = source(Name) or None;
+        /// Where settlements are recorded; `None` if they only end reservations.
+        other settlements: Option<Settlements> = settlements(RawSettlements) or None;
         /// Those who may ask, by tokens. Without any, everything is open, which only loopback allows.
         other tokens: Vec<ApiToken> = token(Sections<RawApiToken>) or Vec::new();
+    }
+}
+
+section! {
+    /// The section `[api.settlements]`: settlements become records of a source of the job.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Settlements, RawSettlements, by hand {
+        /// The name of the source, whose fields say how a record is written.
+        other source: String = source(Name);
     }
 }
 
@@ -77,6 +91,13 @@ texts! {
         format!("the customer's id in tables.subscriptions, of at most {MAX_CUSTOMER_BYTES} bytes");
 }
 
+impl Validate<Settlements> for RawSettlements {
+    fn validate(spot: &Spot<Self>, (): (), check: &mut Check<'_>) -> Option<Settlements> {
+        let source = check.required(&spot.value.source, spot, "source")?;
+        Some(Settlements { source: source.0.clone() })
+    }
+}
+
 impl RawApi {
     fn reach(spot: &Spot<Self>, api: &mut Api, check: &mut Check<'_>) {
         let Self { listen, token, .. } = &spot.value;
@@ -93,11 +114,67 @@ impl RawApi {
 
     /// Refuses the name of a source that the file doesn't have.
     pub(super) fn with_sources(spot: &Spot<Self>, sources: &[Spot<RawSource>], check: &mut Check<'_>) {
-        let Some(source) = spot.value.source.given() else { return };
-        let mut names = sources.iter().filter_map(|source| source.value.name.value());
-        if !names.any(|name| *name == source.value) {
-            check.refuse(source, format!("found {}, allowed: the name of a [[source]]", source.shown));
+        let settlements = spot.value.settlements.given().and_then(|section| section.value.source.given());
+        for source in spot.value.source.given().into_iter().chain(settlements) {
+            let mut names = sources.iter().filter_map(|source| source.value.name.value());
+            if !names.any(|name| *name == source.value) {
+                check.refuse(source, format!("found {}, allowed: the name of a [[source]]", source.shown));
+            }
         }
+    }
+}
+
+impl RawApi {
+    /// Refuses a source whose records can't be settlements. One that isn't valid itself isn't among `sources`.
+    pub(super) fn with_settlements(spot: &Spot<Self>, sources: &[Source], check: &mut Check<'_>) {
+        let settlements = spot.value.settlements.given().and_then(|section| section.value.source.given());
+        let Some(named) = settlements else { return };
+        let Some(source) = sources.iter().find(|source| source.name == named.value.0) else { return };
+        if let Some(needed) = Settlements::needed_of(source) {
+            check.refuse(
+                named,
+                format!(
+                    "found {}, whose records can't be settlements, allowed: a source with {needed}",
+                    named.shown
+                ),
+            );
+        }
+    }
+}
+
+impl Settlements {
+    /// The fields of a source that a settlement has.
+    pub const FIELDS: [&'static str; 7] =
+        ["request_id", "time", "key", "count", "units", "bytes_in", "bytes_out"];
+
+    /// Returns what a source lacks to take settlements.
+    fn needed_of(source: &Source) -> Option<&'static str> {
+        let fields = source.fields.named();
+        let field =
+            |name: &str| fields.iter().find(|(other, _)| *other == name).and_then(|(_, field)| *field);
+        let members = Self::FIELDS.map(|name| field(name).and_then(|field| field.at.first()));
+        let is_member = |pointer: &Option<&Pointer>| pointer.is_some_and(|pointer| pointer.0.len() == 1);
+        let distinct: HashSet<_> = members.iter().collect();
+        let conditions = [
+            (matches!(source.kind, SourceKind::Kafka(_)), "kind = \"kafka\""),
+            (source.format == Format::Json, "format = \"json\""),
+            (
+                members.iter().all(is_member) && distinct.len() == members.len(),
+                "[source.fields] that names a member of its own, such as \"/units\", for each of request_id, time, key, count, \
+                 units, bytes_in and bytes_out",
+            ),
+            (
+                source.fields.time.as_ref().is_some_and(|time| time.format.is_none()),
+                "a time without a format of its own",
+            ),
+            (source.keys.from.first() == Some(&KeyFrom::Key), "[source.keys].from = [\"key\"]"),
+            (
+                matches!(source.keys.hash, KeyHash::Prehashed | KeyHash::None),
+                "[source.keys].hash = \"prehashed\", or \"none\" if keys are no secrets",
+            ),
+            (source.only.is_empty(), "no [source.only]"),
+        ];
+        conditions.into_iter().find(|(is_met, _)| !is_met).map(|(_, needed)| needed)
     }
 }
 
@@ -184,6 +261,64 @@ mod tests {
         assert_eq!((api.threads, api.on_stale), (8, OnStale::Deny));
         assert_eq!(api.source.as_deref(), Some("gateway"));
         assert!(!format!("{api:?}").contains("the-token-of"));
+    }
+
+    const SETTLED: &str = r#"[api.settlements]
+source = "settled"
+[[source]]
+name = "settled"
+kind = "kafka"
+brokers = "localhost:9092"
+topic = "settled"
+format = "json"
+[source.fields]
+request_id = "/id"
+time = { at = "/time", unit = "rfc3339" }
+key = "/key"
+count = "/calls"
+units = { at = "/cost", scale = 6 }
+bytes_in = "/in"
+bytes_out = "/out"
+[source.keys]
+from = ["key"]
+hash = "prehashed"
+"#;
+
+    #[test]
+    fn settlements_are_records_of_a_source_that_can_read_them() {
+        let settled = |text: &str| parse_with(&format!("{SMALL}{text}"), &[]).map(|config| config.job);
+        let job = settled(SETTLED).unwrap();
+        assert_eq!(job.api.unwrap().settlements, Some(Settlements { source: "settled".to_owned() }));
+        assert!(settled(&SETTLED.replace("prehashed", "none")).is_ok());
+        for (from, to, needed) in [
+            (
+                "kind = \"kafka\"\nbrokers = \"localhost:9092\"\ntopic = \"settled\"",
+                "kind = \"file\"\npath = \"x\"",
+                "kind = \"kafka\"",
+            ),
+            ("\"json\"", "\"otel\"", "format = \"json\""),
+            ("bytes_out = \"/out\"\n", "", "[source.fields] that names a member of its own"),
+            ("\"/out\"", "\"/in\"", "[source.fields] that names a member of its own"),
+            ("\"/out\"", "\"/size/out\"", "[source.fields] that names a member of its own"),
+            ("unit = \"rfc3339\"", "format = \"%d.%m.%Y %H:%M:%S\"", "a time without a format of its own"),
+            ("[\"key\"]", "[\"consumer\", \"key\"]", "[source.keys].from"),
+            ("\"prehashed\"", "\"sha256\"", "[source.keys].hash"),
+            ("[source.keys]", "[source.only]\n\"/kind\" = \"x\"\n[source.keys]", "no [source.only]"),
+        ] {
+            assert!(SETTLED.contains(from), "{from}");
+            let error = settled(&SETTLED.replacen(from, to, 1)).map(|_| ()).unwrap_err().to_string();
+            let expected = format!(
+                "api.settlements.source: found \"settled\", whose records can't be settlements, allowed: a source with {needed}"
+            );
+            assert!(error.contains(&expected), "{error}");
+        }
+        let error = settled("[api.settlements]\nsource = \"other\"").map(|_| ()).unwrap_err().to_string();
+        assert!(
+            error.contains("api.settlements.source: found \"other\", allowed: the name of a [[source]]"),
+            "{error}"
+        );
+        let error = settled("[api.settlements]\n").map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains("source: missing"), "{error}");
     }
 
     #[test]

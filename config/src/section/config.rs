@@ -99,6 +99,7 @@ pub(crate) fn validate(
             raw.source.value().map(|list| list.items.as_slice()).unwrap_or_default(),
             &mut check,
         );
+        RawApi::with_settlements(spot, &config.sources, &mut check);
     }
     if let Some((spot, cluster)) = raw.cluster.given().zip(config.cluster.as_ref()) {
         let workers = config.job.workers.get();

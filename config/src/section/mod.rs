@@ -172,7 +172,7 @@ pub(crate) mod webhook;
 pub(crate) mod windows;
 
 pub use alerts::Alerts;
-pub use api::{Api, ApiRole, ApiToken, OnStale};
+pub use api::{Api, ApiRole, ApiToken, OnStale, Settlements};
 pub use billing::Billing;
 pub use cluster::{Cluster, ClusterTls};
 pub use config::JobConfig;

@@ -9,6 +9,7 @@
 //! Consumer  live: partitions by hand (never a group's), records, ends, gaps
 //! Range     bounded: one partition from an offset to an offset, in blocks as a file gives them
 //! Producer  messages to a topic, as they come: of the load generator, not of results (see `sink`)
+//! AcknowledgedProducer  the same, with an answer about each message: settlements of the API
 //! ```
 //! A reader ends at an error that asking again won't mend ([`ErrorClass`]). An outage of the brokers is waited out
 //! and logged once.
@@ -16,6 +17,7 @@
 //! **Invariant**: no error or log line contains the value of a setting, secret or not. Errors name the setting, and
 //! the secrets are removed from librdkafka's messages.
 
+mod acknowledged;
 mod admin;
 mod client;
 mod consumer;
@@ -31,6 +33,7 @@ mod settings;
 pub(crate) mod testing;
 mod topic;
 
+pub use acknowledged::{Acknowledged, AcknowledgedProducer};
 pub(crate) use admin::{CreateMode, PlannedTopic, RefusedTopics, TopicAdmin, TopicSettings};
 pub use client::{ErrorClass, KafkaContext, KafkaError, client_config, create_error, refused_settings};
 pub use consumer::{Consumer, ConsumerEvent, KafkaMessage, PartitionLag};

@@ -46,6 +46,10 @@ pub(super) struct SettleBody {
     pub(super) reservation: String,
     #[serde(default)]
     pub(super) actual: ActualBody,
+    /// The key, where settlements are recorded: by the hash as tables have it,
+    pub(super) key_hash: Option<String>,
+    /// or as views name it.
+    pub(super) key_id: Option<String>,
 }
 
 /// What calls used. An absent member is as it was reserved.
@@ -124,8 +128,8 @@ pub(super) struct StatusPage {
 
 /// Why there is no answer.
 #[derive(Debug, Serialize)]
-pub(super) struct ErrorPage {
-    pub(super) error: &'static str,
+pub(super) struct ErrorPage<'a> {
+    pub(super) error: &'a str,
 }
 
 impl ActualBody {

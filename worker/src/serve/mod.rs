@@ -13,6 +13,7 @@ mod reply;
 mod routes;
 mod rows;
 mod server;
+mod settle;
 pub mod shelf;
 #[cfg(test)]
 mod tests;

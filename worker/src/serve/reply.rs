@@ -7,9 +7,11 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use keytide_config::OnStale;
 use keytide_connectors::decode::RequestKeys;
+use keytide_connectors::settlement::SettlementWriter;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
-use super::auth::ApiTokens;
+use super::auth::{ApiCaller, ApiTokens};
 use super::bodies::ErrorPage;
 use super::ledger::QuotaLedger;
 use super::shelf::Shelf;
@@ -20,6 +22,8 @@ pub(super) struct ApiState {
     pub(super) shelf: Arc<Shelf>,
     pub(super) keys: RequestKeys,
     pub(super) tokens: ApiTokens,
+    /// Records settlements, with `[api.settlements]`.
+    pub(super) settlements: Option<SettlementWriter>,
     pub(super) on_stale: OnStale,
     /// Returns the time in ms since the epoch.
     pub(super) clock: fn() -> u64,
@@ -35,10 +39,34 @@ pub(super) fn with_status(status: StatusCode, body: &impl Serialize) -> Response
     }
 }
 
+/// Refuses a request, and says why.
 pub(super) fn refuse(status: StatusCode, error: &'static str) -> Response {
+    refuse_with(status, error)
+}
+
+/// Refuses a request with a reason that is made for it. It never has what the client sent.
+pub(super) fn refuse_with(status: StatusCode, error: &str) -> Response {
     with_status(status, &ErrorPage { error })
 }
 
 pub(super) fn missing() -> Response {
     refuse(StatusCode::NOT_FOUND, "there is nothing: /v1/openapi.json has the paths")
+}
+
+/// Refuses a caller to whom checks aren't open. For consumers they don't exist.
+pub(super) fn refused(caller: &ApiCaller) -> Option<Response> {
+    if caller.may_check() {
+        return None;
+    }
+    Some(match caller.customer {
+        Some(_) => missing(),
+        None => {
+            refuse(StatusCode::FORBIDDEN, "the token's role doesn't open checks: it needs admin or check")
+        }
+    })
+}
+
+/// Reads a body of JSON; of another one `form` says what it must be.
+pub(super) fn read<T: DeserializeOwned>(body: &[u8], form: &'static str) -> Result<T, Box<Response>> {
+    serde_json::from_slice(body).map_err(|_| Box::new(refuse(StatusCode::BAD_REQUEST, form)))
 }

@@ -31,17 +31,14 @@ use keytide_billing::BilledUse;
 use keytide_connectors::decode::RequestKeys;
 use keytide_connectors::sink::encode::time;
 use keytide_dataflow::model::{KeyId, NameId, id_of_digits};
-use serde::de::DeserializeOwned;
 
 use super::auth::ApiCaller;
-use super::bodies::{
-    CheckBody, CheckPage, MOST_HITS, REQUEST_ID_BYTES, RollbackBody, SettleBody, StandingPage, StatusPage,
-    reason,
-};
+use super::bodies::{CheckBody, CheckPage, MOST_HITS, REQUEST_ID_BYTES, StandingPage, StatusPage, reason};
 use super::headers::add_headers;
-use super::ledger::{AskedUse, CheckAnswer, CheckSubject, CheckVerdict, RequestKey, ReservationId};
-use super::reply::{ApiState, Shared, missing, refuse, with_status};
+use super::ledger::{AskedUse, CheckAnswer, CheckSubject, CheckVerdict, RequestKey};
+use super::reply::{ApiState, Shared, missing, read, refuse, refused, with_status};
 use super::rows::{answer_incidents, answer_key_rows, answer_subscription_rows};
+use super::settle::{answer_rollback, answer_settle};
 
 /// Bytes of a request's body, at most.
 const BODY_BYTES: usize = 16 << 10;
@@ -106,23 +103,6 @@ async fn guard(State(state): Shared, mut request: Request, next: Next) -> Respon
     response
 }
 
-/// Refuses a caller to whom checks aren't open. For consumers they don't exist.
-fn refused(caller: &ApiCaller) -> Option<Response> {
-    if caller.may_check() {
-        return None;
-    }
-    Some(match caller.customer {
-        Some(_) => missing(),
-        None => {
-            refuse(StatusCode::FORBIDDEN, "the token's role doesn't open checks: it needs admin or check")
-        }
-    })
-}
-
-fn read<T: DeserializeOwned>(body: &[u8], form: &'static str) -> Result<T, Box<Response>> {
-    serde_json::from_slice(body).map_err(|_| Box::new(refuse(StatusCode::BAD_REQUEST, form)))
-}
-
 const CHECK_FORM: &str = "the body must be JSON with one of key_hash, key_id and subscription, and optionally hits, estimate \
                           {units, bytes_in, bytes_out} and request_id";
 
@@ -176,52 +156,6 @@ fn key_of_hash(hash: &str) -> Option<CheckSubject> {
     let id = is_hash.then(|| digits[..HASH_DIGITS].to_ascii_lowercase());
     let id = id.and_then(|id| id_of_digits(&id))?;
     Some(CheckSubject::Key(KeyId::from_hash(&id.to_be_bytes())))
-}
-
-const SETTLE_FORM: &str = "the body must be JSON with reservation, and to settle optionally actual {hits, units, bytes_in, \
-                           bytes_out}";
-const NO_RESERVATION: &str =
-    "no such reservation is open: it was ended, is older than 60 s, or is of an earlier life of the job";
-
-async fn answer_settle(
-    State(state): Shared,
-    Extension(caller): Extension<ApiCaller>,
-    body: Bytes,
-) -> Response {
-    if let Some(refused) = refused(&caller) {
-        return refused;
-    }
-    let SettleBody { reservation, actual } = match read(&body, SETTLE_FORM) {
-        Ok(body) => body,
-        Err(refused) => return *refused,
-    };
-    if actual.hits.is_some_and(|hits| hits > MOST_HITS) {
-        return refuse(StatusCode::BAD_REQUEST, "hits must be a whole number of at most 2^63");
-    }
-    settled(&state, &reservation, |reserved| actual.of(reserved))
-}
-
-async fn answer_rollback(
-    State(state): Shared,
-    Extension(caller): Extension<ApiCaller>,
-    body: Bytes,
-) -> Response {
-    if let Some(refused) = refused(&caller) {
-        return refused;
-    }
-    match read(&body, SETTLE_FORM) {
-        Ok(RollbackBody { reservation }) => settled(&state, &reservation, |_| BilledUse::default()),
-        Err(refused) => *refused,
-    }
-}
-
-fn settled(state: &ApiState, reservation: &str, actual: impl FnOnce(BilledUse) -> BilledUse) -> Response {
-    let id = id_of_digits(reservation).map(ReservationId);
-    if id.is_some_and(|id| state.ledger.settle(id, actual, (state.clock)())) {
-        with_status(StatusCode::OK, &serde_json::json!({ "ended": true }))
-    } else {
-        refuse(StatusCode::NOT_FOUND, NO_RESERVATION)
-    }
 }
 
 async fn answer_auth(

@@ -19,6 +19,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use keytide_config::{Api, KeyRules, Source};
 use keytide_connectors::decode::RequestKeys;
+use keytide_connectors::settlement::SettlementWriter;
 use tokio::sync::Semaphore;
 
 use super::ApiData;
@@ -41,6 +42,7 @@ pub struct ApiServer {
     connections: usize,
     keys: RequestKeys,
     tokens: ApiTokens,
+    settlements: Option<SettlementWriter>,
     on_stale: keytide_config::OnStale,
 }
 
@@ -49,12 +51,16 @@ impl ApiServer {
     /// section names.
     ///
     /// # Errors
-    /// If the port is in use, or the address isn't this machine's.
+    /// If the port is in use, or the address isn't this machine's, or the client of settlements has a bad setting.
     pub fn bind(api: &Api, sources: &[Source]) -> anyhow::Result<Self> {
         let named = |source: &&Source| api.source.as_ref().is_none_or(|name| source.name == *name);
         let rules = sources.iter().find(named).map(|source| &source.keys);
         let rules = rules.context("api.source: the job has no source of that name")?;
-        Self::of_rules(api, rules)
+        let settlements = api.settlements.as_ref().and_then(|settlements| {
+            sources.iter().find(|source| source.name == settlements.source).map(SettlementWriter::start)
+        });
+        let settlements = settlements.transpose().map_err(|error| failure(error.class().into(), error))?;
+        Ok(Self { settlements: settlements.flatten(), ..Self::of_rules(api, rules)? })
     }
 
     pub(super) fn of_rules(api: &Api, rules: &KeyRules) -> anyhow::Result<Self> {
@@ -79,6 +85,7 @@ impl ApiServer {
             connections: CONNECTIONS,
             keys,
             tokens: ApiTokens::new(&api.tokens),
+            settlements: None,
             on_stale: api.on_stale,
         })
     }
@@ -97,9 +104,9 @@ impl ApiServer {
     /// # Errors
     /// If a thread can't be started.
     pub fn start(self, data: &ApiData, clock: fn() -> u64) -> anyhow::Result<()> {
-        let Self { listener, threads, connections, keys, tokens, on_stale } = self;
+        let Self { listener, threads, connections, keys, tokens, settlements, on_stale } = self;
         let ApiData { ledger, shelf } = data.clone();
-        let state = Arc::new(ApiState { ledger, shelf, keys, tokens, on_stale, clock });
+        let state = Arc::new(ApiState { ledger, shelf, keys, tokens, settlements, on_stale, clock });
         let permits = Arc::new(Semaphore::new(connections));
         for thread in 0..threads {
             let listener = listener.try_clone().context("sharing the port of [api] failed")?;

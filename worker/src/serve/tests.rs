@@ -212,7 +212,7 @@ fn a_check_is_answered_over_one_connection_until_the_quota_is_used_up() {
 
     let settle = json!({ "reservation": id, "actual": { "units": 10, "hits": 0 } }).to_string();
     let settled = client.ask("POST /v1/settle", "edge", &settle);
-    assert_eq!((settled.status, settled.body.as_str()), (200, r#"{"ended":true}"#));
+    assert_eq!((settled.status, settled.body.as_str()), (200, r#"{"ended":true,"recorded":false}"#));
     assert_eq!(client.ask("POST /v1/settle", "edge", &settle).status, 404);
     let standing = client.ask("GET /v1/subscriptions/sub_1/quota", "acme", "").json();
     let used: Vec<&Value> =

@@ -288,6 +288,16 @@ impl QuotaLedger {
         lock(&standing).settle(reservation.0 as u64, actual, self.instants(now_ms))
     }
 
+    /// Returns the use of a reservation; `None` if it isn't open.
+    #[must_use]
+    pub fn reserved(&self, reservation: ReservationId) -> Option<BilledUse> {
+        let name = NameId((reservation.0 >> 64) as u64);
+        let shard = shard(&self.subscriptions, name.0);
+        let standing = shard.read().unwrap_or_else(PoisonError::into_inner).get(&name).map(Arc::clone)?;
+        let standing = lock(&standing);
+        standing.reserved(reservation.0 as u64)
+    }
+
     /// Returns whether the last tick is older than [`STALE_MS`].
     #[must_use]
     pub fn is_stale(&self, now_ms: u64) -> bool {

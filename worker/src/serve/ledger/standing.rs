@@ -298,6 +298,11 @@ impl Standing {
         true
     }
 
+    /// Returns the use of a reservation that nobody has ended.
+    pub(super) fn reserved(&self, number: u64) -> Option<BilledUse> {
+        self.reservations.get(&number).map(|open| open.used)
+    }
+
     fn end_reservation(&mut self, open: OpenReservation, actual: BilledUse, at: Instants) {
         self.spent.release(open.made_ms, open.used);
         // The record of a long call comes after it. So its use counts until the next minute is booked.

@@ -161,7 +161,7 @@ fn over_connections(ledger: &Arc<QuotaLedger>, settings: Settings) -> anyhow::Re
     let config = JobConfig::parse(CONFIG, Path::new("."), std::iter::empty())?.job;
     let mut api = config.api.context("the configuration has [api]")?;
     api.threads = settings.threads;
-    let server = ApiServer::bind(&api, &config.sources)?;
+    let server = ApiServer::bind(&api, &config.sources, None)?;
     let address = server.address()?;
     let shelf = Arc::new(Shelf::new(api.memory));
     server.start(&ApiData { ledger: Arc::clone(ledger), shelf }, || NOW)?;

@@ -30,6 +30,7 @@ mod samples;
 mod signals;
 #[path = "../alerts/tests/standins/mod.rs"]
 mod standins;
+mod tokens;
 #[cfg(feature = "top")]
 mod top;
 mod writers;

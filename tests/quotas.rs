@@ -15,12 +15,23 @@ use crate::restart::{Restarted, now_ms};
 
 /// Asks the API, and returns the answer's status and body; `None` of a job that doesn't answer.
 fn ask(address: &str, method: &str, page: &str, body: &str) -> Option<(u16, Value)> {
+    ask_as(address, method, page, ("", body))
+}
+
+/// The same with a token, if it isn't empty.
+pub(crate) fn ask_as(
+    address: &str,
+    method: &str,
+    page: &str,
+    (token, body): (&str, &str),
+) -> Option<(u16, Value)> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     let length = body.len();
+    let token = if token.is_empty() { String::new() } else { format!("X-Keytide-Token: {token}\r\n") };
     write!(
         stream,
-        "{method} {page} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+        "{method} {page} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{token}Content-Length: {length}\r\n\r\n{body}"
     )
     .ok()?;
     let mut answer = String::new();

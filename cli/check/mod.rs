@@ -204,8 +204,8 @@ fn steps_of_invalid(valid: &ValidSections) -> Vec<CheckStep<'_>> {
 }
 
 /// Returns each table with its name, and as the only one of the tables, so that a problem of one hides none of another.
-fn each_table(tables: &Tables) -> [(&'static str, &Option<TableSource>, Tables); 6] {
-    let Tables { keys, subscriptions, plans, leaks, quotas, prices } = tables;
+fn each_table(tables: &Tables) -> [(&'static str, &Option<TableSource>, Tables); 7] {
+    let Tables { keys, subscriptions, plans, leaks, quotas, prices, tokens } = tables;
     let only = Tables::default;
     [
         ("keys", keys, Tables { keys: keys.clone(), ..only() }),
@@ -214,6 +214,7 @@ fn each_table(tables: &Tables) -> [(&'static str, &Option<TableSource>, Tables);
         ("leaks", leaks, Tables { leaks: leaks.clone(), ..only() }),
         ("quotas", quotas, Tables { quotas: quotas.clone(), ..only() }),
         ("prices", prices, Tables { prices: prices.clone(), ..only() }),
+        ("tokens", tokens, Tables { tokens: tokens.clone(), ..only() }),
     ]
 }
 
@@ -389,7 +390,11 @@ impl CheckReport {
                 return;
             }
         };
-        match tables::read(alone, sources.iter().map(|source| &source.keys.hash)) {
+        let read = match alone.tokens {
+            Some(_) => tables::read_tokens(alone),
+            None => tables::read(alone, sources.iter().map(|source| &source.keys.hash)),
+        };
+        match read {
             Ok(read) => {
                 let rows = counted(read.changes.len(), "row");
                 self.line("table", format!("{name}: {rows} in {} ({})", path.display(), format.name()));

@@ -1,6 +1,6 @@
 //! The section `[api]` of the server that answers gateways and customers at request time.
 //!
-//! Limits: 100 tokens, 64 threads.
+//! Limits: 100 tokens, 64 threads. `[tables.tokens]` has more tokens.
 
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -19,7 +19,7 @@ const MAX_CUSTOMER_BYTES: usize = 256;
 section! {
     /// The section `[api]`, which answers if a key may call now, and how subscriptions stand.
     #[derive(Clone, Debug, PartialEq, Eq)]
-    pub struct Api, RawApi then reach {
+    pub struct Api, RawApi {
         /// The address at which the job listens.
         other listen: SocketAddr = listen(SocketAddr) or SocketAddr::from((Ipv4Addr::LOCALHOST, 9466));
         /// The answer to checks of hard quotas while no tick comes.
@@ -32,7 +32,8 @@ section! {
         other source: Option<String> = source(Name) or None;
         /// Where settlements are recorded; `None` if they only end reservations.
         other settlements: Option<Settlements> = settlements(RawSettlements) or None;
-        /// Those who may ask, by tokens. Without any, everything is open, which only loopback allows.
+        /// Those who may ask, by tokens. Without any, and without a table of tokens, everything is open, which only
+        /// loopback allows.
         other tokens: Vec<ApiToken> = token(Sections<RawApiToken>) or Vec::new();
     }
 }
@@ -99,23 +100,25 @@ impl Validate<Settlements> for RawSettlements {
 }
 
 impl RawApi {
-    fn reach(spot: &Spot<Self>, api: &mut Api, check: &mut Check<'_>) {
-        let Self { listen, token, .. } = &spot.value;
-        if !api.listen.ip().is_loopback() && token.is_absent() {
+    /// Refuses an API that anybody can reach and ask, and the name of a source that the file doesn't have.
+    pub(super) fn with_others(
+        spot: &Spot<Self>,
+        api: &Api,
+        (sources, has_table): (&[Spot<RawSource>], bool),
+        check: &mut Check<'_>,
+    ) {
+        let Self { listen, token, source, settlements, .. } = &spot.value;
+        if !api.listen.ip().is_loopback() && token.is_absent() && !has_table {
             let location = listen.given().map_or(&spot.location, |listen| &listen.location);
             let message = format!(
-                "found {}, which others can reach, without an [[api.token]], allowed: a loopback address, or one or more \
-                 [[api.token]]",
+                "found {}, which others can reach, without a token, allowed: a loopback address, one or more \
+                 [[api.token]], or [tables.tokens]",
                 api.listen
             );
             check.refuse(location, message);
         }
-    }
-
-    /// Refuses the name of a source that the file doesn't have.
-    pub(super) fn with_sources(spot: &Spot<Self>, sources: &[Spot<RawSource>], check: &mut Check<'_>) {
-        let settlements = spot.value.settlements.given().and_then(|section| section.value.source.given());
-        for source in spot.value.source.given().into_iter().chain(settlements) {
+        let settlements = settlements.given().and_then(|section| section.value.source.given());
+        for source in source.given().into_iter().chain(settlements) {
             let mut names = sources.iter().filter_map(|source| source.value.name.value());
             if !names.any(|name| *name == source.value) {
                 check.refuse(source, format!("found {}, allowed: the name of a [[source]]", source.shown));
@@ -322,6 +325,16 @@ hash = "prehashed"
     }
 
     #[test]
+    fn a_table_of_tokens_is_enough_for_an_api_that_others_can_reach() {
+        let table = "[tables.tokens]\nkind = \"file\"\npath = \"tokens.csv\"\nformat = \"csv\"\n";
+        let text = format!("{SMALL}{table}[api]\nlisten = \"0.0.0.0:9466\"\n");
+        assert!(job(&text).tables.tokens.is_some());
+        assert_eq!(warnings(&text), "");
+        // No result depends on it.
+        assert_eq!(job(&text).fingerprint(), job(SMALL).fingerprint());
+    }
+
+    #[test]
     fn what_can_not_be_is_refused() {
         let with = |lines: &str| {
             let error = parse_with(&format!("{SMALL}{lines}"), &TOKENS).map(|_| ()).unwrap_err();
@@ -330,7 +343,7 @@ hash = "prehashed"
         for (lines, expected) in [
             (
                 "[api]\nlisten = \"0.0.0.0:1\"".to_owned(),
-                "line 7: api.listen: found 0.0.0.0:1, which others can reach, without an [[api.token]], allowed: a loopback address, or one or more [[api.token]]",
+                "line 7: api.listen: found 0.0.0.0:1, which others can reach, without a token, allowed: a loopback address, one or more [[api.token]], or [tables.tokens]",
             ),
             ("[api]\nthreads = 0".to_owned(), "line 7: api.threads: found 0, allowed: 1 to 64"),
             (

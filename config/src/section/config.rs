@@ -93,13 +93,13 @@ pub(crate) fn validate(
     let shared = Shared { keys: raw.keys.value().unwrap_or(&absent), routes };
     config.sources = sources(&raw.source, shared, config.job.workers, &mut check);
     loops(raw, &config, &mut check);
-    if let Some(spot) = raw.api.given() {
-        RawApi::with_sources(
-            spot,
-            raw.source.value().map(|list| list.items.as_slice()).unwrap_or_default(),
-            &mut check,
-        );
+    let tokens = raw.tables.value().map(|tables| &tables.tokens).filter(|tokens| !tokens.is_absent());
+    if let Some((spot, api)) = raw.api.given().zip(config.api.as_ref()) {
+        let sources = raw.source.value().map(|list| list.items.as_slice()).unwrap_or_default();
+        RawApi::with_others(spot, api, (sources, tokens.is_some()), &mut check);
         RawApi::with_settlements(spot, &config.sources, &mut check);
+    } else if let Some(spot) = tokens.and_then(Entry::given).filter(|_| raw.api.is_absent()) {
+        check.warn(spot, "has no effect: without [api] nobody shows a token");
     }
     if let Some((spot, cluster)) = raw.cluster.given().zip(config.cluster.as_ref()) {
         let workers = config.job.workers.get();

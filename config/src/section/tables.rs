@@ -19,6 +19,8 @@ section! {
         results quotas: Option<TableSource> = quotas(RawTable) or None;
         /// Prices of plans, a row for each tier.
         results prices: Option<TableSource> = prices(RawTable) or None;
+        /// Tokens of the API, which no result depends on.
+        other tokens: Option<TableSource> = tokens(RawTable) or None;
     }
 }
 
@@ -96,7 +98,7 @@ impl Choice for RowFormat {
 
 impl RawTables {
     fn idle(spot: &Spot<Self>, _: &mut Tables, check: &mut Check<'_>) {
-        let Self { keys, subscriptions, plans, leaks: _, quotas, prices } = &spot.value;
+        let Self { keys, subscriptions, plans, leaks: _, quotas, prices, tokens: _ } = &spot.value;
         for (table, entry, needed, missing) in [
             ("subscriptions", subscriptions, "keys", keys.is_absent()),
             ("plans", plans, "subscriptions", subscriptions.is_absent()),
@@ -111,8 +113,8 @@ impl RawTables {
 
     /// Returns the topics of all tables that have one.
     pub(crate) fn topics(&self) -> impl Iterator<Item = &Spot<TopicName>> {
-        let Self { keys, subscriptions, plans, leaks, quotas, prices } = self;
-        let tables = [keys, subscriptions, plans, leaks, quotas, prices];
+        let Self { keys, subscriptions, plans, leaks, quotas, prices, tokens } = self;
+        let tables = [keys, subscriptions, plans, leaks, quotas, prices, tokens];
         tables.into_iter().filter_map(|table| table.value()?.topic.given())
     }
 }
@@ -233,6 +235,10 @@ mod tests {
             (
                 with("[tables.quotas]\nkind = \"file\"\npath = \"p\"\nformat = \"csv\""),
                 "line 6: tables.quotas: has no effect: without tables.subscriptions nothing refers to quotas",
+            ),
+            (
+                with("[tables.tokens]\nkind = \"file\"\npath = \"p\"\nformat = \"csv\""),
+                "line 6: tables.tokens: has no effect: without [api] nobody shows a token",
             ),
             (
                 with("[tables.prices]\nkind = \"file\"\npath = \"p\"\nformat = \"csv\""),

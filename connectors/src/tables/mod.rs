@@ -30,6 +30,9 @@
 //! skipped. Times may have any form that `connectors/src/time.rs` reads, even that of a date, and are cut to
 //! milliseconds.
 //!
+//! The table of tokens isn't joined with events: the API alone reads it. It fails closed. A row that is missing or bad opens
+//! nothing, whatever was held before, and no checkpoint has a row of it.
+//!
 //! Limits: 256 KiB a row, 512 bytes a value (or an element of a list; 254 an address, 4,096 a token), 256 elements a
 //! list, 10,000,000 rows and 100,000 bad rows a table. A URL is cut after 2,048 bytes.
 
@@ -53,7 +56,7 @@ use keytide_dataflow::model::{Definition, TableChange, TableRow};
 
 use schema::{AcceptedRows, TableSchema};
 use serde::{Deserialize, Serialize};
-use state::{TableMemory, valid_from};
+use state::{TableMemory, UpsertState, valid_from};
 pub use topic::TopicTable;
 pub use watch::WatchedTables;
 
@@ -138,6 +141,12 @@ impl TablesMemory {
         }
     }
 
+    /// Adds the rows of a table that are held, and those that became dead letters.
+    fn add(&mut self, table: &TableSchema, state: &UpsertState, bad: impl IntoIterator<Item = [u8; 32]>) {
+        let memory = if table.is_of_api() { TableMemory::of_bad(bad) } else { state.memory(bad) };
+        self.0.insert(table.name().to_owned(), memory);
+    }
+
     fn table(&self, name: &str) -> Cow<'_, TableMemory> {
         self.0.get(name).map_or_else(Cow::default, Cow::Borrowed)
     }
@@ -152,6 +161,7 @@ fn table_of(row: &TableRow) -> &'static str {
         TableRow::Leak(_) => "leaks",
         TableRow::Quota(_) => "quotas",
         TableRow::Price(_) => "prices",
+        TableRow::Token(_) => "tokens",
     }
 }
 
@@ -170,7 +180,7 @@ impl TablesRead {
 /// A row that could not be accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableDeadLetter {
-    /// `keys`, `subscriptions`, `plans`, `leaks`, `quotas` or `prices`.
+    /// `keys`, `subscriptions`, `plans`, `leaks`, `quotas`, `prices` or `tokens`.
     pub table: Cow<'static, str>,
     pub location: RowLocation,
     /// States what is wrong with the row, and never quotes it.
@@ -279,9 +289,23 @@ pub fn read<'a>(
     tables: &Tables,
     hashes: impl IntoIterator<Item = &'a KeyHash>,
 ) -> Result<TablesRead, TableError> {
+    read_each(configured(tables, hashes))
+}
+
+/// Reads the table of tokens once, if it is configured as a file.
+///
+/// # Errors
+/// If it can't be used at all; single bad rows are dead letters.
+pub fn read_tokens(tables: &Tables) -> Result<TablesRead, TableError> {
+    read_each(configured_tokens(tables))
+}
+
+fn read_each<'t>(
+    configured: impl IntoIterator<Item = (TableSchema, &'t Option<TableSource>)>,
+) -> Result<TablesRead, TableError> {
     let mut output = AcceptedRows::default();
     let mut read = TablesRead::default();
-    for (table, source) in configured(tables, hashes) {
+    for (table, source) in configured {
         if let Some(TableSource::File { path, format }) = source {
             output.begin_table();
             let rows = rows::read(&table, path, *format, &mut output)?;
@@ -320,6 +344,11 @@ fn configured<'t, 'a>(
         (TableSchema::Quotas, &tables.quotas),
         (TableSchema::Prices, &tables.prices),
     ]
+}
+
+/// Returns the table of tokens, which isn't joined with events.
+fn configured_tokens(tables: &Tables) -> [(TableSchema, &Option<TableSource>); 1] {
+    [(TableSchema::Tokens, &tables.tokens)]
 }
 
 #[cfg(test)]

@@ -237,12 +237,8 @@ impl<'a> RawRow<'a> {
 
     /// The value that goes with a name, in any case, or the default if the cell is empty or has another name.
     pub(super) fn one_of<T: Copy + Default>(&self, column: &'static str, names: &[(&str, T)]) -> T {
-        let find = |text: &str| {
-            let is = |name: &str| name.eq_ignore_ascii_case(text);
-            names.iter().find(|(words, _)| words.split(' ').any(is)).map(|(_, value)| *value)
-        };
-        let first: Vec<&str> = names.iter().filter_map(|(words, _)| words.split(' ').next()).collect();
-        self.parsed(column, find, &format!("one of {}", first.join(", "))).unwrap_or_default()
+        let expected = format!("one of {}", first_words(names));
+        self.parsed(column, |text| word_of(text, names), &expected).unwrap_or_default()
     }
 
     /// The elements of a list. They are separated by `;` or else by `,`, or the list is an array: of JSON, of JSON in a
@@ -276,6 +272,18 @@ impl<'a> RawRow<'a> {
         self.unread.borrow_mut().extend(fault.map(|fault| (column, fault)));
         parsed
     }
+}
+
+/// Returns the value that goes with a word, in any case. Several words for a value are separated by blanks.
+pub(super) fn word_of<T: Copy>(text: &str, names: &[(&str, T)]) -> Option<T> {
+    let is = |name: &str| name.eq_ignore_ascii_case(text);
+    names.iter().find(|(words, _)| words.split(' ').any(is)).map(|(_, value)| *value)
+}
+
+/// Returns the first word for each value.
+pub(super) fn first_words<T>(names: &[(&str, T)]) -> String {
+    let first: Vec<&str> = names.iter().filter_map(|(words, _)| words.split(' ').next()).collect();
+    first.join(", ")
 }
 
 /// Returns whether a JSON number that was read with a fraction or an exponent may have been written with more digits.

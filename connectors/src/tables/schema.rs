@@ -9,15 +9,17 @@ use keytide_billing::{
     Currency, Exact, Measure, PeriodKind, PriceModel, QuotaLimit, QuotaThresholds, TermsFault, TierRow,
     parse_count, parse_limit, zone_name,
 };
-use keytide_config::KeyHash;
+use keytide_config::{ApiRole, KeyHash};
 use keytide_dataflow::model::{
     Allowance, Country, Definition, KeyId, KeyKind, KeyPlace, KeyRow, KeyState, LeakRow, NameId, PlanFees,
-    PlanRow, Policy, PriceRow, QuotaHolder, QuotaRow, SubscriptionRow, TableChange, TableRow,
+    PlanRow, Policy, PriceRow, QuotaHolder, QuotaRow, SubscriptionRow, TableChange, TableRow, TokenDigest,
+    TokenRole, TokenRow,
 };
+use sha2::{Digest as _, Sha256};
 use smallvec::SmallVec;
 
 use super::VALUE_BYTES;
-use super::row::{Fault, RawRow, parse_flag, parse_time};
+use super::row::{Fault, RawRow, first_words, parse_flag, parse_time, word_of};
 use crate::decode::{SecretHash, cut, holds, redacted};
 use crate::geo::{mapped, parse_asn};
 
@@ -40,6 +42,13 @@ const POLICIES: [(&str, Policy); 4] = [
     ("alert", Policy::Alert),
     ("suspend", Policy::Suspend),
     ("revoke", Policy::Revoke),
+];
+
+const ROLES: [(&str, ApiRole); 4] = [
+    ("admin", ApiRole::Admin),
+    ("ops", ApiRole::Ops),
+    ("check", ApiRole::Check),
+    ("consumer", ApiRole::Consumer),
 ];
 
 const KEY_COLUMNS: [&str; 11] = [
@@ -74,6 +83,7 @@ const PRICE_COLUMNS: [&str; 12] = [
     "currency",
     "valid_from",
 ];
+const TOKEN_COLUMNS: [&str; 6] = ["token_hash", "role", "customer", "expires_at", "state", "name"];
 const LEAK_COLUMNS: [&str; 3] = ["source", "url", "reported_at"];
 
 /// The most bytes of an address (RFC 5321 with erratum 1690).
@@ -91,6 +101,7 @@ pub(super) enum TableSchema {
     Leaks(LeakForms),
     Quotas,
     Prices,
+    Tokens,
 }
 
 /// A key whose id is made of its name.
@@ -156,7 +167,13 @@ impl TableSchema {
             Self::Leaks(_) => "leaks",
             Self::Quotas => "quotas",
             Self::Prices => "prices",
+            Self::Tokens => "tokens",
         }
+    }
+
+    /// Returns whether the API alone reads the table. Such a table fails closed, and no checkpoint has its rows.
+    pub(super) fn is_of_api(&self) -> bool {
+        matches!(self, Self::Tokens)
     }
 
     pub(super) fn columns(&self) -> Vec<&'static str> {
@@ -172,6 +189,7 @@ impl TableSchema {
             Self::Leaks(forms) => forms.columns().iter().copied().chain(LEAK_COLUMNS).collect(),
             Self::Quotas => QUOTA_COLUMNS.to_vec(),
             Self::Prices => PRICE_COLUMNS.to_vec(),
+            Self::Tokens => TOKEN_COLUMNS.to_vec(),
         }
     }
 
@@ -183,6 +201,7 @@ impl TableSchema {
             Self::Leaks(forms) => vec![forms.columns()],
             Self::Quotas => vec![&["plan", "subscription"], &["metric"], &["period"], &["limit"]],
             Self::Prices => vec![&["plan"], &["item"], &["metric"], &["unit_price", "flat_price"]],
+            Self::Tokens => vec![&["token_hash"], &["role"]],
         }
     }
 
@@ -195,6 +214,7 @@ impl TableSchema {
             Self::Leaks(forms) => accept_leak(forms, row, output),
             Self::Quotas => accept_quota(row, output),
             Self::Prices => accept_price(row, output),
+            Self::Tokens => accept_token(row, output),
         }
     }
 }
@@ -239,9 +259,7 @@ impl KeyForms {
 
     /// The key id of a hash in one of the allowed forms.
     fn hashed(&self, text: &str) -> Result<KeyId, Fault> {
-        let digits = if self.prefixed { text.strip_prefix("sha256:").unwrap_or(text) } else { text };
-        // PostgreSQL writes a `bytea` with this prefix.
-        let digits = digits.strip_prefix("\\x").unwrap_or(digits);
+        let digits = hash_digits(text, self.prefixed);
         let length = if self.any_hash { 32..=128 } else { 64..=64 };
         let id = digits.get(..32).filter(|_| {
             length.contains(&digits.len()) && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
@@ -252,6 +270,13 @@ impl KeyForms {
             format!("`key_hash` is not a hash: it must have {digits} hexadecimal digits")
         })
     }
+}
+
+/// Returns a hash without the prefix that says so, if it may have one.
+fn hash_digits(text: &str, is_prefixed: bool) -> &str {
+    let digits = if is_prefixed { text.strip_prefix("sha256:").unwrap_or(text) } else { text };
+    // PostgreSQL writes a `bytea` with this prefix.
+    digits.strip_prefix("\\x").unwrap_or(digits)
 }
 
 fn accept_key(forms: &KeyForms, row: &RawRow<'_>, output: &mut AcceptedRows) -> Result<(), Fault> {
@@ -415,6 +440,55 @@ fn accept_price(row: &RawRow<'_>, output: &mut AcceptedRows) -> Result<(), Fault
     Ok(())
 }
 
+/// All of a row must be right, as a token that opens more than was meant is worse than one that opens nothing.
+fn accept_token(row: &RawRow<'_>, output: &mut AcceptedRows) -> Result<(), Fault> {
+    let empty = |column: &str| format!("`{column}` is empty");
+    let digest = row.identifying("token_hash", parse_digest)?.ok_or_else(|| empty("token_hash"))?;
+    let name = row.exact("name", |text| Ok::<_, Fault>(NameId::new(text)))?.unwrap_or_default();
+    let customer = row.exact("customer", |text| Ok::<_, Fault>(NameId::new(text)))?;
+    let role = match (row.exact("role", |text| named(text, &ROLES))?, customer) {
+        (Some(ApiRole::Consumer), Some(customer)) => TokenRole::Consumer(customer),
+        (Some(ApiRole::Admin), None) => TokenRole::Admin,
+        (Some(ApiRole::Ops), None) => TokenRole::Ops,
+        (Some(ApiRole::Check), None) => TokenRole::Check,
+        // It doesn't matter what a deleted row opened.
+        _ if row.deleted => TokenRole::Consumer(NameId::NONE),
+        (Some(ApiRole::Consumer), None) => {
+            return Err("`customer` is empty, and a consumer has one".to_owned());
+        }
+        (Some(_), Some(_)) => {
+            return Err("`customer` has no meaning beside this `role`: only a consumer has one".to_owned());
+        }
+        (None, _) => return Err(empty("role")),
+    };
+    let expires_at = row.exact("expires_at", parse_time)?;
+    let state = row.exact("state", |text| named(text, &STATES))?.unwrap_or_default();
+    output.push(TableRow::Token(TokenRow { digest, name, role, expires_at, state }));
+    Ok(())
+}
+
+/// Parses the SHA-256 of a token.
+fn parse_digest(text: &str) -> Result<TokenDigest, &'static str> {
+    let digits = hash_digits(text, true);
+    if digits.len() != 64 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return Err("is not a hash: it must have 64 hexadecimal digits, the SHA-256 of the token");
+    }
+    let mut digest = [0; 32];
+    for (byte, at) in digest.iter_mut().zip((0..64).step_by(2)) {
+        *byte = u8::from_str_radix(&digits[at..at + 2], 16).unwrap_or_default();
+    }
+    // Whoever shows an empty header would show it.
+    if digest == <[u8; 32]>::from(Sha256::digest(b"")) {
+        return Err("is the hash of an empty text: hash the token");
+    }
+    Ok(TokenDigest(digest))
+}
+
+/// Returns the value that goes with a name, in any case. The error says which names there are.
+fn named<T: Copy>(text: &str, names: &[(&str, T)]) -> Result<T, Fault> {
+    word_of(text, names).ok_or_else(|| format!("must be one of {}", first_words(names)))
+}
+
 /// Parses a name, in any case.
 fn in_lower_case<T: FromStr>(text: &str) -> Result<T, T::Err> {
     text.to_ascii_lowercase().parse()
@@ -541,6 +615,8 @@ pub(super) fn is_whole(row: &TableRow) -> bool {
             QuotaHolder::Plan(id) | QuotaHolder::Subscription(id) => id.is_some(),
         },
         TableRow::Price(row) => row.plan.is_some() && row.item.is_some(),
+        // None of its columns is ever left out.
+        TableRow::Token(_) => true,
     }
 }
 

@@ -67,6 +67,10 @@ fn row_id(row: &TableRow) -> RowId {
         TableRow::Subscription(row) => RowId(row.id.0.into()),
         TableRow::Plan(row) => RowId(row.id.0.into()),
         TableRow::Leak(row) => RowId(row.key.0),
+        TableRow::Token(row) => {
+            // The first half of a digest is as unique as an id.
+            RowId(row.digest.0.first_chunk().map_or(0, |half| u128::from_be_bytes(*half)))
+        }
         TableRow::Quota(QuotaRow { holder, measure, period, .. }) => {
             let (kind, id) = match holder {
                 QuotaHolder::Plan(id) => (0, id),
@@ -92,7 +96,7 @@ pub(super) fn valid_from(row: &TableRow) -> Option<EventTime> {
         TableRow::Subscription(row) => row.valid_from,
         TableRow::Quota(row) => row.valid_from,
         TableRow::Price(row) => row.valid_from,
-        TableRow::Plan(_) | TableRow::Leak(_) => None,
+        TableRow::Plan(_) | TableRow::Leak(_) | TableRow::Token(_) => None,
     }
 }
 
@@ -118,6 +122,11 @@ impl TableMemory {
 
     pub(super) fn len(&self) -> u64 {
         self.rows.len() as u64
+    }
+
+    /// Returns a memory of bad rows alone, for a table whose rows are read again at each start.
+    pub(super) fn of_bad(bad: impl IntoIterator<Item = [u8; 32]>) -> Self {
+        Self { bad: bad.into_iter().collect(), ..Self::default() }
     }
 
     /// Adds changes as [`UpsertState`] emits them: a deletion ends all rows of its key or id, a dated row is one more,

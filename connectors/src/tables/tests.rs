@@ -12,6 +12,7 @@ use super::*;
 use TableFormat::{Csv, Jsonl};
 
 mod billing;
+mod tokens;
 
 const HASH: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
 const CANARY: &str = "kt_live_9f3b1c77a2d04e5e8c61b0a4d7e2f913";
@@ -34,6 +35,10 @@ fn read_bytes(
         "leaks" => tables.leaks = source,
         "quotas" => tables.quotas = source,
         "prices" => tables.prices = source,
+        "tokens" => {
+            tables.tokens = source;
+            return read_tokens(&tables);
+        }
         _ => unreachable!(),
     }
     read(&tables, hashes)
@@ -457,6 +462,7 @@ fn offsets_count_in_each_table() {
         leaks: table("leaks", &format!("key_hash\n{HASH}\n")),
         quotas: table("quotas", "plan,metric,period,limit\np,calls,day,1\np,calls,month,1\n"),
         prices: table("prices", "plan,item,metric,unit_price\np,c,calls,1\n"),
+        tokens: None,
     };
     let read = read(&tables, &[KeyHash::Sha256]).unwrap();
     let offsets: Vec<_> = read.changes.iter().map(|change| (change.offset, change.deleted)).collect();
@@ -738,7 +744,7 @@ proptest! {
     fn arbitrary_bytes_never_panic(
         bytes in proptest::collection::vec(any::<u8>(), 0..500),
         header in any::<bool>(),
-        table in prop::sample::select(vec!["keys", "subscriptions", "plans", "leaks", "quotas", "prices"]),
+        table in prop::sample::select(vec!["keys", "subscriptions", "plans", "leaks", "quotas", "prices", "tokens"]),
     ) {
         for format in [Csv, Jsonl] {
             let head: &[u8] = if header { b"key_hash,subscription,id,contact,token\n" } else { b"" };
@@ -762,7 +768,7 @@ proptest! {
 
     #[test]
     fn both_formats_agree(
-        table in prop::sample::select(vec!["keys", "subscriptions", "plans", "leaks", "quotas", "prices"]),
+        table in prop::sample::select(vec!["keys", "subscriptions", "plans", "leaks", "quotas", "prices", "tokens"]),
         cells in proptest::collection::vec(proptest::collection::vec(cell(), 14), 1..20),
     ) {
         let columns = match table {
@@ -771,6 +777,7 @@ proptest! {
             "leaks" => TableSchema::leaks(&[KeyHash::Sha256, KeyHash::None]),
             "quotas" => TableSchema::Quotas,
             "prices" => TableSchema::Prices,
+            "tokens" => TableSchema::Tokens,
             _ => TableSchema::Plans,
         }.columns();
         let (mut csv, mut json) = (columns.join(",") + "\n", String::new());

@@ -55,6 +55,6 @@ pub use id::{Definition, Forgotten, KeyId, NameId, RequestId, RouteId};
 pub use owner::Owner;
 pub use table::{
     Allowance, KeyKind, KeyPlace, KeyRow, KeyState, LeakRow, PlanFees, PlanRow, Policy, PriceRow,
-    QuotaHolder, QuotaRow, SubscriptionRow, TableChange, TableRow,
+    QuotaHolder, QuotaRow, SubscriptionRow, TableChange, TableRow, TokenDigest, TokenRole, TokenRow,
 };
 pub use tick::{EventTime, Tick, TickInfo};

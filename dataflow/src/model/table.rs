@@ -1,5 +1,7 @@
 //! Defines rows of the tables that events are joined with.
 
+use std::fmt;
+
 use keytide_billing::{Currency, Exact, Measure, PeriodKind, QuotaLimit, TierRow};
 use serde::{Deserialize, Serialize};
 
@@ -174,6 +176,39 @@ pub struct LeakRow {
     pub reported_at: Option<EventTime>,
 }
 
+/// The SHA-256 of a token.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TokenDigest(pub [u8; 32]);
+
+impl fmt::Debug for TokenDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// The requests that a token of the table opens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum TokenRole {
+    Admin,
+    Ops,
+    Check,
+    /// Opens what belongs to this customer.
+    Consumer(NameId),
+}
+
+/// A row of the table of tokens, which the API alone reads. No result depends on it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TokenRow {
+    pub digest: TokenDigest,
+    /// The name of its holder, or none. Tokens of one name have their requests' ids together.
+    pub name: NameId,
+    pub role: TokenRole,
+    /// The first instant at which it opens nothing more.
+    pub expires_at: Option<EventTime>,
+    /// Only an active one opens anything.
+    pub state: KeyState,
+}
+
 /// A row of any table.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum TableRow {
@@ -183,6 +218,7 @@ pub enum TableRow {
     Leak(LeakRow),
     Quota(QuotaRow),
     Price(Box<PriceRow>),
+    Token(TokenRow),
 }
 
 /// An upsert, or a tombstone, of one table row. Of several changes of a row in one tick the highest `offset` wins.

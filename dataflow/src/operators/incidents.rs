@@ -306,7 +306,11 @@ impl Incidents {
                 }
                 TableRow::Subscription(row) => drop(self.contacts.insert(row.id, row.contacts)),
                 TableRow::Leak(row) if !change.deleted => self.dismissals.end(row.key),
-                TableRow::Key(_) | TableRow::Leak(_) | TableRow::Quota(_) | TableRow::Price(_) => {}
+                TableRow::Key(_)
+                | TableRow::Leak(_)
+                | TableRow::Quota(_)
+                | TableRow::Price(_)
+                | TableRow::Token(_) => {}
             }
         }
     }

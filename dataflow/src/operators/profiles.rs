@@ -330,7 +330,8 @@ impl Profiles {
             | TableRow::Plan(_)
             | TableRow::Leak(_)
             | TableRow::Quota(_)
-            | TableRow::Price(_) => None,
+            | TableRow::Price(_)
+            | TableRow::Token(_) => None,
         };
         let keys = rows.iter().enumerate().filter_map(|(index, change)| Some((key_of(change)?, index)));
         let last: HashMap<KeyId, usize> = keys.collect();
@@ -356,7 +357,11 @@ impl Profiles {
                         self.report(key, Level::Minute.start(now_ms), out);
                     }
                 }
-                TableRow::Subscription(_) | TableRow::Plan(_) | TableRow::Quota(_) | TableRow::Price(_) => {}
+                TableRow::Subscription(_)
+                | TableRow::Plan(_)
+                | TableRow::Quota(_)
+                | TableRow::Price(_)
+                | TableRow::Token(_) => {}
             }
         }
         accepted.into_iter().for_each(|key| self.accept(key, now_ms, out));

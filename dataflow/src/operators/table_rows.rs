@@ -40,10 +40,15 @@ enum TableRowId {
     Plan(NameId),
 }
 
-/// Returns the identity and the date of a row. Rows of keys and reports have none: they have operators of their own.
+/// Returns the identity and the date of a row. Rows of keys and reports have none: they have operators of their own. Those
+/// of tokens don't come here.
 fn identity(row: &TableRow) -> Option<(TableRowId, Option<EventTime>)> {
     match row {
-        TableRow::Key(_) | TableRow::Leak(_) | TableRow::Quota(_) | TableRow::Price(_) => None,
+        TableRow::Key(_)
+        | TableRow::Leak(_)
+        | TableRow::Quota(_)
+        | TableRow::Price(_)
+        | TableRow::Token(_) => None,
         TableRow::Subscription(row) => Some((TableRowId::Subscription(row.id), row.valid_from)),
         TableRow::Plan(row) => Some((TableRowId::Plan(row.id), None)),
     }
@@ -60,6 +65,7 @@ pub(crate) fn shard(row: &TableRow) -> u64 {
             QuotaHolder::Plan(id) | QuotaHolder::Subscription(id) => id.0,
         },
         TableRow::Price(row) => row.plan.0,
+        TableRow::Token(row) => row.name.0,
     }
 }
 

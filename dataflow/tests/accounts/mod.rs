@@ -312,7 +312,7 @@ fn facts(ticks: &[TickInput]) -> Facts {
                     let is_dated = row.valid_from.is_some();
                     hold(rows, *row, is_dated, deleted);
                 }
-                TableRow::Key(_) | TableRow::Leak(_) => {}
+                TableRow::Key(_) | TableRow::Leak(_) | TableRow::Token(_) => {}
             }
         }
         // All rows of a subject are read after all changes of the tick.

@@ -202,7 +202,7 @@ pub fn recount_with(ticks: &[TickInput], windows: Windows, limits: &Limits) -> R
                 }
                 TableRow::Plan(row) if change.deleted => drop(plans.remove(&row.id)),
                 TableRow::Plan(row) => drop(plans.insert(row.id, row)),
-                TableRow::Leak(_) | TableRow::Quota(_) | TableRow::Price(_) => {}
+                TableRow::Leak(_) | TableRow::Quota(_) | TableRow::Price(_) | TableRow::Token(_) => {}
             }
         }
         let subscriptions = in_force(&subscription_rows, tick.info.cadence);

@@ -3,7 +3,7 @@
 //! The first byte chooses the table, its format and how sources make key ids ([`Choice`]).
 //!
 //! * Each row of a file is a change or a dead letter, never both, never neither.
-//! * Each record of a topic is a dead letter and changes nothing, or it is none.
+//! * Each record of a topic is a dead letter and changes nothing, or it is none. One of tokens may end a token.
 //! * What a topic's changes add up to is what its table says that it holds, and reading it again changes nothing. Of the
 //!   rows of a key, which are a history, this holds of whether there are any.
 //! * No message and no dead letter quotes a cell.
@@ -12,7 +12,7 @@ use std::collections::HashMap;
 
 use csv::ByteRecord;
 use keytide_config::{KafkaClient, KeyHash, TableFormat, TableSource, Tables, TopicFormat};
-use keytide_connectors::tables::{TableDeadLetter, TablesMemory, TablesRead, TopicTable, read};
+use keytide_connectors::tables::{TableDeadLetter, TablesMemory, TablesRead, TopicTable, read, read_tokens};
 use keytide_dataflow::model::{TableChange, TableRow};
 
 use crate::{SCRATCH, tells};
@@ -23,8 +23,9 @@ impl Choice {
     fn of(&self, source: TableSource) -> Tables {
         let mut tables = Tables::default();
         match self.0 & 3 {
-            0 | 2 if self.is_about_bills() => tables.quotas = Some(source),
-            _ if self.is_about_bills() => tables.prices = Some(source),
+            0 | 2 if self.is_newer() => tables.quotas = Some(source),
+            3 if self.is_newer() => tables.tokens = Some(source),
+            _ if self.is_newer() => tables.prices = Some(source),
             0 => tables.subscriptions = Some(source),
             1 => tables.plans = Some(source),
             3 => tables.leaks = Some(source),
@@ -41,14 +42,18 @@ impl Choice {
         }
     }
 
-    /// Returns whether the table is one of quotas or prices.
-    fn is_about_bills(&self) -> bool {
+    /// Returns whether the table is one of quotas, prices or tokens, which came later than the others.
+    fn is_newer(&self) -> bool {
         self.0 & 32 != 0
     }
 
     /// Returns whether the table is that of leaks, a report in which may name several keys.
     fn is_leaks(&self) -> bool {
-        self.0 & 3 == 3 && !self.is_about_bills()
+        self.0 & 3 == 3 && !self.is_newer()
+    }
+
+    fn is_tokens(&self) -> bool {
+        self.0 & 3 == 3 && self.is_newer()
     }
 
     fn is_first_format(&self) -> bool {
@@ -62,7 +67,9 @@ pub fn file(data: &[u8]) {
     let choice = Choice(*choice);
     let format = if choice.is_first_format() { TableFormat::Csv } else { TableFormat::Jsonl };
     let path = SCRATCH.write(content).to_owned();
-    match read(&choice.of(TableSource::File { path, format }), [&choice.hash()]) {
+    let tables = choice.of(TableSource::File { path, format });
+    let read = if choice.is_tokens() { read_tokens(&tables) } else { read(&tables, [&choice.hash()]) };
+    match read {
         Ok(read) => {
             read.dead_letters.iter().for_each(assert_letter);
             read.warnings.iter().for_each(|warning| assert!(!tells(warning), "{warning}"));
@@ -116,7 +123,8 @@ pub fn topic(data: &[u8]) {
         .collect();
 
     let hash = choice.hash();
-    let mut table = TopicTable::configured(&tables, [&hash]).pop().expect("one table is configured").1;
+    let configured = TopicTable::configured(&tables, [&hash]).pop().or_else(|| TopicTable::tokens(&tables));
+    let mut table = configured.expect("one table is configured").1;
     let mut held = Held::default();
     let mut state = None;
     for round in 0..2 {
@@ -124,7 +132,9 @@ pub fn topic(data: &[u8]) {
             let mut out = TablesRead::default();
             table.apply(0, offset, *key, *value, &mut out);
             assert!(
-                out.dead_letters.is_empty() || (out.dead_letters.len() == 1 && out.changes.is_empty()),
+                out.dead_letters.is_empty()
+                    || (out.dead_letters.len() == 1
+                        && out.changes.iter().all(|change| choice.is_tokens() && change.deleted)),
                 "a bad record changes something: {out:?}"
             );
             out.dead_letters.iter().for_each(assert_letter);
@@ -158,6 +168,7 @@ impl Held {
                 TableRow::Leak(row) => (3, format!("{:?}", row.key)),
                 TableRow::Quota(row) => (4, format!("{:?}", (row.holder, row.measure, row.period))),
                 TableRow::Price(row) => (5, format!("{:?}", (row.plan, row.item, row.tier.up_to))),
+                TableRow::Token(row) => (6, format!("{:?}", row.digest.0)),
             };
             if *deleted {
                 self.0.remove(&id);

@@ -66,6 +66,7 @@ use super::top::LiveTop;
 use super::watchdog::Watched;
 use super::work::work;
 use crate::exit::{Exit, classify, failure, kafka_failure, message};
+use crate::serve::auth::TokenTable;
 use crate::serve::ledger::QuotaLedger;
 use crate::serve::shelf::Shelf;
 use crate::serve::{ApiData, ApiServer};
@@ -278,7 +279,10 @@ impl LiveJob {
         leader: Option<Leader>,
     ) -> anyhow::Result<Self> {
         // A port that somebody has is found before the job is claimed.
-        let api = config.api.as_ref().map(|api| ApiServer::bind(api, &config.sources)).transpose()?;
+        let tokens =
+            config.api.as_ref().and(config.tables.tokens.as_ref()).map(|_| Arc::<TokenTable>::default());
+        let bind = |api| ApiServer::bind(api, &config.sources, tokens.clone());
+        let api = config.api.as_ref().map(bind).transpose()?;
         let (durable, restored) = match &config.state {
             Some(state) => go_on(config, state, clock, leader.as_ref())
                 .map(|(durable, restored)| (Some(durable), restored))?,
@@ -320,7 +324,7 @@ impl LiveJob {
         let mut notifier = Notifier::open(config, clock, memory, store, (said, board.clone()))
             .map_err(|error| failure(exit_of_alerts(&error), error))?;
         let copies = durable.as_ref().map(|durable| GeoCopies::new(Arc::clone(&durable.store)));
-        let tables = ReferenceData::open(config, &earlier, copies)?;
+        let tables = ReferenceData::open(config, &earlier, copies, tokens.as_ref())?;
         let requests = start_api(config, api, (&earlier, &tables.first), shelf, clock)?;
         if let Some(requests) = &requests {
             publisher.place_rows();

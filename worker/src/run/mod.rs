@@ -21,6 +21,7 @@ mod publish;
 pub mod restore;
 mod sample;
 mod tables;
+mod tokens;
 mod top;
 mod watchdog;
 mod work;

@@ -11,7 +11,9 @@ use keytide_connectors::live::{Decoders, FileFeed, Live, LiveError, NamedDecoder
 use keytide_connectors::tables::{TablesMemory, TablesRead, TopicTable, WatchedTables};
 
 use super::restore::exit_of;
+use super::tokens::TokenFeed;
 use crate::exit::{Exit, failure, kafka_failure};
+use crate::serve::auth::TokenTable;
 
 /// Tables and geo databases as they were read at the start, and the feeds of their changes.
 pub(super) struct ReferenceData {
@@ -79,17 +81,25 @@ pub(super) fn refused_geo_copy(error: GeoError) -> anyhow::Error {
 
 impl ReferenceData {
     /// Opens what the configuration names. `earlier` has the rows that an earlier life of the job held.
-    /// Geo databases are copied to `copies`, if the job may make ticks again.
+    /// Geo databases are copied to `copies`, if the job may make ticks again. Rows of tokens go to `tokens` alone, if there
+    /// is an API that has a table of them.
     pub(super) fn open(
         config: &JobConfig,
         earlier: &TablesMemory,
         copies: Option<GeoCopies>,
+        tokens: Option<&Arc<TokenTable>>,
     ) -> anyhow::Result<Self> {
         let usage = |error| failure(Exit::Usage, anyhow::Error::new(error));
         let hashes = || config.sources.iter().map(|source| &source.keys.hash);
         let (watched_geo, geo, warnings) =
             WatchedGeo::open(&config.geo).map_err(|error| failure(Exit::Usage, error))?;
-        let (watched, first) = WatchedTables::open(&config.tables, hashes(), earlier).map_err(usage)?;
+        let (watched, mut first) = WatchedTables::open(&config.tables, hashes(), earlier).map_err(usage)?;
+        let mut of_tokens = None;
+        if let Some(tokens) = tokens {
+            let (feed, read) = TokenFeed::open(config, earlier, tokens)?;
+            first.append(read);
+            of_tokens = Some(feed);
+        }
         for warning in warnings.iter().chain(&first.warnings) {
             tracing::warn!("{warning}");
         }
@@ -99,6 +109,7 @@ impl ReferenceData {
             tracing::info!(table = table.name(), topic = table.topic(), "reads");
             feeds.push(Box::new(TopicFeed::open(client, table, earlier).map_err(kafka_failure)?));
         }
+        feeds.extend(of_tokens);
         let geo = JobGeo::new(geo, copies, &config.geo)?;
         Ok(Self { first, feeds, geo, watched_geo })
     }

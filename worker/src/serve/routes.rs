@@ -77,13 +77,13 @@ pub(super) fn router(state: &Arc<ApiState>) -> Router {
 
 /// Lets nobody in without a token, and adds headers to every answer.
 async fn guard(State(state): Shared, mut request: Request, next: Next) -> Response {
-    let mut response = match state.tokens.caller(request.headers()) {
+    let mut response = match state.tokens.caller(request.headers(), (state.clock)()) {
         Some(caller) => {
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
         None => {
-            let why = "show the token of an [[api.token]] as Authorization: Bearer, or as X-Keytide-Token";
+            let why = "show a token of the API as Authorization: Bearer, or as X-Keytide-Token";
             let mut response = refuse(StatusCode::UNAUTHORIZED, why);
             let challenge = HeaderValue::from_static("Bearer realm=\"keytide\"");
             response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);

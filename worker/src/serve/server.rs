@@ -23,7 +23,7 @@ use keytide_connectors::settlement::SettlementWriter;
 use tokio::sync::Semaphore;
 
 use super::ApiData;
-use super::auth::ApiTokens;
+use super::auth::{ApiTokens, TokenTable};
 use super::reply::ApiState;
 use super::routes::router;
 use crate::exit::{Exit, failure};
@@ -48,11 +48,11 @@ pub struct ApiServer {
 
 impl ApiServer {
     /// Binds the port before the job starts. Keys of gateways' requests are found by the rules of the source that the
-    /// section names.
+    /// section names. With a `table` of tokens nobody is let in without one, even if it is empty.
     ///
     /// # Errors
     /// If the port is in use, or the address isn't this machine's, or the client of settlements has a bad setting.
-    pub fn bind(api: &Api, sources: &[Source]) -> anyhow::Result<Self> {
+    pub fn bind(api: &Api, sources: &[Source], table: Option<Arc<TokenTable>>) -> anyhow::Result<Self> {
         let named = |source: &&Source| api.source.as_ref().is_none_or(|name| source.name == *name);
         let rules = sources.iter().find(named).map(|source| &source.keys);
         let rules = rules.context("api.source: the job has no source of that name")?;
@@ -60,10 +60,14 @@ impl ApiServer {
             sources.iter().find(|source| source.name == settlements.source).map(SettlementWriter::start)
         });
         let settlements = settlements.transpose().map_err(|error| failure(error.class().into(), error))?;
-        Ok(Self { settlements: settlements.flatten(), ..Self::of_rules(api, rules)? })
+        Ok(Self { settlements: settlements.flatten(), ..Self::of_rules(api, rules, table)? })
     }
 
-    pub(super) fn of_rules(api: &Api, rules: &KeyRules) -> anyhow::Result<Self> {
+    pub(super) fn of_rules(
+        api: &Api,
+        rules: &KeyRules,
+        table: Option<Arc<TokenTable>>,
+    ) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(api.listen).map_err(|error| {
             let message = format!(
                 "api.listen: can't listen on {}: {error}; choose an address of this machine and a port that nobody has, \
@@ -84,7 +88,7 @@ impl ApiServer {
             threads: usize::try_from(api.threads).unwrap_or(1),
             connections: CONNECTIONS,
             keys,
-            tokens: ApiTokens::new(&api.tokens),
+            tokens: ApiTokens::new(&api.tokens, table),
             settlements: None,
             on_stale: api.on_stale,
         })

@@ -115,7 +115,7 @@ fn served_with(data: &ApiData, tokens: Vec<ApiToken>) -> SocketAddr {
     let api = Api { listen, tokens, threads: 2, on_stale: OnStale::Allow, ..Api::default() };
     let from = vec![KeyFrom::Header("apikey".to_owned()), KeyFrom::Query("apikey".to_owned())];
     let rules = KeyRules { from, hash: KeyHash::Sha256, missing: MissingKey::Anonymous };
-    let server = ApiServer::of_rules(&api, &rules).unwrap();
+    let server = ApiServer::of_rules(&api, &rules, None).unwrap();
     let address = server.address().unwrap();
     server.start(data, || NOW).unwrap();
     address
@@ -608,7 +608,7 @@ fn a_port_that_somebody_has_is_a_mistake_of_the_configuration() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let api = Api { listen: taken.local_addr().unwrap(), ..Api::default() };
     let rules = KeyRules { from: vec![], hash: KeyHash::Sha256, missing: MissingKey::Anonymous };
-    let Err(error) = ApiServer::of_rules(&api, &rules) else { panic!("the port is taken") };
+    let Err(error) = ApiServer::of_rules(&api, &rules, None) else { panic!("the port is taken") };
     assert_eq!(crate::exit::classify(&error), crate::exit::Exit::Usage);
     assert!(error.to_string().starts_with("api.listen: can't listen on 127.0.0.1:"), "{error}");
 }

@@ -23,7 +23,8 @@
 //!
 //! Only a hash of a message key is held, and none is ever shown, because it may be a leaked token.
 //!
-//! A bad record is a dead letter and changes no row. Messages never quote a value or a message key.
+//! A bad record is a dead letter and changes no row. Of tokens it ends the one of its message key, since a row that can't be
+//! read must open nothing. Messages never quote a value or a message key.
 //!
 //! Changes are in the order of the calls. That is right within a partition. So it is for all records of a message key
 //! as long as the topic's number of partitions doesn't change. With several partitions, a truncation of the table can't
@@ -44,7 +45,10 @@ use super::row::{Cell, Fault, database_decimal};
 use super::rows::{Ignored, column_of, json_row, place};
 use super::schema::{AcceptedRows, TableSchema, is_whole, keep};
 use super::state::{RecordRows, RowSlot, UpsertState};
-use super::{BAD_ROWS, ROW_BYTES, ROWS, RowLocation, TableDeadLetter, TablesMemory, TablesRead, configured};
+use super::{
+    BAD_ROWS, ROW_BYTES, ROWS, RowLocation, TableDeadLetter, TablesMemory, TablesRead, configured,
+    configured_tokens,
+};
 use crate::framing::unframed;
 
 /// The most bytes of a record, which may have a row before and after, and a schema.
@@ -72,13 +76,23 @@ impl TopicTable {
         tables: &'t Tables,
         hashes: impl IntoIterator<Item = &'a KeyHash>,
     ) -> Vec<(&'t KafkaClient, Self)> {
-        let topic = |(table, source): (TableSchema, &'t Option<TableSource>)| match source {
+        configured(tables, hashes).into_iter().filter_map(Self::of).collect()
+    }
+
+    /// Returns the table of tokens with the client of its brokers, if it comes as a topic.
+    #[must_use]
+    pub fn tokens(tables: &Tables) -> Option<(&KafkaClient, Self)> {
+        let [configured] = configured_tokens(tables);
+        Self::of(configured)
+    }
+
+    fn of((table, source): (TableSchema, &Option<TableSource>)) -> Option<(&KafkaClient, Self)> {
+        match source {
             Some(TableSource::Kafka { client, topic, format }) => {
                 Some((client, Self::new(table, topic, *format)))
             }
             Some(TableSource::File { .. }) | None => None,
-        };
-        configured(tables, hashes).into_iter().filter_map(topic).collect()
+        }
     }
 
     fn new(table: TableSchema, topic: &str, format: TopicFormat) -> Self {
@@ -96,7 +110,7 @@ impl TopicTable {
         }
     }
 
-    /// Returns the table's name, one of `keys`, `subscriptions`, `plans`, `leaks`, `quotas` and `prices`.
+    /// Returns the table's name, one of `keys`, `subscriptions`, `plans`, `leaks`, `quotas`, `prices` and `tokens`.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.table.name()
@@ -139,6 +153,9 @@ impl TopicTable {
                 length: value.len() as u64,
                 sha256,
             });
+            if let Some(key) = key.filter(|_| self.table.is_of_api()) {
+                self.state.remove(RowSlot::of_message(key), &mut out.changes);
+            }
         }
         if self.ignored.len() > named {
             out.warnings.push(format!(
@@ -160,7 +177,7 @@ impl TopicTable {
 
     /// Adds the rows that are held, for a checkpoint.
     pub fn remember(&self, memory: &mut TablesMemory) {
-        memory.0.insert(self.table.name().to_owned(), self.state.memory(self.bad.iter().copied()));
+        memory.add(&self.table, &self.state, self.bad.iter().copied());
     }
 
     fn record(

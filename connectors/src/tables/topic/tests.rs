@@ -54,6 +54,7 @@ impl Tester {
             TableRow::Leak(row) => format!("{} at {}", &row.key.to_string()[..4], name(row.url)),
             TableRow::Quota(row) => format!("{:?} {:?} {}", row.measure, row.period, row.limit.limit),
             TableRow::Price(row) => format!("{} up to {:?}", name(row.item), row.tier.up_to),
+            TableRow::Token(row) => format!("{:02x} for {:?}", row.digest.0[0], row.role),
         };
         if change.deleted { format!("-{told}") } else { told }
     }
@@ -567,6 +568,38 @@ fn quotas_and_prices_by_topic() {
 }
 
 #[test]
+fn a_record_that_is_no_row_ends_the_token_of_its_message_key() {
+    let mut tester = Tester::new(TableSchema::Tokens, JsonUpsert);
+    let row = |hash: &str, rest: &str| format!(r#"{{"token_hash":"{hash}",{rest}}}"#);
+    let admin = row(HASH, r#""role":"admin""#);
+    assert_eq!(tester.says(Some("7"), Some(&admin)), ["9f for Admin"]);
+    assert_eq!(tester.says(Some("8"), Some(&row(OTHER, r#""role":"ops""#))), ["60 for Ops"]);
+    assert_eq!(
+        tester.says(Some("7"), Some(&row(HASH, r#""role":"admin","state":"revokd""#))),
+        ["-9f for Admin"]
+    );
+    assert_eq!(tester.reasons(), ["`state` must be one of active, suspended, revoked"]);
+    assert_eq!(tester.says(Some("7"), Some(&admin)), ["9f for Admin"]);
+    assert_eq!(tester.says(Some("7"), Some("{")), ["-9f for Admin"]);
+    assert_eq!(tester.says(Some("7"), Some(&admin)), ["9f for Admin"]);
+    assert_eq!(tester.says(Some("7"), None), ["-9f for Admin"]);
+    // Without a message key the row is told apart by its hash.
+    assert_eq!(tester.says(None, Some(&admin)), ["9f for Admin"]);
+    assert_eq!(tester.says(None, Some(&row(HASH, r#""__deleted":true"#))), ["-9f for Admin"]);
+    let mut memory = TablesMemory::default();
+    tester.table.remember(&mut memory);
+    assert!(memory.is_empty(), "a checkpoint has no token");
+
+    let mut tester = Tester::new(TableSchema::Tokens, Debezium);
+    let created = event("c", None, Some(&admin));
+    assert_eq!(tester.says(Some("7"), Some(&created)), ["9f for Admin"]);
+    let unchanged = row(HASH, r#""role":"__debezium_unavailable_value""#);
+    assert_eq!(tester.says(Some("7"), Some(&event("u", None, Some(&unchanged)))), ["-9f for Admin"]);
+    assert_eq!(tester.says(Some("7"), Some(&created)), ["9f for Admin"]);
+    assert_eq!(tester.says(Some("7"), Some(&event("d", Some(&admin), None))), ["-9f for Admin"]);
+}
+
+#[test]
 fn the_configured_topics() {
     let client = KafkaClient { brokers: "127.0.0.1:9092".to_owned(), settings: BTreeMap::new() };
     let topic =
@@ -579,10 +612,13 @@ fn the_configured_topics() {
         leaks: topic(JsonUpsert),
         quotas: topic(Debezium),
         prices: None,
+        tokens: topic(JsonUpsert),
     };
     let topics = TopicTable::configured(&tables, &[KeyHash::Sha256]);
     let found: Vec<_> = topics.iter().map(|(of, table)| (*of, table.name(), table.topic())).collect();
     assert_eq!(found, ["subscriptions", "plans", "leaks", "quotas"].map(|table| (&client, table, "rows")));
+    let (of, tokens) = TopicTable::tokens(&tables).unwrap();
+    assert_eq!((of, tokens.name()), (&client, "tokens"));
 }
 
 /// What a random record does to the row of a message key.

@@ -9,6 +9,9 @@
 //!   it stay, because one of them may be the bad one. Rows that were bad before don't keep any row. Tiers don't stay
 //!   beside new ones of their price: that would be a third price. A price is replaced as a whole, or stays as a whole.
 //!
+//! Of tokens only the first holds: a token opens an API, so one too few is the smaller mistake. A row that is missing or
+//! bad ends its token, also the last one.
+//!
 //! Each case gives a warning, once for each version of the file. Files are compared by rows, not by lines. So another
 //! order, or a row that stands twice, changes nothing.
 //!
@@ -25,7 +28,7 @@ use super::prices::{PriceSet, price_of};
 use super::rows::{self, FileRead};
 use super::schema::{AcceptedRows, TableSchema};
 use super::state::{RowSlot, UpsertState};
-use super::{TableDeadLetter, TableError, TablesMemory, TablesRead, configured};
+use super::{TableDeadLetter, TableError, TablesMemory, TablesRead, configured, configured_tokens};
 use crate::geo::watch::{FileChange, FileWatch};
 
 /// The tables that come from files.
@@ -45,9 +48,24 @@ impl WatchedTables {
         hashes: impl IntoIterator<Item = &'a KeyHash>,
         earlier: &TablesMemory,
     ) -> Result<(Self, TablesRead), TableError> {
+        Self::open_each(configured(tables, hashes), earlier)
+    }
+
+    /// Reads the table of tokens for the first time, if it comes from a file. `earlier` has its bad rows alone.
+    ///
+    /// # Errors
+    /// If it can't be used at all; single bad rows are dead letters.
+    pub fn open_tokens(tables: &Tables, earlier: &TablesMemory) -> Result<(Self, TablesRead), TableError> {
+        Self::open_each(configured_tokens(tables), earlier)
+    }
+
+    fn open_each<'t>(
+        configured: impl IntoIterator<Item = (TableSchema, &'t Option<TableSource>)>,
+        earlier: &TablesMemory,
+    ) -> Result<(Self, TablesRead), TableError> {
         let mut files = Vec::new();
         let mut out = TablesRead::default();
-        for (table, source) in configured(tables, hashes) {
+        for (table, source) in configured {
             if let Some(TableSource::File { path, format }) = source {
                 let mut file = WatchedFile::new(table, path, *format);
                 let held = earlier.table(file.table.name());
@@ -72,8 +90,7 @@ impl WatchedTables {
     /// Adds the rows that are held, for a checkpoint.
     pub fn remember(&self, memory: &mut TablesMemory) {
         for file in &self.files {
-            let bad = file.bad.iter().copied();
-            memory.0.insert(file.table.name().to_owned(), file.state.memory(bad));
+            memory.add(&file.table, &file.state, file.bad.iter().copied());
         }
     }
 
@@ -190,7 +207,8 @@ impl WatchedFile {
         let (bad, newly_bad) = self.take_letters(dead_letters, out);
 
         let problem = |what: String| format!("tables.{}: {} {what}", self.table.name(), self.path.display());
-        if rows.is_empty() && self.state.len() > 0 {
+        let keeps = !self.table.is_of_api();
+        if keeps && rows.is_empty() && self.state.len() > 0 {
             out.warnings.push(problem(format!(
                 "has no good row any more: the table keeps its {} rows; to empty it, restart the job",
                 self.state.len()
@@ -215,7 +233,7 @@ impl WatchedFile {
             self.state.retain(keep, &mut out.changes);
         }
         let missing = self.state.len() - last.len();
-        if newly_bad == 0 || missing == 0 {
+        if !keeps || newly_bad == 0 || missing == 0 {
             self.state.retain(|_, slot| last.contains_key(&slot), &mut out.changes);
             self.bad = bad;
         } else {
@@ -254,6 +272,8 @@ fn used(changes: &[TableChange], definitions: Vec<Definition>) -> impl Iterator<
                 QuotaHolder::Plan(id) | QuotaHolder::Subscription(id) => names.extend([id]),
             },
             TableRow::Price(row) => names.extend([row.plan, row.item]),
+            // The rows' names have no definitions, since nobody shows them.
+            TableRow::Token(_) => {}
         }
     }
     definitions.into_iter().filter(move |definition| match definition {

@@ -264,6 +264,56 @@ fn a_price_is_replaced_as_a_whole_or_stays() {
     assert_eq!((changes, letters), (vec![(false, b, Some(30)), (true, b, Some(10))], 0));
 }
 
+/// Tokens by the first byte of their hash, `-` where deleted.
+fn tokens(read: &TablesRead) -> Vec<String> {
+    let token = |change: &TableChange| match &change.row {
+        TableRow::Token(row) => {
+            format!("{}{:02x} {:?}", if change.deleted { "-" } else { "" }, row.digest.0[0], row.role)
+        }
+        _ => panic!("a token"),
+    };
+    read.changes.iter().map(token).collect()
+}
+
+#[test]
+fn a_token_ends_with_its_row_whatever_else_the_file_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("table");
+    let text = |rows: &str| format!("token_hash,role,customer\n{rows}");
+    fs::write(&path, text(&format!("{HASH},admin,\n{OTHER},check,\n"))).unwrap();
+    let tables = Tables { tokens: Some(TableSource::File { path, format: Csv }), ..Tables::default() };
+    let (watched, read) = WatchedTables::open_tokens(&tables, &TablesMemory::default()).unwrap();
+    let mut tester = Tester { folder, watched, next_offset: 0, versions: 0 };
+    tester.check_offsets(&read);
+    assert_eq!(tokens(&read), ["60 Check", "9f Admin"]);
+    // A new bad row keeps no other row.
+    let read = tester.reload(&text(&format!("{OTHER},check,\n{HASH},consumer,\n"))).unwrap();
+    assert_eq!((tokens(&read), read.dead_letters.len()), (vec!["-9f Admin".to_owned()], 1));
+    // Nor does a file without a single good row.
+    let read = tester.reload(&text(&format!("{OTHER},root,\n"))).unwrap();
+    assert_eq!((tokens(&read), read.dead_letters.len()), (vec!["-60 Check".to_owned()], 1));
+    let read = tester.reload(&text(&format!("{HASH},consumer,acme\n"))).unwrap();
+    assert_eq!(tokens(&read).len(), 1);
+    let read = tester.reload(&text("")).unwrap();
+    assert_eq!(
+        (tokens(&read).len(), &read.warnings[..]),
+        (1, &[tester.warning("tokens", "has no rows")][..])
+    );
+    // What isn't the table leaves it as it was.
+    let read = tester.reload(&text(&format!("{HASH},ops,\n"))).unwrap();
+    assert_eq!(tokens(&read), ["9f Ops"]);
+    let read = tester.reload("token,role\n").unwrap();
+    assert_eq!((tokens(&read).len(), read.warnings.len()), (0, 1));
+
+    // A checkpoint knows bad rows alone, so a new start reads all tokens, and no letter again.
+    tester.reload(&text(&format!("{HASH},ops,\n{OTHER},root,\n"))).unwrap();
+    let mut memory = TablesMemory::default();
+    tester.watched.remember(&mut memory);
+    assert!(memory.is_empty());
+    let (_, again) = WatchedTables::open_tokens(&tables, &memory).unwrap();
+    assert_eq!((tokens(&again), again.dead_letters.len()), (vec!["9f Ops".to_owned()], 0));
+}
+
 #[test]
 fn a_first_version_that_cant_be_used_is_an_error() {
     let tables = Tables {

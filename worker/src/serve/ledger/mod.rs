@@ -144,7 +144,7 @@ impl QuotaLedger {
                     }
                 }
                 TableRow::Quota(_) => self.limits.apply(run),
-                TableRow::Plan(_) | TableRow::Leak(_) | TableRow::Price(_) => {}
+                TableRow::Plan(_) | TableRow::Leak(_) | TableRow::Price(_) | TableRow::Token(_) => {}
             }
         }
     }

@@ -161,6 +161,7 @@ impl GenerateArgs {
             leaks: self.leaks,
             look_alikes: self.look_alikes,
             leak: None,
+            quota_calls: None,
             seed: self.seed,
             settled: false,
             misplaced: self.misplaced,

@@ -17,7 +17,7 @@
 //!          write/  format      a call as one line of a gateway's log
 //!                  lines       the lines one by one
 //!                  files, send ──► events*.jsonl, events*.log, or a topic
-//!                  folder, configuration: what belongs to them
+//!                  folder, accounts, configuration: what belongs to them
 //! ```
 //! No module uses one that is listed below it.
 //!

@@ -39,16 +39,6 @@ pub(crate) const OF_INCIDENTS: [&str; 5] = [
     View::Audit.name(),
 ];
 
-/// The views of accounts. They are empty without tables of quotas and prices.
-pub(crate) const OF_ACCOUNTS: [&str; 6] = [
-    View::Quota.name(),
-    View::Charges.name(),
-    View::Bills.name(),
-    View::Forecast.name(),
-    View::Notices.name(),
-    View::Adjustments.name(),
-];
-
 /// Bytes of the largest file a test reads.
 const MAX_FILE_BYTES: u64 = 64 << 20;
 

@@ -11,6 +11,7 @@ use std::ops::Range;
 
 use anyhow::ensure;
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use keytide_dataflow::model::KeyState;
 use keytide_dataflow::model::time::{DAY_MS, HOUR_MS, MINUTE_MS};
 use serde::Serialize;
@@ -21,7 +22,9 @@ use super::scenario::{
 use crate::draw::{Draw, mixed, whole};
 use crate::world::habit::{AddressPool, Habit};
 use crate::world::network::{NetworkKind, WorldNetworks};
-use crate::world::population::{COUNTRIES, Key, LOAD_TOOL, Population, RESOURCES, SUSPENDED, USUAL_AGENTS};
+use crate::world::population::{
+    COUNTRIES, Key, LOAD_TOOL, Population, RESOURCES, SUSPENDED, Subscription, USUAL_AGENTS,
+};
 use crate::world::rhythm::{Clocks, Levels, Rhythm, RhythmClass, SLOT_MS, Surge};
 use crate::world::settings::{Leak, Scenario, WorldSettings};
 
@@ -286,8 +289,21 @@ impl Planner<'_> {
             // The key is used every day and night, so that the detector knows it, and from one network only.
             habit.customer.rhythm == Rhythm::Machine && habit.is_steady() && !key.confined
         })?;
-        let owner = self.population.keys[key as usize].subscription;
-        self.population.subscriptions[owner as usize].plan = SUSPENDED;
+        // Nobody else uses the subscription's quota, and its billing period began before the run and ends after it.
+        let of_key = &mut self.population.keys[key as usize];
+        let owner = &self.population.subscriptions[of_key.subscription as usize];
+        let began =
+            Timestamp::from_millisecond(self.settings.start_ms.saturating_sub(7 * DAY_MS).cast_signed())?;
+        let alone = Subscription {
+            customer: owner.customer.clone(),
+            plan: SUSPENDED,
+            country: owner.country,
+            billing_anchor: began.to_zoned(TimeZone::UTC).day().clamp(1, 28).cast_unsigned().into(),
+            started_at: owner.started_at,
+        };
+        of_key.subscription = self.population.subscriptions.len() as u32;
+        of_key.moves_to = None;
+        self.population.subscriptions.push(alone);
         let calls = u64::from(calls_per_hour) * (time.end - leak.from_ms) / HOUR_MS;
         self.stage_key(kind, key, time, Some(calls), None);
         Ok(())

@@ -6,14 +6,21 @@ pub(crate) mod scenario;
 pub(crate) mod schedule;
 pub(crate) mod traffic;
 
+use std::iter;
+
 use self::episodes::{EpisodePlan, LabelLine};
 use self::record::CallRecord;
 use self::schedule::EvenTimes;
 use self::traffic::LivelyTraffic;
 use crate::draw::Draw;
 use crate::world::habit::{self, Habit};
-use crate::world::population::Population;
+use crate::world::population::{PLANS_WITH_CALLS, Population, subscription_id};
 use crate::world::settings::{Scenario, WorldSettings};
+
+/// The stream of the chances by which calls come.
+pub(crate) const CHANCE: u64 = 5;
+/// The status of calls that are free, as a gateway refused them.
+const FREE_STATUS: u16 = 429;
 
 /// The callers and the planned episodes of a run. [`generator`](Self::generator) makes the calls, as often as needed.
 pub struct World {
@@ -50,6 +57,38 @@ impl World {
     pub fn first_staged_key(&self) -> Option<String> {
         let key = self.lively.as_ref()?.plan.episodes.first()?.key?;
         Some(self.population.keys[key as usize].id())
+    }
+
+    /// Returns the id of the subscription whose key is stolen at a set time, as tables have it.
+    #[must_use]
+    pub fn stolen_subscription_id(&self) -> Option<String> {
+        self.stolen_subscription().map(subscription_id)
+    }
+
+    /// Returns the id of the subscription of the busiest key whose plan has a quota of calls.
+    #[must_use]
+    pub fn busy_subscription_id(&self) -> Option<String> {
+        let Population { keys, subscriptions, .. } = &self.population;
+        let mut owners = keys.iter().filter(|key| key.listed).map(|key| key.subscription);
+        owners.find(|owner| subscriptions[*owner as usize].plan < PLANS_WITH_CALLS).map(subscription_id)
+    }
+
+    /// Returns the subscription whose key is stolen at a set time, and which has no other key.
+    pub(crate) fn stolen_subscription(&self) -> Option<u32> {
+        self.settings.leak?;
+        Some(self.population.keys[self.plan()?.episodes.first()?.key? as usize].subscription)
+    }
+
+    /// Counts the calls of the key of the first episode up to a time, without those that are free.
+    pub(crate) fn calls_of_stolen_key(&self, until_ms: u64) -> u64 {
+        let stolen = self.plan().and_then(|plan| plan.episodes.first()?.key);
+        let seed = self.settings.seed_of_calls();
+        let mut chance = Draw::new(seed, CHANCE);
+        let mut calls = self.calls(seed, &mut chance);
+        let calls = iter::from_fn(|| calls.next(&self.population, &mut chance));
+        let calls = calls.take_while(|call| call.time < until_ms);
+        calls.filter(|call| call.key.is_some() && call.key == stolen && call.status != FREE_STATUS).count()
+            as u64
     }
 
     /// Returns the same key as callers show it, for who wants to call with it.

@@ -81,14 +81,24 @@ fn a_seed_decides_everything() {
         for (name, bytes) in first.1.iter().filter(|(name, _)| *name != "/generated.json") {
             // Which networks databases misplace depends on the seed.
             let same_countries = name.contains("country.mmdb") && !format.contains("mixed");
-            let same = name.contains("plans") || name.contains("asn.mmdb") || same_countries;
+            let same = name.contains("plans")
+                || name.contains("prices")
+                || name.contains("asn.mmdb")
+                || same_countries;
             assert_eq!(*bytes == other.1[name], same, "{format} {name}");
         }
     }
 }
 
+/// Returns the table of plans as it was before plans had fees: its first three columns.
+fn without_fees(plans: &[u8]) -> Vec<u8> {
+    let line = |line: &[u8]| line.split(|byte| *byte == b',').take(3).collect::<Vec<_>>().join(&b',');
+    let lines = plans.split_inclusive(|byte| *byte == b'\n');
+    lines.flat_map(|text| [line(text.trim_ascii_end()), vec![b'\n']].concat()).collect()
+}
+
 /// Measurements of years are compared on plain worlds, so these never change. The hashes were made before lively worlds
-/// got networks of their own.
+/// got networks of their own, and before there were prices and quotas.
 #[test]
 fn plain_worlds_stay_the_same() {
     for (options, expected) in [
@@ -102,8 +112,13 @@ fn plain_worlds_stay_the_same() {
         ),
     ] {
         let (_, files) = generated(options);
-        let kept = files.iter().filter(|(name, _)| !["/generated.json", "/keytide.toml"].contains(&&***name));
-        let hash = kept.fold(sha2::Sha256::default(), |hash, (_, bytes)| hash.chain_update(bytes)).finalize();
+        let later = ["/generated.json", "/keytide.toml", "tables/prices.csv", "tables/quotas.csv"];
+        let kept = files.iter().filter(|(name, _)| !later.contains(&&***name));
+        let bytes = kept.map(|(name, bytes)| match &**name {
+            "tables/plans.csv" => without_fees(bytes),
+            _ => bytes.clone(),
+        });
+        let hash = bytes.fold(sha2::Sha256::default(), |hash, bytes| hash.chain_update(bytes)).finalize();
         assert_eq!(keytide_dataflow::model::hex(&hash), expected, "{options}");
     }
 }
@@ -278,6 +293,88 @@ fn the_job_reads_it() {
         let definitions = format!("{:?}", decoded.definitions);
         assert!(definitions.contains(shape) && !definitions.contains("kt_live_"), "{format}");
     }
+}
+
+/// The rows of a CSV file without its header, as columns.
+fn rows_of<'a>(files: &'a BTreeMap<String, Vec<u8>>, name: &str) -> Vec<Vec<&'a str>> {
+    text(files, name).lines().skip(1).map(|line| line.split(',').collect()).collect()
+}
+
+#[test]
+fn plans_have_prices_of_every_model_and_quotas_grow_with_the_world() {
+    let options = "--events 100000 --keys 1000 --span 2s";
+    let (_, files) = generated(options);
+    let column = |name: &str, at: usize| -> HashSet<String> {
+        rows_of(&files, name).iter().map(|row| row[at].to_owned()).collect()
+    };
+    let models = ["unit", "graduated", "volume", "package"].map(str::to_owned);
+    assert_eq!(column("tables/prices.csv", 3), models.into());
+    let priced = column("tables/prices.csv", 0);
+    let plans = column("tables/plans.csv", 0);
+    assert!(priced.is_subset(&plans) && !priced.contains("free"), "{priced:?}");
+    let zones = column("tables/subscriptions.csv", 4);
+    assert!(zones.contains("Asia/Kolkata"), "a zone whose days begin at half past an hour: {zones:?}");
+
+    // 100,000 calls of 500 subscriptions: 200 each.
+    let quotas = rows_of(&files, "tables/quotas.csv");
+    let of = |plan: &str| quotas.iter().find(|row| row[0] == plan).unwrap()[2..].join(",");
+    assert_eq!(of("free"), "calls,month,200,true,80;90;100");
+    assert_eq!(of("starter"), "calls,day,500,false,");
+    assert_eq!(of("team"), "bytes_out,billing,2000000,false,50;80;100");
+    assert_eq!(of("business"), "cost,billing,5000,false,80;100");
+    let own: Vec<_> = quotas.iter().filter(|row| row[0].is_empty()).collect();
+    assert!((20..80).contains(&own.len()), "{}", own.len());
+    let subscriptions = column("tables/subscriptions.csv", 0);
+    assert!(own.iter().all(|row| subscriptions.contains(row[1])));
+
+    let (_, more) = generated("--events 200 --keys 1000 --days 60");
+    let least = &rows_of(&more, "tables/quotas.csv")[0];
+    assert_eq!(least[4], "1", "no limit is 0, which nobody could keep: {least:?}");
+}
+
+#[test]
+fn the_thief_of_a_key_uses_up_the_quota_of_a_subscription_that_has_no_other_key() {
+    let hour = 3_600_000;
+    let start_ms = WorldSettings::DEFAULT.start_ms;
+    let leak = Leak { from_ms: start_ms + 36 * hour + 5_000, calls_per_hour: 28_800, known_calls: 300 };
+    let settings = WorldSettings {
+        events: 57_600.try_into().unwrap(),
+        keys: 100,
+        zipf: 0.3,
+        scenario: Scenario::Usual,
+        settled: true,
+        span_ms: 37 * hour,
+        leak: Some(leak),
+        quota_calls: Some(1_000_000),
+        ..WorldSettings::DEFAULT
+    };
+    let world = World::new(settings).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    create_folder(&out, &world).unwrap();
+    let files = contents(&out);
+    let stolen = world.stolen_subscription_id().unwrap();
+    let key = world.first_staged_secret().unwrap();
+    let hash = keytide_dataflow::model::hex(&sha2::Sha256::digest(&key));
+    let keys = rows_of(&files, "tables/keys.csv");
+    let of_stolen: Vec<_> = keys.iter().filter(|row| row[1] == stolen).map(|row| row[0]).collect();
+    assert_eq!(of_stolen, [hash]);
+    let subscriptions = rows_of(&files, "tables/subscriptions.csv");
+    let row = subscriptions.iter().find(|row| row[0] == stolen).unwrap();
+    assert_eq!((row[2], row[5]), ("business", "26"), "billed on the day of a week before 2 June");
+    let quotas = rows_of(&files, "tables/quotas.csv");
+    let quotas: Vec<_> = quotas.iter().filter(|row| row[1] == stolen).collect();
+    let [quota] = &quotas[..] else { panic!("{quotas:?}") };
+    assert_eq!((quota[2], quota[3], quota[5]), ("calls", "billing", "true"));
+    let limit: u64 = quota[4].parse().unwrap();
+    let used = |until_ms| world.calls_of_stolen_key(until_ms);
+    let before = used(leak.from_ms);
+    let [minute, next] = [1, 2].map(|minutes| used(start_ms + 36 * hour + minutes * 60_000));
+    assert!(
+        before < limit && minute > before && minute * 10 >= limit * 8 && minute < limit,
+        "{minute} of {limit}"
+    );
+    assert!(next > limit, "{next} of {limit}");
 }
 
 #[test]

@@ -70,6 +70,8 @@ pub(crate) const PLANS: [(&str, &str, &str); 5] = [
     ("enterprise", "Enterprise", "revoke"),
 ];
 
+/// The first plans have quotas of calls.
+pub(crate) const PLANS_WITH_CALLS: usize = 2;
 /// The index of the plan whose keys may be suspended.
 pub(crate) const SUSPENDED: usize = 3;
 const _: () = assert!(matches!(PLANS[SUSPENDED].2.as_bytes(), b"suspend"));
@@ -249,6 +251,11 @@ impl Key {
     pub(crate) fn id(&self) -> String {
         hex(&Sha256::digest(self.raw())[..16])
     }
+}
+
+/// Returns the id of a subscription by its index.
+pub(crate) fn subscription_id(index: u32) -> String {
+    format!("sub-{:05}", index + 1)
 }
 
 /// All callers and the routes that they call.

@@ -4,6 +4,8 @@ use std::num::NonZeroU64;
 
 use clap::ValueEnum;
 
+use crate::draw::mixed;
+
 pub(crate) const MAX_SPAN_MS: u64 = 366 * 86_400_000;
 pub(crate) const MAX_PARTITIONS: u32 = 1_024;
 
@@ -37,7 +39,8 @@ pub enum GatewayFormat {
     Combined,
 }
 
-/// A leak of the kind `burst_new_origin`, of a key whose plan is made to say `suspend`, from a time to the run's end.
+/// A leak of the kind `burst_new_origin`, from a time to the run's end. Its key gets a subscription of its own, with a plan
+/// that says `suspend` and a hard quota that the thief uses up. The billing period holds the whole run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Leak {
     /// In milliseconds since the epoch.
@@ -74,6 +77,8 @@ pub struct WorldSettings {
     pub look_alikes: Option<u32>,
     /// One leak at a set time, instead of the scenario's episodes.
     pub leak: Option<Leak>,
+    /// The calls of the run by which quotas are sized; with `None` it is `events`.
+    pub quota_calls: Option<u64>,
     pub seed: u64,
     /// True if no key moves: only servers, offices and homes with fixed addresses call, no client is upgraded, and nothing is
     /// deployed. A demo's history is too short to know other keys.
@@ -109,6 +114,7 @@ impl WorldSettings {
         leaks: None,
         look_alikes: None,
         leak: None,
+        quota_calls: None,
         seed: 1,
         settled: false,
         misplaced: 0.005,
@@ -119,4 +125,12 @@ impl WorldSettings {
         broken: 0.0,
         partitions: 1,
     };
+
+    /// Returns the seed of calls. Worlds of one population have other calls, with other ids, if others call.
+    pub(crate) fn seed_of_calls(&self) -> u64 {
+        match self.callers {
+            None => self.seed,
+            Some((first, callers)) => mixed([self.seed, first.into(), callers.into()]),
+        }
+    }
 }

@@ -65,6 +65,16 @@ kind = "file"
 path = "tables/plans.csv"
 format = "csv"
 
+[tables.prices]
+kind = "file"
+path = "tables/prices.csv"
+format = "csv"
+
+[tables.quotas]
+kind = "file"
+path = "tables/quotas.csv"
+format = "csv"
+
 [geo]
 country = "geo/country.mmdb"
 asn = "geo/asn.mmdb"

@@ -11,10 +11,11 @@ use jiff::Timestamp;
 use keytide_dataflow::model::KeyState;
 use mmdb_writer::{Value, Writer};
 
+use super::accounts;
 use super::lines::Generator;
 use crate::story::World;
 use crate::world::network::{Network, WorldNetworks};
-use crate::world::population::{COUNTRIES, PLANS, Population};
+use crate::world::population::{COUNTRIES, PLANS, Population, subscription_id};
 use crate::world::settings::WorldSettings;
 
 /// Creates a folder, which must be empty if it exists, and writes the tables and geo databases of a job into it.
@@ -32,7 +33,9 @@ pub fn create(out: &Path, world: &World) -> anyhow::Result<()> {
     let World { settings, population, .. } = world;
     write(out, "tables/keys.csv", keys(settings, population)?)?;
     write(out, "tables/subscriptions.csv", subscriptions(population)?)?;
-    write(out, "tables/plans.csv", plans())?;
+    write(out, "tables/plans.csv", accounts::plans())?;
+    write(out, "tables/prices.csv", accounts::prices())?;
+    write(out, "tables/quotas.csv", accounts::quotas(world)?)?;
     let country = |country: u32| {
         let code = COUNTRIES[country as usize].0;
         Value::map([("country", Value::map([("iso_code", Value::from(code))]))])
@@ -116,18 +119,6 @@ fn subscriptions(population: &Population) -> anyhow::Result<String> {
         )?;
     }
     Ok(csv)
-}
-
-fn plans() -> String {
-    let mut csv = "id,name,policy\n".to_owned();
-    for (id, name, policy) in PLANS {
-        csv.extend([id, ",", name, ",", policy, "\n"]);
-    }
-    csv
-}
-
-fn subscription_id(index: u32) -> String {
-    format!("sub-{:05}", index + 1)
 }
 
 /// Returns a domain for a customer, under a reserved top-level domain (RFC 2606).

@@ -5,11 +5,11 @@ use std::collections::VecDeque;
 use serde::Serialize;
 
 use super::format::Formatter;
-use crate::draw::{Draw, mixed};
+use crate::draw::Draw;
 use crate::story::episodes::LabelLine;
 use crate::story::record::CallRecord;
 use crate::story::schedule::{Arrival, Schedule};
-use crate::story::{CallSource, World};
+use crate::story::{CHANCE, CallSource, World};
 
 /// A duplicate comes within this number of records, as after a gateway's retry.
 const RESENT_WITHIN: usize = 16;
@@ -18,12 +18,8 @@ impl World {
     /// Returns a generator of all lines, from the first.
     pub fn generator(&self) -> Generator<'_> {
         let (settings, population) = (&self.settings, &self.population);
-        // Worlds of one population have other calls, with other ids, if others call.
-        let seed = match settings.callers {
-            None => settings.seed,
-            Some((first, callers)) => mixed([settings.seed, first.into(), callers.into()]),
-        };
-        let mut chance = Draw::new(seed, 5);
+        let seed = settings.seed_of_calls();
+        let mut chance = Draw::new(seed, CHANCE);
         let calls = self.calls(seed, &mut chance);
         Generator {
             world: self,

@@ -1,5 +1,6 @@
 //! Writes lines to files or a topic, and the tables, geo databases and labels to a folder.
 
+mod accounts;
 pub(crate) mod configuration;
 pub(crate) mod files;
 pub(crate) mod folder;

@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 use crate::harness::{Keytide, Row, Schema, VIEWS, names, path, read, read_text, repository};
+use crate::quotas::ask;
 
 /// The rows of a view, as they were published.
 fn rows(out: &Path, view: &str) -> Vec<Row> {
@@ -76,7 +77,7 @@ fn a_demo_counts_what_it_sent_and_its_last_lines_are_commands_that_work() {
     }
 
     let (_, next) = ended.stdout.split_once("try next\n").expect("what to try next");
-    assert_eq!(next.lines().count(), 5, "{next}");
+    assert_eq!(next.lines().count(), 6, "{next}");
     assert!(
         next.lines().all(|line| line.len() <= 80 || line.contains(env!("CARGO_BIN_EXE_keytide"))),
         "{next}"
@@ -116,8 +117,25 @@ fn what_is_in_the_way_is_refused() {
     }
 }
 
-/// Runs a demo until it prints a line with `until`, and ends it by a signal; all lines.
-fn until(out: &Path, arguments: &str, until: &str) -> String {
+/// The answers to the two commands that a demo prints: to a check, and how quotas stand.
+fn asked(told: &str) -> [Value; 2] {
+    let commands = told.lines().filter_map(|line| line.strip_prefix("  curl "));
+    let answers = commands.map(|command| {
+        let (body, url) = match command.strip_prefix("-d '").and_then(|rest| rest.split_once("' ")) {
+            Some((body, url)) => (body, url),
+            None => ("", command),
+        };
+        let (address, page) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
+        let method = if body.is_empty() { "GET" } else { "POST" };
+        let (status, answer) = ask(address, method, &format!("/{page}"), body).unwrap();
+        assert_eq!(status, 200, "{command}: {answer}");
+        answer
+    });
+    answers.collect::<Vec<_>>().try_into().unwrap()
+}
+
+/// Runs a demo until it prints a line with `until`, asks its API, and ends it by a signal; all lines and the answers.
+fn until(out: &Path, arguments: &str, until: &str) -> (String, [Value; 2]) {
     let mut demo = Command::new(env!("CARGO_BIN_EXE_keytide"))
         .args(["demo", "--headless", "--out", path(out)])
         .args(arguments.split(' '))
@@ -132,20 +150,27 @@ fn until(out: &Path, arguments: &str, until: &str) -> String {
         assert!(lines.read_line(&mut line).unwrap() > 0, "it ended by itself:\n{told}");
         told.push_str(&line);
     }
+    let answers = asked(&told);
     let killed = Command::new("kill").args(["-INT", &demo.id().to_string()]).status().unwrap();
     assert!(killed.success());
     lines.read_to_string(&mut told).unwrap();
     assert_eq!(demo.wait().unwrap().code(), Some(0), "{told}");
     assert!(told.contains("try next"), "{told}");
-    told
+    (told, answers)
 }
 
 #[test]
 fn a_signal_ends_it_with_everything_counted() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("demo");
-    until(&out, "--rate 500", "  top key ");
+    let (_, [check, standing]) = until(&out, "--rate 500", "  top key ");
     assert_all_is_counted(&out);
+    // The history of the key that is about to be stolen used most of its owner's quota, and the check one call.
+    assert_eq!((&check["allowed"], &check["reason"]), (&true.into(), &"ok".into()), "{check}");
+    let quota = &standing["quotas"][0];
+    let number = |column: &str| quota[column].as_u64().unwrap();
+    assert!(number("used") > number("limit") / 2 && number("remaining") > 0, "{quota}");
+    assert_eq!(quota["hard"], true);
 }
 
 #[test]
@@ -175,7 +200,7 @@ fn a_stolen_key_is_found_notified_and_not_suspended() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("demo");
     // The incident is an alert first, and is raised when calls stay at the new place for a second minute.
-    let told = until(&out, "--rate 200 --duration 1h", "would suspend the key");
+    let (told, [check, standing]) = until(&out, "--rate 200 --duration 1h", "would suspend the key");
     assert_all_is_counted(&out);
     let summary = summary(&out);
     let stolen = summary["stolen_key"].as_str().unwrap();
@@ -194,4 +219,16 @@ fn a_stolen_key_is_found_notified_and_not_suspended() {
     let mails = names(&out.join("mails"));
     assert!(mails.iter().any(|name| name.contains(".security-")), "{mails:?}");
     assert!(mails.iter().any(|name| name.contains(".owner-")), "{mails:?}");
+
+    // The thief used up the quota of the key's owner, who was told at 80 %.
+    assert_eq!((&check["allowed"], &check["reason"]), (&false.into(), &"quota".into()), "{check}");
+    assert_eq!(standing["quotas"][0]["exceeded"], true, "{standing}");
+    assert!(mails.iter().any(|name| name.contains(".customer-")), "{mails:?}");
+    let percents: Vec<u64> = rows(&out, "notices").iter().map(|row| row.number("percent")).collect();
+    assert!(percents.starts_with(&[80]), "{percents:?}");
+    let subscription = log[0].text("subscription");
+    assert!(told.contains(&format!("QUOTA     {subscription} of ")), "{told}");
+    assert_eq!(summary["quota"]["subscription"], *subscription);
+    assert!(summary["quota"]["bill"].as_str().unwrap().ends_with(" EUR"), "{}", summary["quota"]);
+    assert!(told.contains(&format!("bill     {subscription}: ")), "{told}");
 }

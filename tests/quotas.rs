@@ -14,7 +14,7 @@ use crate::harness::{DEADLINE, LiveProcess, free_addresses, names, read_if_prese
 use crate::restart::{Restarted, now_ms};
 
 /// Asks the API, and returns the answer's status and body; `None` of a job that doesn't answer.
-fn ask(address: &str, method: &str, page: &str, body: &str) -> Option<(u16, Value)> {
+pub(crate) fn ask(address: &str, method: &str, page: &str, body: &str) -> Option<(u16, Value)> {
     ask_as(address, method, page, ("", body))
 }
 

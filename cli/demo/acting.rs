@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -32,11 +32,11 @@ pub(super) struct Acting {
 }
 
 impl Acting {
-    /// Writes token and stolen key, and looks for a free port.
+    /// Writes token and stolen key.
     ///
     /// # Errors
-    /// If the folder can't be written to, or if there is no free port.
-    pub(super) fn prepare(folder: &Path, stolen: Option<String>) -> anyhow::Result<Self> {
+    /// If the folder can't be written to.
+    pub(super) fn prepare(folder: &Path, stolen: Option<String>, listen: SocketAddr) -> anyhow::Result<Self> {
         let write = |name: &str, text: String| {
             let path = folder.join(name);
             fs::write(&path, text).with_context(|| format!("can't write {}", path.display()))
@@ -47,8 +47,6 @@ impl Acting {
         if let Some(key) = stolen {
             write(STOLEN, format!("{key}\n"))?;
         }
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("there is no free port")?;
-        let listen = free.local_addr().context("there is no free port")?;
         Ok(Self { folder: folder.to_owned(), listen })
     }
 

@@ -178,8 +178,13 @@ impl IncidentList {
 
     /// Returns the first mail to the security team, or else any mail.
     pub(super) fn first_mail(&self) -> Option<&Path> {
-        let security = |path: &&PathBuf| path.to_string_lossy().contains(".security-");
-        self.mails.iter().find(security).or(self.mails.first()).map(PathBuf::as_path)
+        self.first_mail_of(".security-").or(self.mails.first().map(PathBuf::as_path))
+    }
+
+    /// Returns the first mail whose name has a part.
+    pub(super) fn first_mail_of(&self, part: &str) -> Option<&Path> {
+        let has_part = |path: &&PathBuf| path.to_string_lossy().contains(part);
+        self.mails.iter().find(has_part).map(PathBuf::as_path)
     }
 
     /// Returns the events since the last call, as text.

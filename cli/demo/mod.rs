@@ -9,15 +9,18 @@
 //! that are published, see [`view`].
 //!
 //! One minute shows how a leak is found. 100 keys have a history of 36 hours, which is read first, and one of them is
-//! stolen 5 s after live traffic began; see [`world`]. [`ending`] has the rule of when it ends.
+//! stolen 5 s after live traffic began; see [`world`]. Its thief uses up a quota, which the contacts are told of, and the
+//! API can be asked meanwhile; see [`asking`]. [`ending`] has the rule of when it ends.
 //!
 //! `q`, Ctrl-C, SIGTERM, or the end of `--duration` once the leak is found, stop the traffic. Then the job reads the
 //! records that are left, publishes its last tick, and restores the terminal. A second signal doesn't wait for that.
 
 mod acting;
+mod asking;
 mod ending;
 mod front;
 mod incidents;
+mod quotas;
 mod screen;
 mod summary;
 mod traffic;
@@ -43,6 +46,7 @@ use keytide_worker::run::{ClusterView, Handle, LiveJob, Subscriber, SubscriberEv
 use tracing_subscriber::EnvFilter;
 
 use self::acting::Acting;
+use self::asking::{Asking, free_addresses};
 use self::ending::{Ending, StagedLeak};
 use self::front::Front;
 use self::screen::{Phase, Scene};
@@ -51,6 +55,7 @@ use self::traffic::TrafficThread;
 use self::view::LiveView;
 use self::world::{DemoBroker, HISTORY_MS, STORY_MS, Worlds};
 use crate::clock::now;
+use crate::exit;
 use crate::signals::on_each;
 
 /// Time between two frames, each of which polls keys and signals.
@@ -100,8 +105,10 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     log(&folder)?;
     let broker = DemoBroker::start()?;
     let workers = thread::available_parallelism().map_or(1, NonZeroUsize::get).min(WORKERS);
-    let acting = args.act.then(|| Acting::prepare(&folder, worlds.stolen_secret())).transpose()?;
-    let config = world::configure(&folder, &broker.address(), workers, acting.as_ref())?;
+    let [api, http] = free_addresses()?;
+    let asking = Asking { listen: api, subscription: worlds.shown_subscription() };
+    let acting = args.act.then(|| Acting::prepare(&folder, worlds.stolen_secret(), http)).transpose()?;
+    let config = world::configure(&folder, &broker.address(), workers, &asking, acting.as_ref())?;
 
     let view = Arc::new(Mutex::new(LiveView::new(config.job.tick_ms)));
     let subscriber: Subscriber = {
@@ -113,6 +120,7 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     };
     let job = LiveJob::start(&config, Some(subscriber), now, &ClusterView::default())?;
     let handle = job.handle.clone();
+    exit::print(&asking.lines())?;
     if let Some(acting) = acting {
         acting.serve(&config, &handle)?;
     }
@@ -120,7 +128,7 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     let staged = Staged::of(&worlds);
     let traffic = TrafficThread::start(broker.address(), Arc::clone(&handle.live), worlds)?;
     let front = front(args)?;
-    let demo = Demo { args, folder: &folder, workers, started: Instant::now(), staged, handle, view };
+    let demo = Demo { args, folder: &folder, workers, asking, started: Instant::now(), staged, handle, view };
     demo.show(front, &signals, &traffic, || joiner.is_finished())?;
 
     joiner.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the job panicked")))?;
@@ -132,6 +140,7 @@ struct Demo<'a> {
     args: &'a DemoArgs,
     folder: &'a Path,
     workers: usize,
+    asking: Asking,
     started: Instant,
     staged: Staged,
     handle: Handle,
@@ -231,7 +240,8 @@ impl Demo<'_> {
             view.go_live();
         }
         view.incidents.look_for_mails(self.folder);
-        let lines = view.incidents.take_lines();
+        let mut lines = view.incidents.take_lines();
+        lines.extend(view.quotas.take_lines());
         let scene = Scene {
             view: &view,
             phase,
@@ -246,6 +256,7 @@ impl Demo<'_> {
             rows: sinks.records.iter().sum(),
             row_bytes: sinks.bytes,
             workers: self.workers,
+            asking: &self.asking,
             folder: self.folder,
         };
         front.show(&scene, lines)

@@ -4,9 +4,9 @@
 //! title
 //! calls: rate, its course      │ job: lag, watermark, results
 //! incidents: which key, its signals, its actions
-//! keys with most calls         │ countries
+//! keys with most calls         │ quotas that are nearly used up, bills; countries, if there is room
 //! routes: latencies            │ oddities
-//! keys to press
+//! keys to press, commands that ask the API
 //! ```
 //! It is made for 80 columns and 24 lines. More room shows more columns and rows, less room cuts some. Below [`NARROW`]
 //! columns there are four panels, one below the other.
@@ -20,6 +20,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, BorderType, Cell, Paragraph, Row, Sparkline, Table};
 
 use super::Staged;
+use super::asking::Asking;
 use super::incidents::ShownIncident;
 use super::view::LiveView;
 use super::world::{HISTORY_MS, KNOWN_KEYS, LEAK_AFTER_MS, MINUTE_ENDS_AFTER_MS};
@@ -27,6 +28,10 @@ use crate::text::{bytes, clock, cut, grouped, latency, percent, span, stopwatch,
 
 /// Columns of a terminal from which tables show all of their columns.
 const WIDE: u16 = 120;
+/// Lines of a terminal from which there are more panels.
+const TALL: u16 = 40;
+/// Lines of a terminal from which commands have lines of their own, and columns from which one fits beside the keys.
+const ROOMY: (u16, u16) = (30, 80);
 /// Columns of a terminal below which panels don't stand beside each other.
 const NARROW: u16 = 64;
 const ACCENT: Color = Color::Cyan;
@@ -66,6 +71,7 @@ pub(super) struct Scene<'a> {
     pub(super) rows: u64,
     pub(super) row_bytes: u64,
     pub(super) workers: usize,
+    pub(super) asking: &'a Asking,
     pub(super) folder: &'a Path,
 }
 
@@ -78,12 +84,15 @@ pub(super) fn draw(scene: &Scene<'_>, frame: &mut Frame<'_>) {
     }
     // An incident has a line for its key, two for the headline, and one for the action.
     let of_leaks = if scene.view.incidents.all.is_empty() { 5 } else { 6 };
-    let [title, top, found, middle, bottom, keys] = Layout::vertical([
+    let is_tall = area.height >= TALL;
+    let commands = if area.height >= ROOMY.0 { 2 } else { 0 };
+    let [title, top, found, middle, bottom, ask, keys] = Layout::vertical([
         Constraint::Length(1),
-        Constraint::Length(if area.height >= 40 { 8 } else { 5 }),
-        Constraint::Length(if area.height >= 40 { 8 } else { of_leaks }),
+        Constraint::Length(if is_tall { 8 } else { 5 }),
+        Constraint::Length(if is_tall { 8 } else { of_leaks }),
         Constraint::Fill(1),
         Constraint::Fill(1),
+        Constraint::Length(commands),
         Constraint::Length(1),
     ])
     .areas(area);
@@ -95,11 +104,23 @@ pub(super) fn draw(scene: &Scene<'_>, frame: &mut Frame<'_>) {
     incidents(scene, frame, found);
     let [left, right] = columns.areas(middle);
     top_keys(scene, frame, left, wide);
-    countries(scene, frame, right);
+    if is_tall {
+        let halves = Layout::vertical([Constraint::Fill(1), Constraint::Fill(1)]);
+        let [upper, lower] = halves.areas(right);
+        quotas(scene, frame, upper, wide);
+        countries(scene, frame, lower);
+    } else {
+        quotas(scene, frame, right, wide);
+    }
     let [left, right] = columns.areas(bottom);
     routes(scene, frame, left, wide);
     oddities(scene, frame, right, wide);
-    frame.render_widget(key_line(scene, keys.width), keys);
+    let [check, quota] = [scene.asking.check(), scene.asking.quota()];
+    let lines = [check, quota].map(|command| Line::from(vec![" ".into(), command.into()]));
+    frame.render_widget(Paragraph::new(lines.to_vec()), ask);
+    let fits = commands == 0 && keys.width >= ROOMY.1;
+    let line = if fits { command_line(scene) } else { key_line(scene, keys.width) };
+    frame.render_widget(line, keys);
 }
 
 /// Draws the panels that count most.
@@ -154,6 +175,11 @@ fn key_line(scene: &Scene<'_>, width: u16) -> Line<'static> {
         " ends   rows go to ".dark_gray(),
         folder.into(),
     ])
+}
+
+/// Returns the key that ends the demo, and the command that asks for a call.
+fn command_line(scene: &Scene<'_>) -> Line<'static> {
+    Line::from(vec![" q".bold(), " ends  ".dark_gray(), scene.asking.check().into()])
 }
 
 fn calls(scene: &Scene<'_>, frame: &mut Frame<'_>, area: Rect) {
@@ -356,6 +382,36 @@ fn top_keys(scene: &Scene<'_>, frame: &mut Frame<'_>, area: Rect, wide: bool) {
 fn per_second(count: u64, ms: u64) -> String {
     let tenths = count * 10_000 / ms.max(1);
     if tenths < 1_000 { format!("{}.{}", tenths / 10, tenths % 10) } else { grouped(tenths / 10) }
+}
+
+/// Draws the quotas of which the largest part is used, with the bills of their subscriptions.
+fn quotas(scene: &Scene<'_>, frame: &mut Frame<'_>, area: Rect, wide: bool) {
+    let mut columns = vec![TableColumn("subscription", 0, LEFT)];
+    if wide {
+        columns.push(TableColumn("use", 36, RIGHT));
+    }
+    columns.extend([TableColumn("used", 7, RIGHT), TableColumn("bill so far", 11, RIGHT)]);
+    let rows = scene.view.top_quotas(rows_of(area)).into_iter().map(|line| {
+        let share = line.quota.share();
+        let share = match line.quota.standing.permille {
+            1_000.. => share.fg(BAD),
+            800.. => share.fg(WARNING),
+            _ => share.into(),
+        };
+        let mut cells = vec![line.subscription.into()];
+        if wide {
+            cells.push(format!("{} a {}", line.quota.used(), line.quota.period()).into());
+        }
+        cells.extend([share, line.bill.unwrap_or_else(|| "-".to_owned()).into()]);
+        cells
+    });
+    let note = match scene.view.quotas.notices {
+        0 => String::new(),
+        1 => " 1 notice ".to_owned(),
+        count => format!(" {} notices ", grouped(count)),
+    };
+    let block = panel("Quotas", note);
+    frame.render_widget(table(&columns, rows.collect(), block), area);
 }
 
 fn countries(scene: &Scene<'_>, frame: &mut Frame<'_>, area: Rect) {

@@ -12,8 +12,12 @@ use keytide_generator::Generated;
 use serde_json::json;
 
 use super::incidents::IncidentList;
+use super::view::QuotaLine;
 use super::{Demo, Staged, lock, whole_ms};
 use crate::text::{grouped, shell_word, short_id, stopwatch};
+
+/// A part of the names of mails about quotas.
+const CUSTOMER: &str = ".customer-";
 
 /// Prints the summary, and writes it to `summary.json` for programs.
 pub(super) fn print(demo: &Demo<'_>, sent: &Generated) -> anyhow::Result<()> {
@@ -21,6 +25,7 @@ pub(super) fn print(demo: &Demo<'_>, sent: &Generated) -> anyhow::Result<()> {
     view.incidents.look_for_mails(demo.folder);
     let (counted, sinks) = (view.total(), demo.handle.sinks.stats());
     let wall_ms = whole_ms(demo.started.elapsed());
+    let quota = view.quota_of(&demo.asking.subscription);
     let rows: serde_json::Map<_, _> = View::ALL
         .into_iter()
         .map(|view| (view.name().to_owned(), sinks.records[view as usize].into()))
@@ -36,6 +41,15 @@ pub(super) fn print(demo: &Demo<'_>, sent: &Generated) -> anyhow::Result<()> {
         "incidents": view.incidents.count,
         "held_actions": view.incidents.held_actions,
         "mails": view.incidents.mails,
+        "notices": view.quotas.notices,
+        "quota": quota.as_ref().map(|line| json!({
+            "subscription": line.subscription,
+            "metric": line.quota.measure.name(),
+            "period": line.quota.period.name(),
+            "used": line.quota.standing.used,
+            "limit": line.quota.standing.limit,
+            "bill": line.bill,
+        })),
         "rows": rows,
         "wall_s": wall_ms / 1_000,
     });
@@ -76,6 +90,9 @@ pub(super) fn print(demo: &Demo<'_>, sent: &Generated) -> anyhow::Result<()> {
         )?;
     }
     leaks(&mut text, &demo.staged, sent.leak_calls.unwrap_or(0), &view.incidents)?;
+    if let Some(line) = &quota {
+        writeln!(text, "{}", quota_lines(line))?;
+    }
     let newest = newest(&demo.folder.join("views"));
     let mut evidence = String::new();
     if view.incidents.count > 0 {
@@ -83,8 +100,15 @@ pub(super) fn print(demo: &Demo<'_>, sent: &Generated) -> anyhow::Result<()> {
         let newest = newest.unwrap_or_default();
         writeln!(evidence, "  {program} incident {newest} --from keytide.toml")?;
     }
-    if let Some(mail) = view.incidents.first_mail() {
+    let first = view.incidents.first_mail();
+    if let Some(mail) = first {
         writeln!(evidence, "  head -n 60 {}", mail.display())?;
+    }
+    if let Some(mail) = view.incidents.first_mail_of(CUSTOMER).filter(|mail| Some(*mail) != first) {
+        writeln!(evidence, "  head -n 60 {}", mail.display())?;
+    }
+    if let Some(QuotaLine { subscription, bill: Some(_), .. }) = &quota {
+        writeln!(evidence, "  grep -h {subscription} views/bills-*.jsonl | tail -n 1")?;
     }
     let mails = match view.incidents.mails.len() {
         0 => "",
@@ -108,6 +132,20 @@ try next
 "
     )?;
     io::stdout().lock().write_all(text.as_bytes()).context("can't write to standard output")
+}
+
+/// Returns what is said of a quota and the bill of its subscription.
+fn quota_lines(QuotaLine { subscription, customer, quota, bill }: &QuotaLine) -> String {
+    let limit = if quota.standing.hard { "a hard limit" } else { "a limit" };
+    let customer = if customer.is_empty() { String::new() } else { format!(" of {customer}") };
+    let bill =
+        bill.as_ref().map_or_else(String::new, |bill| format!("\nbill     {subscription}: {bill} so far"));
+    format!(
+        "quota    {subscription}{customer}: {} of its {} are used, {} of {limit}{bill}",
+        quota.used(),
+        quota.period(),
+        quota.share()
+    )
 }
 
 /// Writes which key was stolen, the incidents, and the first mail.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keytide_alerts::actions::ActionEngine;
+use keytide_billing::{Measure, PeriodKind, QuotaStanding};
 use keytide_config::SourceKind;
 use keytide_connectors::decode::DeadLetter;
 use keytide_connectors::live::STEP_MS;
@@ -15,9 +16,9 @@ use keytide_dataflow::incident_row::TransitionJson;
 use keytide_dataflow::model::time::{MINUTE_MS, SECOND_MS};
 use keytide_dataflow::model::{Country, Definition, KeyId, NameId, Position, RequestId, RouteId, Tick};
 use keytide_dataflow::{
-    Action, ActionId, ActionState, Change, CountryCalls, Counts, Evidence, Incident, IncidentId,
-    IncidentState, KeyCountry, Late, Latency, Level, OwnedUsage, Owner, Revocation, Row, Rows, Sample, Scope,
-    Taken, Usage,
+    Action, ActionId, ActionState, BillKey, BillRow, Change, CountryCalls, Counts, Evidence, Incident,
+    IncidentId, IncidentState, KeyCountry, Late, Latency, Level, OwnedUsage, Owner, QuotaKey, QuotaNotice,
+    Revision, Revocation, Row, Rows, Sample, Scope, Taken, Usage,
 };
 use keytide_generator::create_folder;
 use keytide_worker::replay::{BoundedRun, Keep, write_incidents};
@@ -26,7 +27,9 @@ use ratatui::backend::TestBackend;
 use serde_json::{Value, json};
 
 use super::Staged;
+use super::asking::Asking;
 use super::incidents::IncidentList;
+use super::quotas::{QuotaList, ShownQuota};
 use super::screen::{Phase, Scene, draw};
 use super::summary;
 use super::traffic::{AHEAD_MS, DELAY_MS, DELAYED_ONE_IN, DelayedRecords, WorldLines, earliest};
@@ -39,6 +42,10 @@ const START: Tick = 1_748_851_200_000;
 
 fn key(number: u128) -> KeyId {
     KeyId((number * 0x9e37_79b9_7f4a_7c15) << 64 | number)
+}
+
+fn asking() -> Asking {
+    Asking { listen: ([127, 0, 0, 1], 40_123).into(), subscription: "sub-00512".to_owned() }
 }
 
 fn row<G, V>(group: G, level: Level, start: Tick, value: V) -> Row<G, V> {
@@ -131,7 +138,7 @@ fn buckets_are_no_keys() {
 #[test]
 fn what_is_held_back_comes_once_and_is_late_by_the_configuration() {
     let folder = tempfile::tempdir().unwrap();
-    let job = configure(folder.path(), "127.0.0.1:9092", 2, None).unwrap();
+    let job = configure(folder.path(), "127.0.0.1:9092", 2, &asking(), None).unwrap();
     let late_from_ms = job.windows.out_of_orderness_ms + job.windows.allowed_lateness_ms;
     assert!(DELAY_MS > late_from_ms, "{late_from_ms} ms");
 
@@ -184,7 +191,7 @@ fn found(seed: u64, now_ms: u64) -> Found {
     let calls = folder.join("calls.jsonl");
     std::fs::write(&calls, text).unwrap();
 
-    let mut job = configure(folder, "127.0.0.1:9092", 2, None).unwrap();
+    let mut job = configure(folder, "127.0.0.1:9092", 2, &asking(), None).unwrap();
     job.sources[0].kind = SourceKind::File { pattern: calls.to_str().unwrap().to_owned() };
     let (config, alerts, mut engine) =
         (job.fingerprint(), job.alerts.clone(), ActionEngine::new(job.alerts.policy, None));
@@ -307,7 +314,7 @@ fn the_summary_names_only_what_was_sent() {
 #[test]
 fn a_history_that_was_read_is_walked_before_the_clock_takes_over() {
     let folder = tempfile::tempdir().unwrap();
-    let job = configure(folder.path(), "127.0.0.1:9092", 2, None).unwrap();
+    let job = configure(folder.path(), "127.0.0.1:9092", 2, &asking(), None).unwrap();
     assert!(AHEAD_MS / STEP_MS < u64::from(job.windows.idle_ticks));
 }
 
@@ -347,7 +354,11 @@ fn world() -> LiveView {
     ];
     let countries = [("US", 50), ("DE", 21), ("GB", 12), ("FR", 8), ("IN", 5), ("JP", 3), ("ZZ", 1)];
     let name = |text: &str| Definition::Name { id: NameId::new(text), text: text.into() };
-    let mut definitions: Vec<_> = customers.into_iter().chain(["free", "team", "sub"]).map(name).collect();
+    let mut definitions: Vec<_> = customers
+        .into_iter()
+        .chain(["free", "team", "sub", "sub-00512", "sub-00040", "sub-00007"])
+        .map(name)
+        .collect();
     definitions.extend(routes.map(|(method, route)| Definition::Route {
         id: RouteId::new("", method, route),
         day: 0,
@@ -427,9 +438,103 @@ fn world() -> LiveView {
                 counted: false,
             });
         }
+        if second == 77 {
+            output.rows.extend([Rows::Quota(quotas()), Rows::Bills(bills())]);
+        }
         view.take(now, &[output]);
     }
     view
+}
+
+/// Quotas that are used up, nearly used up, and hardly used.
+fn quotas() -> Vec<Revision<QuotaKey, QuotaStanding>> {
+    let row = |subscription, measure, period, (used, limit): (u64, u64)| {
+        let key = QuotaKey { subscription: NameId::new(subscription), measure, period, start_ms: START };
+        let standing = QuotaStanding {
+            limit,
+            used: used.into(),
+            remaining: limit.saturating_sub(used),
+            permille: used * 1_000 / limit,
+            hard: true,
+            resets_at_ms: START + 9 * 86_400_000,
+        };
+        Revision { key, value: Some(standing) }
+    };
+    vec![
+        row("sub-00512", Measure::Calls, PeriodKind::Billing, (1_176, 810)),
+        row("sub-00040", Measure::BytesOut, PeriodKind::Month, (850 << 20, 1_000 << 20)),
+        row("sub-00007", Measure::Cost, PeriodKind::Day, (120_000, 50_000_000)),
+    ]
+}
+
+fn bills() -> Vec<Revision<BillKey, BillRow>> {
+    let bill = BillRow {
+        end_ms: START + 9 * 86_400_000,
+        currency: "EUR".parse().ok(),
+        total: Some(19_957),
+        lines: 2,
+        adjustments: 0,
+        complete: false,
+        is_final: false,
+        fault: None,
+    };
+    let key = BillKey { subscription: NameId::new("sub-00512"), start_ms: START };
+    vec![Revision { key, value: Some(bill) }]
+}
+
+#[test]
+fn of_a_quota_and_of_a_bill_the_latest_period_counts() {
+    let mut list = QuotaList::default();
+    list.take_standings(&quotas());
+    list.take_bills(&bills());
+    let stolen = NameId::new("sub-00512");
+    let percents = |list: &QuotaList| list.top(9).iter().map(ShownQuota::share).collect::<Vec<_>>();
+    assert_eq!(percents(&list), ["145.1 %", "85.0 %", "0.2 %"]);
+    assert_eq!(list.of(stolen).unwrap().used(), "1,176 of 810 calls");
+    assert_eq!(list.bill(stolen).unwrap(), "199.57 EUR");
+    let mut later = quotas().remove(0);
+    later.key.start_ms += 86_400_000;
+    later.value = later.value.map(|standing| QuotaStanding { used: 0, permille: 0, ..standing });
+    list.take_standings(&[later.clone()]);
+    list.take_standings(&quotas()[..1]);
+    assert_eq!(percents(&list), ["85.0 %", "0.2 %", "0.0 %"], "an earlier period's row may come later");
+    list.take_standings(&[Revision { value: None, ..later }]);
+    list.take_bills(&[Revision { value: None, ..bills().remove(0) }]);
+    assert_eq!((percents(&list).len(), list.of(stolen), list.bill(stolen)), (2, None, None));
+}
+
+#[test]
+fn a_notice_is_a_line_if_it_is_the_highest_of_its_tick() {
+    let mut view = LiveView::new(SECOND_MS);
+    let Revision { key, value } = quotas().remove(0);
+    let notice = QuotaNotice {
+        key,
+        seq: 3,
+        percent: 100,
+        standing: value.unwrap(),
+        at_ms: START,
+        is_highest: true,
+        forecast: None,
+        currency: None,
+        customer: NameId::new("Ember Studios 116"),
+        plan: NameId::NONE,
+        contacts: NameId::NONE,
+        time_zone: NameId::NONE,
+    };
+    let lower = QuotaNotice { seq: 2, percent: 90, is_highest: false, ..notice };
+    let mut output = tick(START, vec![Rows::Notices(vec![lower, notice])]);
+    output.definitions = ["sub-00512", "Ember Studios 116"]
+        .map(|text| Definition::Name { id: NameId::new(text), text: text.into() })
+        .into();
+    view.take(START, &[output]);
+    assert_eq!(view.quotas.notices, 2);
+    assert_eq!(
+        view.quotas.take_lines(),
+        [
+            "QUOTA     sub-00512 of Ember Studios 116: reached 100 % of a hard quota: 1,176 of 810 calls (145.1 %)"
+        ]
+    );
+    assert!(view.quotas.take_lines().is_empty(), "once");
 }
 
 /// What a tick told of a stolen key.
@@ -500,6 +605,7 @@ fn screen(view: &LiveView, phase: Phase, width: u16, height: u16) -> String {
         rows: 61_234,
         row_bytes: 23 << 20,
         workers: 2,
+        asking: &asking(),
         folder: Path::new("/tmp/keytide-demo-a1B2c3"),
     };
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();

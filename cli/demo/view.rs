@@ -18,6 +18,7 @@ use keytide_dataflow::model::{Country, EventTime, KeyId, NameId, RouteId, Tick};
 use keytide_dataflow::{KeyCountry, Late, Latency, Level, Owner, Row, Rows, Scope, Usage};
 
 use super::incidents::IncidentList;
+use super::quotas::{QuotaList, ShownQuota};
 
 /// How far back recent calls reach, in ms of ticks.
 const RECENT_MS: u64 = 60_000;
@@ -126,6 +127,17 @@ pub(super) struct KeyLine {
     pub(super) latency: Option<Latency>,
 }
 
+/// A line of the table of quotas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct QuotaLine {
+    pub(super) subscription: String,
+    /// Empty if none of the subscription's keys has called.
+    pub(super) customer: String,
+    pub(super) quota: ShownQuota,
+    /// The bill so far, with its currency.
+    pub(super) bill: Option<String>,
+}
+
 /// A route's latencies in its newest window of five minutes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RouteLine {
@@ -157,6 +169,7 @@ pub(super) struct LiveView {
     by_country: HashMap<Country, (u64, u64)>,
     is_live: bool,
     pub(super) incidents: IncidentList,
+    pub(super) quotas: QuotaList,
 }
 
 impl LiveView {
@@ -182,6 +195,7 @@ impl LiveView {
             by_country: HashMap::new(),
             is_live: false,
             incidents: IncidentList::default(),
+            quotas: QuotaList::default(),
         }
     }
 
@@ -264,6 +278,9 @@ impl LiveView {
                     sum.1 += errors.saturating_sub(before.1);
                 }
             }
+            Rows::Quota(rows) => self.quotas.take_standings(rows),
+            Rows::Bills(rows) => self.quotas.take_bills(rows),
+            Rows::Notices(rows) => self.quotas.take_notices(rows, &self.names),
             Rows::Incidents(rows) => {
                 rows.iter().for_each(|incident| self.incidents.grow(incident, &self.names));
             }
@@ -370,6 +387,29 @@ impl LiveView {
             plan: text(owner.plan),
             recent: self.by_key.get(&key).copied().unwrap_or_default(),
             latency: self.latency.get(&Scope::Key(key)).map(|(_, latency)| *latency),
+        }
+    }
+
+    /// Returns the quotas of which the largest part is used.
+    pub(super) fn top_quotas(&self, most: usize) -> Vec<QuotaLine> {
+        self.quotas.top(most).into_iter().map(|quota| self.quota_line(quota)).collect()
+    }
+
+    /// Returns the quota of a subscription of which the largest part is used.
+    pub(super) fn quota_of(&self, subscription: &str) -> Option<QuotaLine> {
+        Some(self.quota_line(self.quotas.of(NameId::new(subscription))?))
+    }
+
+    fn quota_line(&self, quota: ShownQuota) -> QuotaLine {
+        let of = quota.subscription;
+        let customer =
+            self.owners.values().find(|owner| owner.subscription == of).map(|owner| owner.customer);
+        let text = |id: NameId| self.names.text(id).to_owned();
+        QuotaLine {
+            subscription: text(of),
+            customer: customer.map_or_else(String::new, text),
+            quota,
+            bill: self.quotas.bill(of),
         }
     }
 

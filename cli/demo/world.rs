@@ -10,7 +10,8 @@
 //! The detector judges no key in its first day, so 100 keys come with a history. They go on at the same pace, as a step
 //! would look like a leak of all of them. The others only make traffic. Event times lag behind the clock by up to five
 //! minutes, so that a minute ends 17 s after live traffic began, and five minutes do. The leak is an alert then: the few
-//! calls of its first minute alone aren't, and it would be found 10 s later. The seed chooses the key that is stolen.
+//! calls of its first minute alone aren't, and it would be found 10 s later. The seed chooses the key that is stolen. Of
+//! its owner's quota some 86 % are used when that minute ends, and more than all of it a minute later.
 //!
 //! Demos shorter than [`SHORTEST_STORY_MS`] have no history and no leak. All others last until the leak is found, or
 //! until [`STORY_MS`] of live event time are over: a busy machine takes longer for the same traffic.
@@ -34,6 +35,7 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 
 use super::acting::Acting;
+use super::asking::Asking;
 use super::incidents::MAIL_FOLDER;
 use super::{DemoArgs, whole_ms};
 
@@ -48,6 +50,9 @@ const LEAD_MS: u64 = 1_000;
 const SPARE_MS: u64 = 60_000;
 /// The results' topics are called `demo.<view>.v1`.
 const PREFIX: &str = "demo";
+
+/// Where keys are: in a field of records, and in a header of the requests that gateways ask about.
+const KEYS_OF_REQUESTS: &str = "\n[source.keys]\nfrom = [\"key\", \"header:apikey\"]\n";
 
 /// Keys of all worlds; the last `KNOWN_KEYS` have a history.
 const KEYS: u32 = 1_000;
@@ -101,6 +106,8 @@ impl Worlds {
             span_ms,
             keys: KEYS,
             scenario: Scenario::Usual,
+            // As if live traffic had lasted as long as the history: no quota of a plan is used up in a short demo.
+            quota_calls: Some(u64::from(rate) * HISTORY_MS / 1_000),
             settled: true,
             misplaced: 0.0,
             seed,
@@ -138,6 +145,12 @@ impl Worlds {
     /// Returns the stolen key as its callers show it.
     pub(super) fn stolen_secret(&self) -> Option<String> {
         self.known.as_ref()?.first_staged_secret()
+    }
+
+    /// Returns the id of the subscription that users are shown: that of the stolen key, or else a busy one.
+    pub(super) fn shown_subscription(&self) -> String {
+        let whole = self.whole();
+        whole.stolen_subscription_id().or_else(|| whole.busy_subscription_id()).unwrap_or_default()
     }
 
     /// Returns the event time of the first call.
@@ -203,9 +216,10 @@ pub(super) fn configure(
     folder: &Path,
     brokers: &str,
     workers: usize,
+    asking: &Asking,
     acting: Option<&Acting>,
 ) -> anyhow::Result<JobConfig> {
-    let text = configuration(brokers, workers, acting);
+    let text = configuration(brokers, workers, asking, acting);
     let path = folder.join("keytide.toml");
     fs::write(&path, &text).with_context(|| format!("can't write {}", path.display()))?;
     // No environment: variables are meant for the user's own jobs.
@@ -217,8 +231,10 @@ pub(super) fn configure(
     Ok(loaded.job)
 }
 
-fn configuration(brokers: &str, workers: usize, acting: Option<&Acting>) -> String {
-    let rest = rest(brokers, acting.is_some()) + &acting.map_or_else(String::new, Acting::sections);
+fn configuration(brokers: &str, workers: usize, asking: &Asking, acting: Option<&Acting>) -> String {
+    let rest = rest(brokers, acting.is_some())
+        + &asking.section()
+        + &acting.map_or_else(String::new, Acting::sections);
     let configuration = Configuration {
         comment: r"# The job that `keytide demo` ran, whole. Its broker was part of the demo's process and is gone with it: to run
 # the job, put the brokers of your own in both places.
@@ -230,7 +246,7 @@ fn configuration(brokers: &str, workers: usize, acting: Option<&Acting>) -> Stri
         source: &format!("kind = \"kafka\"\nbrokers = \"{brokers}\"\ntopic = \"{TOPIC}\"\n"),
         // The country of an address is looked up in the generated database.
         country: false,
-        beneath: "",
+        beneath: KEYS_OF_REQUESTS,
         rest: &rest,
     };
     configuration.to_string()
@@ -256,6 +272,7 @@ dir = "{MAIL_FOLDER}"
 from = "Keytide <keytide@example.com>"
 to = ["security@example.com"]
 owners = true                              # and those whose key it is
+quota_notices = true                       # and those whose quota is nearly used up
 
 [alerts.policy]                            # what plans say may be done; only shown without a live [[gateway]]
 default = "alert"                          # for plans that say nothing

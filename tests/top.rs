@@ -101,7 +101,10 @@ fn the_page_of_a_running_job_shows_what_its_files_do_and_needs_the_token() {
         // Before that the job may not run, and has no files.
         let is_whole = WIDTHS[..3].iter().all(|width| page.totals(*width).is_some());
         let files = is_whole.then(|| of_files(&folder))?;
-        (page == TopPage::of(&files)).then_some((page, files))
+        // Tables may come after the first calls, which are then corrected.
+        let mut hour = page.keys(keytide_dataflow::Level::Hour, Column::Calls, 50).into_iter();
+        let is_owned = hour.any(|row| row.owner == "Amber, Bank" && row.key_id.starts_with("key-"));
+        (is_owned && page == TopPage::of(&files)).then_some((page, files))
     });
     let (shown, files) = shown.unwrap();
     for width in WIDTHS {
@@ -110,7 +113,6 @@ fn the_page_of_a_running_job_shows_what_its_files_do_and_needs_the_token() {
         }
     }
     let hour = shown.keys(keytide_dataflow::Level::Hour, Column::Calls, 50);
-    assert!(hour.iter().any(|row| row.owner == "Amber, Bank" && row.key_id.starts_with("key-")), "{hour:#?}");
     assert!(hour.iter().any(|row| row.errors > 0 && row.p99_us > Some(1_000)), "{hour:#?}");
 
     for headers in ["", "Authorization: Bearer wrong\r\n"] {

@@ -69,6 +69,7 @@ use crate::exit::{Exit, classify, failure, kafka_failure, message};
 use crate::serve::auth::TokenTable;
 use crate::serve::ledger::QuotaLedger;
 use crate::serve::shelf::Shelf;
+use crate::serve::stats::ApiMonitor;
 use crate::serve::{ApiData, ApiServer};
 
 /// Rows of a bulk change that are published per tick, view and bucket of groups.
@@ -114,6 +115,8 @@ pub struct Handle {
     pub limits: Limits,
     /// The busiest keys, if the job has `[http]`.
     pub top: Option<LiveTop>,
+    /// What the API did, if this process answers.
+    pub api: Option<ApiMonitor>,
     /// The actions on keys, if the job has people who may answer and this process publishes.
     pub actions: Option<ActionBoard>,
     /// Look-ups of addresses that hit a damaged record.
@@ -325,7 +328,7 @@ impl LiveJob {
             .map_err(|error| failure(exit_of_alerts(&error), error))?;
         let copies = durable.as_ref().map(|durable| GeoCopies::new(Arc::clone(&durable.store)));
         let tables = ReferenceData::open(config, &earlier, copies, tokens.as_ref())?;
-        let requests = start_api(config, api, (&earlier, &tables.first), shelf, clock)?;
+        let (requests, api) = start_api(config, api, (&earlier, &tables.first), shelf, clock)?.unzip();
         if let Some(requests) = &requests {
             publisher.place_rows();
             notifier.deny_in(&requests.ledger);
@@ -376,6 +379,7 @@ impl LiveJob {
             action_counts: notifier.action_monitor(),
             top: config.http.as_ref().map(|_| LiveTop::default()),
             actions: board,
+            api,
             ..Handle::new(&live, config, (clock, view), membership, unreadable)
         };
         let decoders = start_decoders(config, &live, &tables.geo, decoders, &replaced, &kept_decoders)?;
@@ -623,6 +627,7 @@ impl Handle {
             action_counts: ActionMonitor::default(),
             limits: config.limits,
             top: None,
+            api: None,
             actions: None,
             unreadable_places,
             cluster: view.clone(),
@@ -698,7 +703,7 @@ fn start_api(
     (earlier, first): (&TablesMemory, &TablesRead),
     rows: Option<Vec<u8>>,
     clock: Clock,
-) -> anyhow::Result<Option<ApiData>> {
+) -> anyhow::Result<Option<(ApiData, ApiMonitor)>> {
     let Some((api, server)) = config.api.as_ref().zip(server) else { return Ok(None) };
     let ledger = Arc::new(QuotaLedger::new(random_nonce(), api.on_stale == OnStale::Deny));
     let held: Vec<TableChange> = earlier.changes().collect();
@@ -713,9 +718,9 @@ fn start_api(
     }
     let data = ApiData { ledger, shelf };
     let address = server.address().context("asking for the port of [api] failed")?;
-    server.start(&data, clock)?;
+    let monitor = server.start(&data, clock)?;
     tracing::info!("answers gateways at http://{address}/v1/check and /v1/auth");
-    Ok(Some(data))
+    Ok(Some((data, monitor)))
 }
 
 /// Returns the exit code for alerts that can't be set up.

@@ -22,6 +22,7 @@ use prometheus_client::registry::Registry;
 use super::health::{health, readiness};
 use super::publish::{CAPS, OVERFLOWS};
 use super::sample::{CheckpointCounts, JobSample, LedgerCounts};
+use crate::serve::stats::{ApiCounts, BOUNDS_US, CODES, REASONS, ROUTES, RouteCounts};
 
 /// Partitions of all sources up to which each has its own label.
 const PARTITIONS: usize = 1_000;
@@ -97,7 +98,8 @@ impl Collector for JobSample {
         self.ledger(&mut page)?;
         self.output(&mut page)?;
         self.alerts(&mut page)?;
-        self.actions(&mut page)
+        self.actions(&mut page)?;
+        self.api(&mut page)
     }
 }
 
@@ -350,6 +352,31 @@ impl JobSample {
         page.gauge("muted_keys", "Keys of which no incident is told for a time", muted)
     }
 
+    fn api(&self, page: &mut Page<'_>) -> fmt::Result {
+        let Some(ApiCounts { routes, checks, tick_ms, held, rows_bytes, tokens }) = &self.api else {
+            return Ok(());
+        };
+        let asked = || ROUTES.iter().zip(routes);
+        // Most codes never occur on a route.
+        let requests = asked().flat_map(|(route, counts)| {
+            let codes = CODES.iter().zip(counts.codes).filter(|(_, count)| *count > 0);
+            codes.map(|(code, count)| ([("route", *route), ("code", *code)], count))
+        });
+        page.counters("api_requests", "Requests to the API that were answered", requests)?;
+        let took = asked().map(|(route, counts)| ([("route", *route)], counts));
+        page.durations("api_seconds", "How long requests to the API took, from their heads on", took)?;
+        let checks = REASONS.iter().zip(checks).map(|(reason, count)| ([("reason", *reason)], *count));
+        page.counters("api_checks", "Checks, by why they were allowed or denied", checks)?;
+        let age = (*tick_ms > 0).then(|| (NONE, seconds(self.now.saturating_sub(*tick_ms))));
+        page.gauges("api_tick_age_seconds", "Age of the last tick that answers know of", age)?;
+        page.gauge("api_keys", "Keys that the API knows", held.keys)?;
+        page.gauge("api_subscriptions", "Subscriptions that the API knows", held.subscriptions)?;
+        page.gauge("api_reservations", "Reservations that aren't settled", held.reservations)?;
+        page.gauge("api_rows_bytes", "Memory of rows that the API has for readers, about", *rows_bytes)?;
+        let what = "Active tokens of the table, those that expired among them";
+        page.gauges("api_tokens", what, tokens.map(|tokens| (NONE, tokens)))
+    }
+
     fn output(&self, page: &mut Page<'_>) -> fmt::Result {
         let sinks = &self.sinks;
         let views = View::ALL.into_iter().zip(sinks.records);
@@ -448,6 +475,27 @@ impl Page<'_> {
         Ok(())
     }
 
+    /// Adds a histogram of durations for each of these, unless there is none of it.
+    fn durations<'s, const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = ([(&'static str, &'s str); N], &'s RouteCounts)>,
+    ) -> fmt::Result {
+        let help = format!("{help}.");
+        let mut metric = self.0.encode_descriptor(name, &help, None, MetricType::Histogram)?;
+        let bounds = BOUNDS_US.map(|bound_us| bound_us as f64 / 1e6).into_iter().chain([f64::MAX]);
+        for (labels, RouteCounts { within, sum_us, .. }) in values {
+            let count = within.iter().sum();
+            if count > 0 {
+                let buckets: Vec<(f64, u64)> = bounds.clone().zip(*within).collect();
+                let sum = Duration::from_micros(*sum_us).as_secs_f64();
+                metric.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+            }
+        }
+        Ok(())
+    }
+
     fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
         self.gauges(name, help, [(NONE, value)])
     }
@@ -482,6 +530,7 @@ mod tests {
 
     use super::super::health::tests::well;
     use super::*;
+    use crate::serve::ledger::LedgerSize;
 
     fn partition(source: &str, number: u32) -> PartitionInfo {
         PartitionInfo {
@@ -558,6 +607,18 @@ mod tests {
             muted: 65,
             is_paused: true,
         });
+        let mut api = ApiCounts {
+            checks: [66, 67, 68, 69, 70, 71],
+            tick_ms: sample.now - 72_000,
+            held: LedgerSize { keys: 73, subscriptions: 74, reservations: 75 },
+            rows_bytes: 80,
+            tokens: Some(76),
+            ..ApiCounts::default()
+        };
+        (api.routes[0].codes[0], api.routes[3].codes[8]) = (77, 78);
+        api.routes[0].within = [1, 2, 3, 4, 5, 6, 7, 49];
+        api.routes[0].sum_us = 79_500_000;
+        sample.api = Some(api);
         sample.checkpoints = CheckpointCounts {
             written: 47,
             failed: 48,
@@ -844,6 +905,48 @@ keytide_denied_keys 64
 # HELP keytide_muted_keys Keys of which no incident is told for a time.
 # TYPE keytide_muted_keys gauge
 keytide_muted_keys 65
+# HELP keytide_api_requests Requests to the API that were answered.
+# TYPE keytide_api_requests counter
+keytide_api_requests_total{route="check",code="200"} 77
+keytide_api_requests_total{route="auth",code="429"} 78
+# HELP keytide_api_seconds How long requests to the API took, from their heads on.
+# TYPE keytide_api_seconds histogram
+keytide_api_seconds_sum{route="check"} 79.5
+keytide_api_seconds_count{route="check"} 77
+keytide_api_seconds_bucket{le="0.00025",route="check"} 1
+keytide_api_seconds_bucket{le="0.001",route="check"} 3
+keytide_api_seconds_bucket{le="0.005",route="check"} 6
+keytide_api_seconds_bucket{le="0.025",route="check"} 10
+keytide_api_seconds_bucket{le="0.1",route="check"} 15
+keytide_api_seconds_bucket{le="0.5",route="check"} 21
+keytide_api_seconds_bucket{le="2.5",route="check"} 28
+keytide_api_seconds_bucket{le="+Inf",route="check"} 77
+# HELP keytide_api_checks Checks, by why they were allowed or denied.
+# TYPE keytide_api_checks counter
+keytide_api_checks_total{reason="ok"} 66
+keytide_api_checks_total{reason="unknown"} 67
+keytide_api_checks_total{reason="quota"} 68
+keytide_api_checks_total{reason="suspended"} 69
+keytide_api_checks_total{reason="revoked"} 70
+keytide_api_checks_total{reason="stale"} 71
+# HELP keytide_api_tick_age_seconds Age of the last tick that answers know of.
+# TYPE keytide_api_tick_age_seconds gauge
+keytide_api_tick_age_seconds 72.0
+# HELP keytide_api_keys Keys that the API knows.
+# TYPE keytide_api_keys gauge
+keytide_api_keys 73
+# HELP keytide_api_subscriptions Subscriptions that the API knows.
+# TYPE keytide_api_subscriptions gauge
+keytide_api_subscriptions 74
+# HELP keytide_api_reservations Reservations that aren't settled.
+# TYPE keytide_api_reservations gauge
+keytide_api_reservations 75
+# HELP keytide_api_rows_bytes Memory of rows that the API has for readers, about.
+# TYPE keytide_api_rows_bytes gauge
+keytide_api_rows_bytes 80
+# HELP keytide_api_tokens Active tokens of the table, those that expired among them.
+# TYPE keytide_api_tokens gauge
+keytide_api_tokens 76
 # EOF
 "#;
 
@@ -874,6 +977,11 @@ keytide_muted_keys 65
         assert_eq!(help, types);
         for line in values(&plain) {
             let name = line.split([' ', '{']).next().unwrap();
+            // The three series of a histogram have one name.
+            let stem = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
+            if stem.is_some_and(|stem| plain.contains(&format!("# TYPE {stem} histogram\n"))) {
+                continue;
+            }
             assert!(help.contains(name), "{name}");
             let is_counter = plain.contains(&format!("# TYPE {name} counter\n"));
             assert_eq!(is_counter, name.ends_with("_total"), "{name}");
@@ -940,7 +1048,8 @@ keytide_muted_keys 65
         for line in page.lines().filter(|line| !line.starts_with('#')) {
             let name = line.split([' ', '{']).next().unwrap();
             assert!(name.starts_with("keytide_"), "{line}");
-            assert!(explained.contains(name.strip_suffix("_total").unwrap_or(name)), "{line}");
+            let stem = ["_total", "_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
+            assert!(explained.contains(stem.unwrap_or(name)), "{line}");
         }
     }
 }

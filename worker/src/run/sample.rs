@@ -1,6 +1,7 @@
 //! Samples of a running job, from which metrics and health are made.
 //!
-//! A sample costs the job nothing: it reads counters that the job's threads keep anyway.
+//! A sample costs the job nothing: it reads counters that the job's threads keep anyway. Of the API it also looks at each
+//! standing, which takes 0.2 us each, about.
 //!
 //! **Invariant**: a sample holds numbers, names from the configuration and names of this program. It never holds a key,
 //! a route, an address or any text of a record.
@@ -20,6 +21,7 @@ use super::job::Handle;
 use super::observe::Busy;
 use super::watchdog::Watched;
 use crate::memory;
+use crate::serve::stats::ApiCounts;
 
 /// All counters and states of a job at one time.
 #[derive(Clone, Debug, Default)]
@@ -43,6 +45,8 @@ pub struct JobSample {
     pub(super) actions: Option<keytide_alerts::actions::ActionCounts>,
     pub(super) checkpoints: CheckpointCounts,
     pub(super) ledger: LedgerCounts,
+    /// `None` in a process that answers no gateways.
+    pub(super) api: Option<ApiCounts>,
     pub(super) states: BTreeMap<StateId, Footprint>,
     pub(super) busy: Busy,
     /// Resident memory of the process, if the system says.
@@ -191,6 +195,7 @@ impl JobSample {
             is_stopping: job.live.is_stopping(),
             read,
             results,
+            api: job.api.as_ref().map(|api| api.counts((job.clock)())),
             states: job.observed.states(),
             busy: job.observed.busy(),
             resident_bytes: memory::resident_bytes(),

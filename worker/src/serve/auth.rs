@@ -145,6 +145,11 @@ impl TokenTable {
         }
     }
 
+    /// Returns the number of active tokens, also of those that expired.
+    pub(super) fn len(&self) -> u64 {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).len() as u64
+    }
+
     /// Returns the holder of a token that opens something at `now_ms`.
     fn caller(&self, shown: TokenHash, now_ms: u64) -> Option<ApiCaller> {
         let tokens = self.0.read().unwrap_or_else(PoisonError::into_inner);
@@ -161,6 +166,11 @@ pub(super) struct ApiTokens {
 }
 
 impl ApiTokens {
+    /// Returns the table, if there is one.
+    pub(super) fn table(&self) -> Option<&Arc<TokenTable>> {
+        self.table.as_ref()
+    }
+
     pub(super) fn new(tokens: &[ApiToken], table: Option<Arc<TokenTable>>) -> Self {
         let of = |ApiToken { name, token, role, customer }: &ApiToken| {
             let customer = customer.as_deref().map(NameId::new);

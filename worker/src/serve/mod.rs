@@ -15,6 +15,7 @@ mod rows;
 mod server;
 mod settle;
 pub mod shelf;
+pub mod stats;
 #[cfg(test)]
 mod tests;
 

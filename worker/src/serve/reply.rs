@@ -15,6 +15,7 @@ use super::auth::{ApiCaller, ApiTokens};
 use super::bodies::ErrorPage;
 use super::ledger::QuotaLedger;
 use super::shelf::Shelf;
+use super::stats::ApiStats;
 
 /// What all answers are made of.
 pub(super) struct ApiState {
@@ -24,6 +25,7 @@ pub(super) struct ApiState {
     pub(super) tokens: ApiTokens,
     /// Records settlements, with `[api.settlements]`.
     pub(super) settlements: Option<SettlementWriter>,
+    pub(super) stats: Arc<ApiStats>,
     pub(super) on_stale: OnStale,
     /// Returns the time in ms since the epoch.
     pub(super) clock: fn() -> u64,

@@ -19,6 +19,7 @@
 //! sent.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -39,6 +40,7 @@ use super::ledger::{AskedUse, CheckAnswer, CheckSubject, CheckVerdict, RequestKe
 use super::reply::{ApiState, Shared, missing, read, refuse, refused, with_status};
 use super::rows::{answer_incidents, answer_key_rows, answer_subscription_rows};
 use super::settle::{answer_rollback, answer_settle};
+use super::stats::ApiRoute;
 
 /// Bytes of a request's body, at most.
 const BODY_BYTES: usize = 16 << 10;
@@ -75,8 +77,9 @@ pub(super) fn router(state: &Arc<ApiState>) -> Router {
         .with_state(Arc::clone(state))
 }
 
-/// Lets nobody in without a token, and adds headers to every answer.
+/// Lets nobody in without a token, adds headers to every answer, and counts it.
 async fn guard(State(state): Shared, mut request: Request, next: Next) -> Response {
+    let (began, route) = (Instant::now(), ApiRoute::of(request.uri().path()));
     let mut response = match state.tokens.caller(request.headers(), (state.clock)()) {
         Some(caller) => {
             request.extensions_mut().insert(caller);
@@ -100,6 +103,7 @@ async fn guard(State(state): Shared, mut request: Request, next: Next) -> Respon
         let tokens = HeaderValue::from_static("authorization, x-keytide-token");
         response.headers_mut().insert(header::VARY, tokens);
     }
+    state.stats.count_request(route, response.status(), began.elapsed());
     response
 }
 
@@ -144,6 +148,7 @@ async fn answer_check(
     let request = request_id.map(|id| RequestKey::new(&caller.name, &id));
     let now_ms = (state.clock)();
     let answer = state.ledger.check(subject, asked, request, now_ms);
+    state.stats.count_check(reason(&answer));
     let mut response = with_status(StatusCode::OK, &CheckPage::of(&answer, now_ms));
     add_headers(&answer, now_ms, response.headers_mut());
     response
@@ -185,7 +190,9 @@ async fn answer_auth(
     let mut response = status.into_response();
     let headers = response.headers_mut();
     add_headers(&answer, now_ms, headers);
-    headers.insert(REASON, HeaderValue::from_static(reason(&answer)));
+    let reason = reason(&answer);
+    state.stats.count_check(reason);
+    headers.insert(REASON, HeaderValue::from_static(reason));
     if answer.is_stale {
         headers.insert(STALE, HeaderValue::from_static("true"));
     }

@@ -26,6 +26,7 @@ use super::ApiData;
 use super::auth::{ApiTokens, TokenTable};
 use super::reply::ApiState;
 use super::routes::router;
+use super::stats::{ApiMonitor, ApiStats};
 use crate::exit::{Exit, failure};
 
 /// Connections that are served at once.
@@ -103,14 +104,17 @@ impl ApiServer {
     }
 
     /// Answers requests from the data until the process ends, on threads of its own. `clock` returns the time in
-    /// milliseconds since the epoch.
+    /// milliseconds since the epoch. What is returned shows what the answers were.
     ///
     /// # Errors
     /// If a thread can't be started.
-    pub fn start(self, data: &ApiData, clock: fn() -> u64) -> anyhow::Result<()> {
+    pub fn start(self, data: &ApiData, clock: fn() -> u64) -> anyhow::Result<ApiMonitor> {
         let Self { listener, threads, connections, keys, tokens, settlements, on_stale } = self;
         let ApiData { ledger, shelf } = data.clone();
-        let state = Arc::new(ApiState { ledger, shelf, keys, tokens, settlements, on_stale, clock });
+        let stats = Arc::<ApiStats>::default();
+        let table = tokens.table().map(Arc::clone);
+        let monitor = ApiMonitor { data: data.clone(), stats: Arc::clone(&stats), table };
+        let state = Arc::new(ApiState { ledger, shelf, keys, tokens, stats, settlements, on_stale, clock });
         let permits = Arc::new(Semaphore::new(connections));
         for thread in 0..threads {
             let listener = listener.try_clone().context("sharing the port of [api] failed")?;
@@ -126,7 +130,7 @@ impl ApiServer {
             };
             thread::Builder::new().name(format!("api-{thread}")).spawn(run)?;
         }
-        Ok(())
+        Ok(monitor)
     }
 }
 

@@ -14,13 +14,14 @@ const ALERTS: &str = include_str!("../../../../deploy/alerts.yml");
 const DASHBOARDS: [(&str, &str); 1] = [("job.json", include_str!("../../../../deploy/grafana/job.json"))];
 
 /// Words of PromQL that rules and dashboards use, and the label that Prometheus adds to what it scrapes.
-const WORDS: [&str; 20] = [
+const WORDS: [&str; 21] = [
     "absent",
     "and",
     "by",
     "delta",
     "deriv",
     "group_left",
+    "histogram_quantile",
     "increase",
     "instance",
     "label_values",
@@ -174,7 +175,8 @@ fn counters_are_asked_for_their_growth_and_gauges_are_not() {
             let name = words(&expression[at..])[0];
             let before = expression[..at].trim_end_matches('(');
             let is_growth = ["rate", "increase", "resets"].iter().any(|function| before.ends_with(function));
-            assert_eq!(is_growth, name.ends_with("_total"), "{place}: {name} in {expression}");
+            let grows = ["_total", "_bucket", "_sum", "_count"].iter().any(|end| name.ends_with(end));
+            assert_eq!(is_growth, grows, "{place}: {name} in {expression}");
         }
     }
 }

@@ -59,6 +59,16 @@ pub enum CheckSubject {
     Subscription(NameId),
 }
 
+/// How much a ledger holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LedgerSize {
+    /// Keys of the table, and keys that the job denies.
+    pub keys: u64,
+    pub subscriptions: u64,
+    /// Reservations that are neither settled nor at their end.
+    pub reservations: u64,
+}
+
 type Shards<K, V> = Vec<RwLock<HashMap<K, V>>>;
 type SharedStanding = Arc<Mutex<Standing>>;
 
@@ -296,6 +306,25 @@ impl QuotaLedger {
         let standing = shard.read().unwrap_or_else(PoisonError::into_inner).get(&name).map(Arc::clone)?;
         let standing = lock(&standing);
         standing.reserved(reservation.0 as u64)
+    }
+
+    /// Returns how much is held at `now_ms`. Reservations whose time is over end first.
+    #[must_use]
+    pub fn size(&self, now_ms: u64) -> LedgerSize {
+        let at = self.instants(now_ms);
+        let mut size = LedgerSize::default();
+        for shard in &self.keys {
+            size.keys += shard.read().unwrap_or_else(PoisonError::into_inner).len() as u64;
+        }
+        for shard in &self.subscriptions {
+            // No check waits for the shard while its standings are looked at.
+            let standings: Vec<SharedStanding> =
+                shard.read().unwrap_or_else(PoisonError::into_inner).values().map(Arc::clone).collect();
+            size.subscriptions += standings.len() as u64;
+            size.reservations +=
+                standings.iter().map(|standing| lock(standing).open_reservations(at)).sum::<u64>();
+        }
+        size
     }
 
     /// Returns whether the last tick is older than [`STALE_MS`].

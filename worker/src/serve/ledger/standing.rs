@@ -303,6 +303,12 @@ impl Standing {
         self.reservations.get(&number).map(|open| open.used)
     }
 
+    /// Returns the number of reservations that are open, after those whose time is over ended.
+    pub(super) fn open_reservations(&mut self, at: Instants) -> u64 {
+        self.advance(at);
+        self.reservations.len() as u64
+    }
+
     fn end_reservation(&mut self, open: OpenReservation, actual: BilledUse, at: Instants) {
         self.spent.release(open.made_ms, open.used);
         // The record of a long call comes after it. So its use counts until the next minute is booked.

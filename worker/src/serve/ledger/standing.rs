@@ -35,6 +35,8 @@ const RESERVATIONS: usize = 65_536;
 const HOLD_MS: u64 = 3 * MINUTE_MS;
 /// The most minutes with rows: those of an hour, and what clocks that run ahead add.
 const MINUTES: usize = 256;
+/// How much earlier than the question before it a question may have looked at the clock.
+const OVERTAKEN_MS: u64 = 10 * SECOND_MS;
 /// The most settings of a subscription: what was long ago has no period that runs.
 const TERMS: usize = 64;
 
@@ -137,6 +139,8 @@ impl Instants {
 #[derive(Debug)]
 pub(super) struct Standing {
     subscription: NameId,
+    /// The time of the newest question.
+    asked_ms: u64,
     /// By their dates. Empty if the table doesn't have the subscription.
     terms: Vec<Terms>,
     in_force: InForce,
@@ -154,6 +158,7 @@ impl Standing {
     pub(super) fn new(subscription: NameId) -> Self {
         Self {
             subscription,
+            asked_ms: 0,
             terms: Vec::new(),
             in_force: InForce::default(),
             booked: Vec::new(),
@@ -232,7 +237,7 @@ impl Standing {
     /// Takes a row of the view `usage` of a minute. Of a minute that is booked already it changes nothing.
     /// Nothing is kept for a subscription without limits.
     pub(super) fn count(&mut self, row: &MinuteUse, (rows, at): (&LimitRows, Instants)) {
-        self.advance(at);
+        let at = self.advance(at);
         self.refresh(rows, at.now_ms);
         let is_booked = row.start_ms.saturating_add(MINUTE_MS) <= at.through_ms;
         let is_full = self.minutes.len() >= MINUTES && !self.minutes.contains_key(&row.start_ms);
@@ -252,7 +257,7 @@ impl Standing {
         (rows, at): (&LimitRows, Instants),
         denies_hard: bool,
     ) -> (Vec<QuotaAnswer>, Result<Option<u64>, CheckDenial>) {
-        self.advance(at);
+        let at = self.advance(at);
         self.refresh(rows, at.now_ms);
         let mut answers: Vec<QuotaAnswer> =
             self.in_force.limits.iter().map(|limit| self.answer(limit, &asked.used, at)).collect();
@@ -287,7 +292,7 @@ impl Standing {
         actual: impl FnOnce(BilledUse) -> BilledUse,
         at: Instants,
     ) -> bool {
-        self.advance(at);
+        let at = self.advance(at);
         let Some(open) = self.reservations.remove(&number) else { return false };
         let actual = actual(open.used);
         self.end_reservation(open, actual, at);
@@ -317,7 +322,8 @@ impl Standing {
 
     /// Ends reservations whose time is over, and forgets what is booked. A reservation that nobody settled counts as
     /// admitted: its call was probably made.
-    fn advance(&mut self, at: Instants) {
+    fn advance(&mut self, at: Instants) -> Instants {
+        let at = self.in_order(at);
         while let Some((_, number)) = self.ends.pop_front_if(|(end_ms, _)| *end_ms <= at.now_ms) {
             if let Some(open) = self.reservations.remove(&number) {
                 self.end_reservation(open, open.used, at);
@@ -338,6 +344,20 @@ impl Standing {
         for (_, minute) in self.minutes.range_mut(..at.through_ms.saturating_sub(MINUTE_MS - 1)) {
             minute.by_key = HashMap::new();
         }
+        at
+    }
+
+    /// Returns the instants of a question, whose time isn't before that of the question before.
+    ///
+    /// Threads look at the clock before they wait for the standing, so a question may overtake another one. The second
+    /// or the period that the other one saw is over then, and would begin anew for both. A clock that was set back
+    /// further goes on from there.
+    fn in_order(&mut self, at: Instants) -> Instants {
+        if at.now_ms < self.asked_ms && self.asked_ms - at.now_ms <= OVERTAKEN_MS {
+            return Instants { now_ms: self.asked_ms, ..at };
+        }
+        self.asked_ms = at.now_ms;
+        at
     }
 
     /// Makes the limits anew if a row came, one becomes valid, or a period ended.

@@ -14,6 +14,8 @@
 //!
 //! It is pure: it reads no clock, does no input and no output. Callers hand over the time.
 //!
+//! A subscription that the table no longer has is forgotten within 64 ticks, once its periods are over and no key has it.
+//!
 //! **Limits.** A standing takes about 1 kB, and 150 bytes a key and open minute if it has limits. A key takes about 100
 //! bytes. Reservations end after [`RESERVATION_MS`]. A ledger without a tick for [`STALE_MS`] says so.
 
@@ -108,6 +110,8 @@ pub struct QuotaLedger {
     /// Makes the numbers of reservations of this life.
     nonce: u64,
     next: AtomicU64,
+    /// Shards that were searched for standings that are over, one a tick.
+    swept: AtomicU64,
     /// The time of the last tick, 0 before the first.
     tick_ms: AtomicU64,
     through_ms: AtomicU64,
@@ -129,6 +133,7 @@ impl QuotaLedger {
             denied: Mutex::default(),
             nonce,
             next: AtomicU64::new(0),
+            swept: AtomicU64::new(0),
             tick_ms: AtomicU64::new(0),
             through_ms: AtomicU64::new(0),
             denies_stale,
@@ -201,6 +206,28 @@ impl QuotaLedger {
         }
         self.through_ms.fetch_max(through_ms, Ordering::Release);
         self.tick_ms.fetch_max(tick.tick, Ordering::Release);
+        let shard = self.swept.fetch_add(1, Ordering::Relaxed) % SHARDS as u64;
+        self.forget_over(&self.subscriptions[shard as usize], self.instants(now_ms));
+    }
+
+    /// Forgets standings of a shard that are over, and that no key has.
+    fn forget_over(&self, shard: &RwLock<HashMap<NameId, SharedStanding>>, at: Instants) {
+        // Whoever asks or applies rows holds a standing, too, and got it from the locked shard.
+        let is_over =
+            |standing: &SharedStanding| Arc::strong_count(standing) == 1 && lock(standing).is_over(at);
+        let standings = shard.read().unwrap_or_else(PoisonError::into_inner);
+        let over: Vec<NameId> =
+            standings.iter().filter(|(_, standing)| is_over(standing)).map(|(name, _)| *name).collect();
+        drop(standings);
+        if over.is_empty() {
+            return;
+        }
+        let mut standings = write(shard);
+        for name in over {
+            if standings.get(&name).is_some_and(is_over) {
+                standings.remove(&name);
+            }
+        }
     }
 
     /// Denies these keys by decisions of the job, and none but them. The table of keys can only add to it.

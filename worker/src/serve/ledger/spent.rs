@@ -153,6 +153,11 @@ impl Spent {
         &mut self.slots[place]
     }
 
+    /// Returns whether no slot has use, so that all of it is booked.
+    pub(super) fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
     #[cfg(test)]
     pub(super) fn slots(&self) -> usize {
         self.slots.len()

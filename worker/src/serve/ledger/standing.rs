@@ -308,6 +308,16 @@ impl Standing {
         self.reservations.get(&number).map(|open| open.used)
     }
 
+    /// Returns whether nothing would be lost with it: the table doesn't have it, and its use is all of periods that are over.
+    pub(super) fn is_over(&mut self, at: Instants) -> bool {
+        let at = self.advance(at);
+        !self.is_known()
+            && self.reservations.is_empty()
+            && self.minutes.is_empty()
+            && self.spent.is_empty()
+            && self.booked.iter().all(|row| row.end_ms <= at.now_ms)
+    }
+
     /// Returns the number of reservations that are open, after those whose time is over ended.
     pub(super) fn open_reservations(&mut self, at: Instants) -> u64 {
         self.advance(at);

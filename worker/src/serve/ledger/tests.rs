@@ -145,6 +145,39 @@ fn a_question_that_was_overtaken_begins_no_second_anew() {
 }
 
 #[test]
+fn a_subscription_that_the_table_no_longer_has_is_forgotten_once_its_periods_are_over() {
+    let ledger = ledger(&[(CALLS_A_DAY, 3, true)]);
+    let ticks = |now_ms| {
+        for _ in 0..SHARDS {
+            ledger
+                .apply_tick(&UseOfTick { tick: now_ms, through_ms: now_ms, ..UseOfTick::default() }, now_ms);
+        }
+        ledger.size(now_ms).subscriptions
+    };
+    let book = |used| {
+        let booked = vec![booked(CALLS_A_DAY, (START, START + DAY_MS), used)];
+        ledger
+            .apply_tick(&UseOfTick { tick: START, through_ms: START, booked, ..UseOfTick::default() }, START);
+    };
+    book(2);
+    let key = |deleted| TableChange { deleted, ..key_row(KEY, "s", KeyState::Active, None) };
+    let row = |deleted| TableChange { deleted, ..subscription_row("s", "gold", "", None) };
+    let later = START + HOUR_MS;
+    // It goes on with what was used if its row comes again.
+    ledger.apply_tables(&[row(true), key(true)], later);
+    assert_eq!(ticks(later), 1);
+    ledger.apply_tables(&[row(false), key(false)], later);
+    assert_eq!(used(&ledger, later), 2);
+    ledger.apply_tables(&[row(true), key(true)], later);
+    assert_eq!(ticks(START + DAY_MS - 1), 1);
+    // A key has it as long as the key is there.
+    ledger.apply_tables(&[key(false)], START + DAY_MS);
+    assert_eq!(ticks(START + DAY_MS), 1);
+    ledger.apply_tables(&[key(true)], START + DAY_MS);
+    assert_eq!((ticks(START + DAY_MS), ledger.size(START + DAY_MS).keys), (0, 0));
+}
+
+#[test]
 fn keys_that_are_suspended_revoked_or_denied_by_the_job_may_not_call() {
     let ledger = ledger(&[]);
     let verdict = || ask(&ledger, calls(1), START).verdict;

@@ -5,7 +5,8 @@
 //!               └─ bad rows, warnings ► the reader of tables, as those of other tables
 //! ```
 //! No result depends on a token, so its row is in no tick and in no checkpoint, and the dataflow never sees it. After a
-//! restart the table is read again; a token of a topic opens nothing until the topic is read.
+//! restart the table is read again. A token of a topic opens nothing until the topic is read, and meanwhile the API says
+//! that it is an outage.
 
 use std::mem;
 use std::sync::Arc;
@@ -45,6 +46,7 @@ impl TokenFeed {
         let feed = Box::new(FileFeed::new(watched, Duration::from_millis(config.job.reload_ms)));
         let this = Self { feed, tokens };
         this.take_rows(&mut read);
+        this.tokens.set_read();
         Ok((Box::new(this), read))
     }
 
@@ -63,6 +65,9 @@ impl TableFeed for TokenFeed {
         let polled = self.feed.poll(wait, &mut own);
         self.take_rows(&mut own);
         read.append(own);
+        if self.feed.is_complete() {
+            self.tokens.set_read();
+        }
         polled
     }
 

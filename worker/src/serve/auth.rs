@@ -9,7 +9,8 @@
 //! hash that it is to have. A token that stands in both is that of the configuration.
 //!
 //! A row of the table acts as soon as it is read, and its expiry is judged at each request. With a table nothing is open,
-//! even if it is empty or isn't read yet.
+//! even if it is empty. Before it is read whoever shows another token is told that it is an outage: gateways take a token
+//! that is refused for a denial of their client's call.
 //!
 //! | role | checks | rows | of |
 //! |---|---|---|---|
@@ -21,6 +22,7 @@
 //! **Limits.** A token of the table takes about 150 bytes here, beside its row.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -121,7 +123,11 @@ impl ApiCaller {
 
 /// The tokens of `[tables.tokens]`, as of the rows that were read.
 #[derive(Debug, Default)]
-pub struct TokenTable(RwLock<HashMap<TokenDigest, TableToken>>);
+pub struct TokenTable {
+    tokens: RwLock<HashMap<TokenDigest, TableToken>>,
+    /// True once all rows were read that were there at the start.
+    is_read: AtomicBool,
+}
 
 /// An active token of the table.
 #[derive(Debug)]
@@ -133,7 +139,7 @@ struct TableToken {
 impl TokenTable {
     /// Applies changes of the table, in its order.
     pub fn apply(&self, changes: &[TableChange]) {
-        let mut tokens = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut tokens = self.tokens.write().unwrap_or_else(PoisonError::into_inner);
         for TableChange { row, deleted, .. } in changes {
             let TableRow::Token(row) = row else { continue };
             if *deleted || row.state != KeyState::Active {
@@ -145,14 +151,19 @@ impl TokenTable {
         }
     }
 
+    /// Notes that all rows were read that were there at the start.
+    pub fn set_read(&self) {
+        self.is_read.store(true, Ordering::Release);
+    }
+
     /// Returns the number of active tokens, also of those that expired.
     pub(super) fn len(&self) -> u64 {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).len() as u64
+        self.tokens.read().unwrap_or_else(PoisonError::into_inner).len() as u64
     }
 
     /// Returns the holder of a token that opens something at `now_ms`.
     fn caller(&self, shown: TokenHash, now_ms: u64) -> Option<ApiCaller> {
-        let tokens = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let tokens = self.tokens.read().unwrap_or_else(PoisonError::into_inner);
         let token = tokens.get(&TokenDigest(shown.0))?;
         token.expires_at.is_none_or(|end_ms| now_ms < end_ms).then(|| token.caller.clone())
     }
@@ -177,6 +188,11 @@ impl ApiTokens {
             (TokenHash::new(token), ApiCaller { name: name.as_str().into(), role: *role, customer })
         };
         Self { configured: tokens.iter().map(of).collect(), table }
+    }
+
+    /// Returns whether all tokens are known that there were at the start. Until then who is refused may be let in later.
+    pub(super) fn are_read(&self) -> bool {
+        self.table.as_ref().is_none_or(|table| table.is_read.load(Ordering::Acquire))
     }
 
     /// Returns the caller of a request at `now_ms`. `None` if tokens are asked for, and it shows none of them.

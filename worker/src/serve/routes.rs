@@ -85,6 +85,12 @@ async fn guard(State(state): Shared, mut request: Request, next: Next) -> Respon
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
+        None if !state.tokens.are_read() => {
+            let why = "the table of tokens is being read: ask again in a second";
+            let mut response = refuse(StatusCode::SERVICE_UNAVAILABLE, why);
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            response
+        }
         None => {
             let why = "show a token of the API as Authorization: Bearer, or as X-Keytide-Token";
             let mut response = refuse(StatusCode::UNAUTHORIZED, why);

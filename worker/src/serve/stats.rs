@@ -37,7 +37,8 @@ pub const ROUTES: [&str; 17] = [
     OTHER,
 ];
 /// The statuses of answers; all others are one.
-pub const CODES: [&str; 11] = ["200", "304", "400", "401", "403", "404", "405", "413", "429", "500", OTHER];
+pub const CODES: [&str; 12] =
+    ["200", "304", "400", "401", "403", "404", "405", "413", "429", "500", "503", OTHER];
 /// Why checks are allowed or denied.
 pub const REASONS: [&str; 6] = ["ok", "unknown", "quota", "suspended", "revoked", "stale"];
 /// The upper bounds of the buckets of durations, in microseconds. What takes longer is in none of them.

@@ -18,9 +18,11 @@ use keytide_dataflow::model::{
 use serde_json::{Value, json};
 
 use super::ApiData;
-use super::ledger::{QuotaLedger, UseOfTick};
+use super::auth::TokenTable;
+use super::ledger::{LedgerSize, QuotaLedger, UseOfTick};
 use super::server::ApiServer;
 use super::shelf::Shelf;
+use super::stats::{ApiMonitor, CODES, REASONS, ROUTES};
 
 /// The time of all tests, in ms: 2026-03-15T12:00:00Z.
 const NOW: u64 = 1_773_576_000_000;
@@ -111,14 +113,23 @@ fn served(ledger: &Arc<QuotaLedger>, tokens: Vec<ApiToken>) -> SocketAddr {
 }
 
 fn served_with(data: &ApiData, tokens: Vec<ApiToken>) -> SocketAddr {
+    watched(data, tokens, None).0
+}
+
+/// Serves data, and returns what watches it, too.
+fn watched(
+    data: &ApiData,
+    tokens: Vec<ApiToken>,
+    table: Option<Arc<TokenTable>>,
+) -> (SocketAddr, ApiMonitor) {
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
     let api = Api { listen, tokens, threads: 2, on_stale: OnStale::Allow, ..Api::default() };
     let from = vec![KeyFrom::Header("apikey".to_owned()), KeyFrom::Query("apikey".to_owned())];
     let rules = KeyRules { from, hash: KeyHash::Sha256, missing: MissingKey::Anonymous };
-    let server = ApiServer::of_rules(&api, &rules, None).unwrap();
+    let server = ApiServer::of_rules(&api, &rules, table).unwrap();
     let address = server.address().unwrap();
-    server.start(data, || NOW).unwrap();
-    address
+    let monitor = server.start(data, || NOW).unwrap();
+    (address, monitor)
 }
 
 struct Answer {
@@ -298,6 +309,49 @@ fn tokens_open_what_their_role_says() {
     // On loopback, without any token, all is open.
     let mut open = ApiClient::connect(served(&ledger, Vec::new()));
     assert_eq!(open.ask(quota, "", "").status, 200);
+}
+
+#[test]
+fn requests_are_counted_and_a_table_that_is_being_read_is_an_outage() {
+    let ledger = ledger();
+    let data = ApiData { ledger: Arc::clone(&ledger), shelf: Arc::new(Shelf::new(1 << 20)) };
+    let table = Arc::<TokenTable>::default();
+    let (address, monitor) = watched(&data, tokens(), Some(Arc::clone(&table)));
+    let mut client = ApiClient::connect(address);
+    let quota = "GET /v1/subscriptions/sub_1/quota";
+    let away = client.ask(quota, "later", "");
+    assert_eq!((away.status, away.header("retry-after")), (503, Some("1")));
+    // Tokens of the configuration are known from the start on.
+    assert_eq!(client.ask(quota, "ops", "").status, 200);
+    table.set_read();
+    assert_eq!(client.ask(quota, "later", "").status, 401);
+    assert_eq!(client.ask("GET /v1/nowhere", "ops", "").status, 404);
+    let reserved = client.check(&json!({ "subscription": "sub_1", "estimate": {} }));
+    client.check(&json!({ "subscription": "sub_1", "hits": 9 }));
+    client.check(&json!({ "key_id": "nobody" }));
+    assert_eq!(client.ask("GET /v1/auth\napikey: another\r\n", "edge", "").status, 403);
+
+    let counts = monitor.counts(NOW);
+    let place = |names: &[&str], name: &str| names.iter().position(|known| *known == name).unwrap();
+    let of = |route: &str, code: &str| counts.routes[place(&ROUTES, route)].codes[place(&CODES, code)];
+    for (route, code, count) in [
+        ("quota", "503", 1),
+        ("quota", "200", 1),
+        ("quota", "401", 1),
+        ("other", "404", 1),
+        ("check", "200", 3),
+        ("auth", "403", 1),
+    ] {
+        assert_eq!(of(route, code), count, "{route} {code}");
+    }
+    assert_eq!(counts.routes[place(&ROUTES, "check")].within.iter().sum::<u64>(), 3);
+    let checks = |reason: &str| counts.checks[place(&REASONS, reason)];
+    assert_eq!(["ok", "quota", "unknown", "suspended", "stale"].map(checks), [1, 1, 1, 1, 0]);
+    let held = LedgerSize { keys: 2, subscriptions: 2, reservations: 1 };
+    assert_eq!((counts.held, counts.tick_ms, counts.tokens), (held, NOW, Some(0)));
+    let settle = json!({ "reservation": reserved["reservation"] }).to_string();
+    assert_eq!(client.ask("POST /v1/settle", "edge", &settle).status, 200);
+    assert_eq!(monitor.counts(NOW).held.reservations, 0);
 }
 
 #[test]

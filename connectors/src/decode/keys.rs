@@ -54,14 +54,15 @@ impl RequestKeys {
 
     /// Returns the id of a request's key. It is [`KeyId::ANONYMOUS`] without a key, and `None` if what stands in the
     /// key's place can't be one. `header` returns the first value of a header that isn't empty, by its name in lower
-    /// case. `target` is the path with its query.
+    /// case. `target` is the path with its query. Bytes that aren't UTF-8 hide no key.
     #[must_use]
-    pub fn id<'h>(&self, header: impl Fn(&str) -> Option<&'h [u8]>, target: Option<&str>) -> Option<KeyId> {
+    pub fn id<'h>(&self, header: impl Fn(&str) -> Option<&'h [u8]>, target: Option<&[u8]>) -> Option<KeyId> {
+        let target = target.map(carried);
+        let target = target.as_deref();
         let mut found = self.0.rules.iter().filter_map(|rule| {
             let key = match rule {
                 KeyFrom::Header(name) if name == "authorization" => {
-                    let text = str::from_utf8(header(name)?).ok()?;
-                    credential(text)?.as_bytes().to_vec()
+                    restored(credential(&carried(header(name)?))?).into_owned()
                 }
                 KeyFrom::Header(name) => header(name)?.to_vec(),
                 KeyFrom::Query(name) => {
@@ -355,7 +356,8 @@ mod tests {
         let from =
             vec![KeyFrom::Key, header("apikey"), KeyFrom::Query("k".to_owned()), header("authorization")];
         let keys = RequestKeys::new(&rules(from.clone(), KeyHash::Sha256));
-        let id = |headers: &[(&str, &'static [u8])], target| {
+        let id = |headers: &[(&str, &'static [u8])], target: Option<&str>| {
+            let target = target.map(str::as_bytes);
             let find = |name: &str| headers.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
             keys.id(find, target)
         };
@@ -367,8 +369,12 @@ mod tests {
         assert_eq!(id(&[("authorization", b"bearer  two")], Some("/a?k=&k=a%2Bb+c#k=d")), of(b"a+b c"));
         assert_eq!(id(&[("authorization", b"bearer  two")], Some("/a")), of(b"two"));
         assert_eq!(id(&[("apikey", b"\xff")], None), of(b"\xff"));
-        for none in [&[("authorization", &b"Basic eA=="[..])][..], &[("authorization", b"\xff")], &[]] {
+        assert_eq!(id(&[("authorization", b"Token \xff")], None), of(b"\xff"));
+        for none in [&[("authorization", &b"Basic eA=="[..])][..], &[]] {
             assert_eq!(id(none, None), Some(KeyId::ANONYMOUS));
+        }
+        for (target, key) in [(&b"/\xff?\xfe=1&k=a"[..], &b"a"[..]), (b"/?k=\xff%FE", b"\xff\xfe")] {
+            assert_eq!(keys.id(|_| None, Some(target)), of(key));
         }
         assert!(keys.are_in_requests());
         let names = RequestKeys::new(&rules(vec![header("x-id")], KeyHash::None));

@@ -211,8 +211,8 @@ fn key_of_request(keys: &RequestKeys, uri: &Uri, headers: &HeaderMap) -> Option<
         headers.get_all(name).into_iter().map(HeaderValue::as_bytes).find(|value| !value.is_empty())
     };
     let target = match uri.path().starts_with("/v1/auth/") {
-        true => uri.path_and_query().map(axum::http::uri::PathAndQuery::as_str),
-        false => header(TARGET).and_then(|target| str::from_utf8(target).ok()),
+        true => uri.path_and_query().map(|target| target.as_str().as_bytes()),
+        false => header(TARGET),
     };
     keys.id(header, target)
 }

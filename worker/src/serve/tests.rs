@@ -402,6 +402,19 @@ fn bad_requests_are_refused_and_never_repeated() {
 }
 
 #[test]
+fn bytes_that_are_not_text_hide_no_key() {
+    let ledger = ledger();
+    let mut client = ApiClient::connect(served(&ledger, tokens()));
+    let start =
+        b"GET /v1/auth HTTP/1.1\r\nHost: keytide\r\nConnection: close\r\nX-Keytide-Token: token-of-edge\r\n";
+    let target = b"X-Forwarded-Uri: /\xff?\xfe&apikey=another\r\n\r\n";
+    client.0.get_mut().write_all(&[&start[..], &target[..]].concat()).unwrap();
+    let mut answer = String::new();
+    client.0.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains(": suspended\r\n"), "{answer}");
+}
+
+#[test]
 fn the_description_names_every_path_and_every_member_of_an_answer() {
     let ledger = ledger();
     let mut client = ApiClient::connect(served(&ledger, tokens()));

@@ -1,8 +1,16 @@
 //! The bodies of requests and answers.
+//!
+//! A request's body is an object: [`Members`] refuses the arrays that serde would take for one. In it a member that is null
+//! is as absent, as many clients write what they don't have so. A whole number may have a fraction of zero or an exponent.
+//! JSON knows no other integers, and Lua writes large ones as `1e+15`.
+
+use std::marker::PhantomData;
 
 use keytide_billing::BilledUse;
 use keytide_connectors::sink::encode::time;
-use serde::{Deserialize, Serialize};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error, MapAccess, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::headers::{retry_after, seconds_until};
 use super::ledger::{CheckAnswer, CheckVerdict, QuotaAnswer};
@@ -23,9 +31,10 @@ pub(super) struct CheckBody {
     /// The id as the table of subscriptions has it.
     pub(super) subscription: Option<String>,
     /// How many calls; 0 asks how quotas stand.
+    #[serde(default, deserialize_with = "whole")]
     pub(super) hits: Option<u64>,
     /// With an estimate, which may be `{}`, the use is reserved for 60 s.
-    pub(super) estimate: Option<EstimateBody>,
+    pub(super) estimate: Option<Members<EstimateBody>>,
     /// A request that is asked again with the same id has the same answer for 60 s, and counts once.
     pub(super) request_id: Option<String>,
 }
@@ -34,9 +43,12 @@ pub(super) struct CheckBody {
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct EstimateBody {
-    pub(super) bytes_in: u64,
-    pub(super) bytes_out: u64,
-    pub(super) units: u64,
+    #[serde(deserialize_with = "whole")]
+    pub(super) bytes_in: Option<u64>,
+    #[serde(deserialize_with = "whole")]
+    pub(super) bytes_out: Option<u64>,
+    #[serde(deserialize_with = "whole")]
+    pub(super) units: Option<u64>,
 }
 
 /// A settlement of a reservation.
@@ -44,8 +56,7 @@ pub(super) struct EstimateBody {
 #[serde(deny_unknown_fields)]
 pub(super) struct SettleBody {
     pub(super) reservation: String,
-    #[serde(default)]
-    pub(super) actual: ActualBody,
+    pub(super) actual: Option<Members<ActualBody>>,
     /// The key, where settlements are recorded: by the hash as tables have it,
     pub(super) key_hash: Option<String>,
     /// or as views name it.
@@ -54,11 +65,15 @@ pub(super) struct SettleBody {
 
 /// What calls used. An absent member is as it was reserved.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub(super) struct ActualBody {
+    #[serde(deserialize_with = "whole")]
     pub(super) hits: Option<u64>,
+    #[serde(deserialize_with = "whole")]
     pub(super) bytes_in: Option<u64>,
+    #[serde(deserialize_with = "whole")]
     pub(super) bytes_out: Option<u64>,
+    #[serde(deserialize_with = "whole")]
     pub(super) units: Option<u64>,
 }
 
@@ -130,6 +145,68 @@ pub(super) struct StatusPage {
 #[derive(Debug, Serialize)]
 pub(super) struct ErrorPage<'a> {
     pub(super) error: &'a str,
+}
+
+/// What stands in an object, and in nothing else.
+#[derive(Debug)]
+pub(super) struct Members<T>(pub(super) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Members<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(MembersVisitor(PhantomData))
+    }
+}
+
+struct MembersVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for MembersVisitor<T> {
+    type Value = Members<T>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<Members<T>, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(members)).map(Members)
+    }
+}
+
+/// A number of calls, bytes or units as JSON may write it.
+struct WholeNumber(u64);
+
+impl<'de> Deserialize<'de> for WholeNumber {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_u64(WholeVisitor).map(Self)
+    }
+}
+
+struct WholeVisitor;
+
+impl Visitor<'_> for WholeVisitor {
+    type Value = u64;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a whole number below 2^64")
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<u64, E> {
+        Ok(number)
+    }
+
+    #[allow(clippy::cast_sign_loss, reason = "the next line finds what is lost")]
+    fn visit_f64<E: Error>(self, number: f64) -> Result<u64, E> {
+        // Those that aren't whole, negative or too large come back as another number.
+        let whole = number as u64;
+        if whole as f64 == number && whole < u64::MAX {
+            Ok(whole)
+        } else {
+            Err(E::invalid_value(Unexpected::Float(number), &self))
+        }
+    }
+}
+
+fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    Ok(Option::<WholeNumber>::deserialize(deserializer)?.map(|number| number.0))
 }
 
 impl ActualBody {

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::auth::{ApiCaller, ApiTokens};
-use super::bodies::ErrorPage;
+use super::bodies::{ErrorPage, Members};
 use super::ledger::QuotaLedger;
 use super::shelf::Shelf;
 use super::stats::ApiStats;
@@ -70,5 +70,6 @@ pub(super) fn refused(caller: &ApiCaller) -> Option<Response> {
 
 /// Reads a body of JSON; of another one `form` says what it must be.
 pub(super) fn read<T: DeserializeOwned>(body: &[u8], form: &'static str) -> Result<T, Box<Response>> {
-    serde_json::from_slice(body).map_err(|_| Box::new(refuse(StatusCode::BAD_REQUEST, form)))
+    let read = serde_json::from_slice(body).map(|Members(body)| body);
+    read.map_err(|_| Box::new(refuse(StatusCode::BAD_REQUEST, form)))
 }

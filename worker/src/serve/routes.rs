@@ -16,16 +16,18 @@
 //! denial.
 //!
 //! Raw keys never leave the handler of `/v1/auth`: it makes ids of them. No answer and no log has anything that a client
-//! sent.
+//! sent. All errors are JSON, also those that the framework finds.
+//!
+//! **Limits.** A body has at most [`BODY_BYTES`], and must come within [`BODY_TIME`].
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Extension, Path, Request, State};
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, Extension, FromRequest as _, Path, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use keytide_billing::BilledUse;
@@ -34,7 +36,9 @@ use keytide_connectors::sink::encode::time;
 use keytide_dataflow::model::{KeyId, NameId, id_of_digits};
 
 use super::auth::ApiCaller;
-use super::bodies::{CheckBody, CheckPage, MOST_HITS, REQUEST_ID_BYTES, StandingPage, StatusPage, reason};
+use super::bodies::{
+    CheckBody, CheckPage, MOST_HITS, Members, REQUEST_ID_BYTES, StandingPage, StatusPage, reason,
+};
 use super::headers::add_headers;
 use super::ledger::{AskedUse, CheckAnswer, CheckSubject, CheckVerdict, RequestKey};
 use super::reply::{ApiState, Shared, missing, read, refuse, refused, with_status};
@@ -44,6 +48,8 @@ use super::stats::ApiRoute;
 
 /// Bytes of a request's body, at most.
 const BODY_BYTES: usize = 16 << 10;
+/// How long the body of a request may take. Else connections that never send theirs could take all places.
+const BODY_TIME: Duration = Duration::from_secs(10);
 /// Digits of a hash, at least.
 const HASH_DIGITS: usize = 32;
 /// The reason of a denial, beside its status.
@@ -58,10 +64,13 @@ const OPENAPI: &str = include_str!("openapi.json");
 
 /// Makes the service of a server.
 pub(super) fn router(state: &Arc<ApiState>) -> Router {
-    Router::new()
+    let with_bodies = Router::new()
         .route("/v1/check", post(answer_check))
         .route("/v1/settle", post(answer_settle))
         .route("/v1/rollback", post(answer_rollback))
+        .layer(from_fn(whole_body));
+    Router::new()
+        .merge(with_bodies)
         .route("/v1/auth", any(answer_auth))
         .route("/v1/auth/", any(answer_auth))
         .route("/v1/auth/{*path}", any(answer_auth))
@@ -83,7 +92,7 @@ async fn guard(State(state): Shared, mut request: Request, next: Next) -> Respon
     let mut response = match state.tokens.caller(request.headers(), (state.clock)()) {
         Some(caller) => {
             request.extensions_mut().insert(caller);
-            next.run(request).await
+            explained(next.run(request).await)
         }
         None if !state.tokens.are_read() => {
             let why = "the table of tokens is being read: ask again in a second";
@@ -111,6 +120,43 @@ async fn guard(State(state): Shared, mut request: Request, next: Next) -> Respon
     }
     state.stats.count_request(route, response.status(), began.elapsed());
     response
+}
+
+/// Reads a body whole before its handler begins, for [`BODY_TIME`] at most.
+async fn whole_body(request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    let read = Bytes::from_request(Request::from_parts(parts.clone(), body), &());
+    match tokio::time::timeout(BODY_TIME, read).await {
+        Ok(Ok(body)) => next.run(Request::from_parts(parts, Body::from(body))).await,
+        Ok(Err(rejection)) => rejection.into_response(),
+        Err(_) => {
+            let mut response = refuse(StatusCode::REQUEST_TIMEOUT, "the body didn't come within 10 s");
+            // The rest of the body is no request.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            response
+        }
+    }
+}
+
+/// Puts the API's words in the place of the framework's.
+fn explained(response: Response) -> Response {
+    let error = match response.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => "the body is longer than 16 KiB",
+        StatusCode::METHOD_NOT_ALLOWED => "the path has another method, see the header Allow",
+        StatusCode::BAD_REQUEST if !is_json(&response) => {
+            "the request can't be read: its body is cut off, or its path isn't UTF-8"
+        }
+        _ => return response,
+    };
+    let mut explained = refuse(response.status(), error);
+    if let Some(allow) = response.headers().get(header::ALLOW) {
+        explained.headers_mut().insert(header::ALLOW, allow.clone());
+    }
+    explained
+}
+
+fn is_json(response: &Response) -> bool {
+    response.headers().get(header::CONTENT_TYPE).is_some_and(|value| value == "application/json")
 }
 
 const CHECK_FORM: &str = "the body must be JSON with one of key_hash, key_id and subscription, and optionally hits, estimate \
@@ -143,14 +189,15 @@ async fn answer_check(
     if request_id.as_ref().is_some_and(|id| id.is_empty() || id.len() > REQUEST_ID_BYTES) {
         return refuse(StatusCode::BAD_REQUEST, "request_id must have 1 to 256 bytes");
     }
-    let of_estimate = estimate.unwrap_or_default();
+    let is_reserved = estimate.is_some();
+    let of_estimate = estimate.map_or_else(Default::default, |Members(estimate)| estimate);
     let used = BilledUse {
         calls: hits.into(),
-        bytes_in: of_estimate.bytes_in.into(),
-        bytes_out: of_estimate.bytes_out.into(),
-        units: of_estimate.units.into(),
+        bytes_in: of_estimate.bytes_in.map_or(0, u128::from),
+        bytes_out: of_estimate.bytes_out.map_or(0, u128::from),
+        units: of_estimate.units.map_or(0, u128::from),
     };
-    let asked = AskedUse { used, is_reserved: estimate.is_some() };
+    let asked = AskedUse { used, is_reserved };
     let request = request_id.map(|id| RequestKey::new(&caller.name, &id));
     let now_ms = (state.clock)();
     let answer = state.ledger.check(subject, asked, request, now_ms);

@@ -13,7 +13,7 @@ use keytide_dataflow::model::id_of_digits;
 use tokio::sync::oneshot;
 
 use super::auth::ApiCaller;
-use super::bodies::{MOST_HITS, RollbackBody, SettleBody};
+use super::bodies::{ActualBody, MOST_HITS, Members, RollbackBody, SettleBody};
 use super::ledger::ReservationId;
 use super::reply::{ApiState, Shared, read, refuse, refuse_with, refused, with_status};
 
@@ -39,6 +39,7 @@ pub(super) async fn answer_settle(
         Ok(body) => body,
         Err(refused) => return *refused,
     };
+    let actual = actual.map_or_else(ActualBody::default, |Members(actual)| actual);
     if actual.hits.is_some_and(|hits| hits > MOST_HITS) {
         return refuse(StatusCode::BAD_REQUEST, "hits must be a whole number of at most 2^63");
     }

@@ -373,8 +373,15 @@ fn bad_requests_are_refused_and_never_repeated() {
         r#"{"subscription":"sub_1","hits":1.5}"#.to_owned(),
         r#"{"subscription":"sub_1","hits":9223372036854775809}"#.to_owned(),
         r#"{"subscription":"sub_1","hits":99999999999999999999999}"#.to_owned(),
+        r#"{"subscription":"sub_1","hits":1.0e-3}"#.to_owned(),
+        r#"{"subscription":"sub_1","hits":"1"}"#.to_owned(),
         r#"{"subscription":"sub_1","estimate":{"units":-1}}"#.to_owned(),
+        r#"{"subscription":"sub_1","estimate":{"units":18446744073709551616}}"#.to_owned(),
+        r#"{"subscription":null}"#.to_owned(),
         r#"{"subscription":"sub_1","estimate":7}"#.to_owned(),
+        r#"{"subscription":"sub_1","estimate":[1,2,3]}"#.to_owned(),
+        r#"{"subscription":"sub_1","subscription":"sub_2"}"#.to_owned(),
+        r#"[null,null,"sub_1",1,null,null]"#.to_owned(),
         r#"{"subscription":"sub_1","request_id":""}"#.to_owned(),
         format!(r#"{{"subscription":"sub_1","request_id":"{}"}}"#, "x".repeat(257)),
         "[".repeat(16_000),
@@ -383,22 +390,56 @@ fn bad_requests_are_refused_and_never_repeated() {
         assert_eq!(answer.status, 400, "{}", &body[..body.len().min(60)]);
         assert!(!answer.body.contains(canary), "{}", answer.body);
     }
-    for body in ["", "{}", r#"{"reservation":7}"#, r#"{"reservation":"x","actual":{"calls":1}}"#] {
+    for body in ["", "{}", r#"{"reservation":7}"#, r#"{"reservation":"x","actual":{"calls":1}}"#, r#"["x"]"#]
+    {
         assert_eq!(client.ask("POST /v1/settle", "edge", body).status, 400, "{body}");
     }
     let huge = client
         .check(&json!({ "subscription": "sub_2", "hits": 1_u64 << 63, "estimate": { "units": u64::MAX } }));
     assert_eq!(huge["allowed"], true);
     for method in ["GET", "PUT", "DELETE"] {
-        assert_eq!(client.ask(&format!("{method} /v1/check"), "edge", "").status, 405);
+        let other = client.ask(&format!("{method} /v1/check"), "edge", "");
+        assert_eq!((other.status, other.header("allow")), (405, Some("POST")));
+        assert!(other.json()["error"].is_string());
     }
+    let no_text = client.ask("GET /v1/subscriptions/%FF/quota", "ops", "");
+    assert!(no_text.status == 400 && no_text.json()["error"].is_string());
     let long = json!({ "subscription": "x".repeat(17 << 10) }).to_string();
+    let too_long = client.ask("POST /v1/check", "edge", &long);
     assert_eq!(
-        ApiClient::connect(client.0.get_ref().peer_addr().unwrap())
-            .ask("POST /v1/check", "edge", &long)
-            .status,
-        413
+        (too_long.status, too_long.json()),
+        (413, json!({ "error": "the body is longer than 16 KiB" }))
     );
+}
+
+#[test]
+fn a_body_may_have_nulls_and_numbers_as_other_languages_write_them() {
+    let ledger = ledger();
+    let mut client = ApiClient::connect(served(&ledger, tokens()));
+    let mut ask = |path: &str, body: &str| {
+        let answer = client.ask(&format!("POST {path}"), "edge", body);
+        assert_eq!(answer.status, 200, "{body}: {}", answer.body);
+        answer.json()
+    };
+    let nulls = r#"{"subscription":"sub_1","key_hash":null,"key_id":null,"hits":null,"estimate":null,"request_id":null}"#;
+    let page = ask("/v1/check", nulls);
+    assert_eq!((&page["used"], &page["reservation"]), (&json!(1), &Value::Null));
+    let lua =
+        ask("/v1/check", r#"{"subscription":"sub_1","hits":1e0,"estimate":{"units":2.0e1,"bytes_in":null}}"#);
+    let used: Vec<&Value> = lua["quotas"].as_array().unwrap().iter().map(|quota| &quota["used"]).collect();
+    assert_eq!(used, [&json!(2), &json!(20)]);
+    let settle =
+        json!({ "reservation": lua["reservation"], "actual": { "units": 3.0, "hits": null } }).to_string();
+    ask("/v1/settle", &settle);
+    let zero = ask("/v1/check", r#"{"subscription":"sub_1","hits":-0.0}"#);
+    let used: Vec<&Value> = zero["quotas"].as_array().unwrap().iter().map(|quota| &quota["used"]).collect();
+    assert_eq!(used, [&json!(2), &json!(3)]);
+    let again = ask("/v1/check", r#"{"subscription":"sub_1","estimate":{}}"#);
+    ask("/v1/settle", &json!({ "reservation": again["reservation"], "actual": null }).to_string());
+    assert_eq!(ask("/v1/check", r#"{"subscription":"sub_1","hits":0}"#)["used"], 3);
+    let largest =
+        r#"{"subscription":"sub_2","hits":9223372036854775808.0,"estimate":{"units":18446744073709551615}}"#;
+    assert_eq!(ask("/v1/check", largest)["allowed"], true);
 }
 
 #[test]

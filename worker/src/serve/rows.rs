@@ -296,7 +296,7 @@ fn own_incident(row: &[u8], customer: NameId) -> Option<Vec<u8>> {
 }
 
 fn tag(state: &ApiState, changed: Tick, since: EventTime) -> HeaderValue {
-    let tag = format!("W/\"{:x}-{changed:x}-{since:x}\"", state.ledger.nonce());
+    let tag = format!("W/\"{:x}-{changed:x}-{since:x}\"", state.shelf.life());
     HeaderValue::try_from(tag).unwrap_or(HeaderValue::from_static("W/\"\""))
 }
 

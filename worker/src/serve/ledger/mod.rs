@@ -403,12 +403,6 @@ impl QuotaLedger {
         Some((standing.subscription(), standing.customer()))
     }
 
-    /// Returns the number that tells this life of the job from others.
-    #[must_use]
-    pub fn nonce(&self) -> u64 {
-        self.nonce
-    }
-
     fn instants(&self, now_ms: u64) -> Instants {
         Instants { now_ms, through_ms: self.through_ms() }
     }

@@ -114,6 +114,8 @@ fn apply(shard: &mut Shard, tick: Tick, row: &PlacedRow, columns: &[Columns]) ->
 pub struct Shelf {
     shards: Vec<RwLock<Shard>>,
     hasher: DefaultHashBuilder,
+    /// Tells this shelf from those of other lives of the job. It is random, and no secret.
+    life: u64,
     /// Those of each view.
     columns: Arc<[Columns]>,
     /// The most bytes.
@@ -140,6 +142,8 @@ impl Shelf {
         Self {
             shards: std::iter::repeat_with(RwLock::default).take(SHARDS).collect(),
             hasher: DefaultHashBuilder::default(),
+            // One of its own: answers show what is made of it.
+            life: DefaultHashBuilder::default().hash_one(0_u64),
             columns: View::ALL.map(|view| Columns::new(names(view))).into(),
             memory,
             bytes: AtomicUsize::new(0),
@@ -212,6 +216,12 @@ impl Shelf {
     pub fn changed(&self, view: View, subject: RowSubject) -> Option<Tick> {
         let shard = self.shard(&(view, subject)).read().unwrap_or_else(PoisonError::into_inner);
         shard.get(&(view, subject)).map(|rows| rows.changed)
+    }
+
+    /// Returns the number that tells it from those of other lives of the job.
+    #[must_use]
+    pub fn life(&self) -> u64 {
+        self.life
     }
 
     /// Returns the bytes that it takes, about.

@@ -12,6 +12,8 @@
 //! * **latency**: calls of this moment at `--rate`, and every 50 ms one of a key that was never seen: from handing that
 //!   call to the producer to receiving its row of `usage` as a consumer.
 //! * **sustained**: the same for minutes, and the job's memory meanwhile.
+//! * **accounts**: the same rate in turns with tables of 20,000 subscriptions alone, and with their quotas and prices: CPU,
+//!   memory, and how old a call is when the row of `quota` that counts it is there.
 //! * **restart**: the input of throughput is read, and some seconds later the job is killed. The clock runs from the next
 //!   start to the first tick that is new and committed.
 //!
@@ -73,10 +75,10 @@ struct Args {
     /// Width of a tick; both 1s and 100ms for the latency if it isn't given
     #[arg(long)]
     tick: Option<String>,
-    /// Calls a second of latency and sustained
+    /// Calls a second of latency, sustained and accounts
     #[arg(long, default_value_t = 50_000)]
     rate: u64,
-    /// How long sustained lasts
+    /// How long sustained lasts, and each round of accounts
     #[arg(long, default_value_t = 10)]
     minutes: u64,
     /// How long latency lasts, in seconds
@@ -95,6 +97,7 @@ enum Part {
     Throughput,
     Latency,
     Sustained,
+    Accounts,
     Restart,
 }
 
@@ -135,6 +138,9 @@ fn main() -> anyhow::Result<()> {
     }
     if wants(Part::Sustained) {
         sustained(&args, &kafka)?;
+    }
+    if wants(Part::Accounts) {
+        accounts(&args, &kafka)?;
     }
     if wants(Part::Restart) {
         restart(&args, &kafka)?;
@@ -374,6 +380,114 @@ fn throughput(args: &Args, kafka: &Kafka) -> anyhow::Result<()> {
     }
     println!("  (target >= 0.3 M events/s with one worker, the broker's CPU excluded)\n");
     Ok(())
+}
+
+/// Each key has a subscription of its own, each probe one whose only call it is.
+fn account_tables(folder: &Path, probes: u64) -> anyhow::Result<()> {
+    let zones = ["UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Asia/Seoul"];
+    let mut keys = "key_hash,subscription\n".to_owned();
+    let mut subscriptions = "id,customer,plan,time_zone,billing_anchor\n".to_owned();
+    let own = (0..KEYS).map(|key| format!("key-{key}"));
+    for (number, key) in own.chain((0..probes).map(|probe| format!("probe-{probe}"))).enumerate() {
+        writeln!(keys, "{},of-{key}", hex(&Sha256::digest(&key)))?;
+        let (zone, plan, anchor) = (zones[number % 5], number % 3, number % 28 + 1);
+        writeln!(subscriptions, "of-{key},cus-{number},plan-{plan},{zone},{anchor}")?;
+    }
+    let mut quotas = "plan,metric,period,limit,hard,notify\n".to_owned();
+    let mut prices = "plan,item,metric,model,unit,up_to,unit_price\n".to_owned();
+    for plan in 0..3 {
+        for (metric, period) in [("calls", "day"), ("calls", "billing"), ("cost", "month")] {
+            writeln!(quotas, "plan-{plan},{metric},{period},1000000,true,80;90;100")?;
+        }
+        writeln!(prices, "plan-{plan},calls,calls,graduated,,1000,0")?;
+        writeln!(prices, "plan-{plan},calls,calls,graduated,,,0.0005")?;
+        writeln!(prices, "plan-{plan},traffic,bytes_out,unit,GB,,0.1")?;
+    }
+    let plans = "id,name\nplan-0,Bronze\nplan-1,Silver\nplan-2,Gold\n".to_owned();
+    for (name, text) in [
+        ("keys", keys),
+        ("subscriptions", subscriptions),
+        ("plans", plans),
+        ("quotas", quotas),
+        ("prices", prices),
+    ] {
+        fs::write(folder.join(format!("{name}.csv")), text)?;
+    }
+    Ok(())
+}
+
+fn accounts(args: &Args, kafka: &Kafka) -> anyhow::Result<()> {
+    let time = Duration::from_secs(args.minutes * 60);
+    println!("accounts: {} calls/s of {KEYS} subscriptions for {} min", args.rate, args.minutes);
+    println!("  {:>12} {:>14} {:>9} {:>24}", "", "CPU, s/M calls", "peak MiB", "age of a call in quota, s");
+    for round in 0..2 * args.rounds {
+        let has_accounts = round % 2 == 1;
+        let folder = folder()?;
+        let name: &'static str = format!("bench-accounts-{round}").leak();
+        kafka.topic(name)?;
+        account_tables(&folder, time.as_secs() * 20 + 1_000)?;
+        let tables = ["keys", "subscriptions", "plans", "quotas", "prices"];
+        let tables = tables[..if has_accounts { 5 } else { 3 }].iter().map(|table| {
+            format!("[tables.{table}]\nkind = \"file\"\npath = \"{table}.csv\"\nformat = \"csv\"\n")
+        });
+        let more: String = tables.collect();
+        let mut job = Job::start(&folder, &config(kafka, args, "1s", name, name, &more))?;
+        job.wait("the first tick", |job| job.metric("keytide_ready") == Some(1.0))?;
+        let traffic = Traffic::start(kafka, name, args.rate)?;
+        let before = job.cpu()?;
+        let ages = quota_ages(kafka, name, &traffic, time, has_accounts)?;
+        let sent = traffic.end()? as f64;
+        // A probe has the request id of the call after it.
+        let counted = ["keytide_events_total", "keytide_duplicates_total"];
+        job.wait("all calls", |job| {
+            counted.iter().map(|name| job.metric(name).unwrap_or(0.0)).sum::<f64>() >= sent
+        })?;
+        let of = |percent: usize| ages.get(ages.len() * percent / 100).map_or(0.0, Duration::as_secs_f64);
+        println!(
+            "  {:>12} {:>14.2} {:>9} {:>24}",
+            if has_accounts { "accounts" } else { "tables alone" },
+            (job.cpu()? - before) / sent * 1e6,
+            job.memory("VmHWM")?,
+            if has_accounts {
+                format!("p50 {:.0}, p99 {:.0} of {}", of(50), of(99), ages.len())
+            } else {
+                String::new()
+            },
+        );
+        job.end()?;
+    }
+    Ok(())
+}
+
+/// Waits, and returns how old calls of probes were when the row of their quota was there, the youngest first.
+fn quota_ages(
+    kafka: &Kafka,
+    name: &str,
+    traffic: &Traffic,
+    time: Duration,
+    has_quotas: bool,
+) -> anyhow::Result<Vec<Duration>> {
+    let started = Instant::now();
+    let mut ages = Vec::new();
+    if !has_quotas {
+        thread::park_timeout(time);
+        return Ok(ages);
+    }
+    let mut settings = kafka.client();
+    settings.set("group.id", name).set("fetch.wait.max.ms", "100").set("auto.offset.reset", "earliest");
+    let consumer: BaseConsumer = settings.create()?;
+    consumer.subscribe(&[&format!("{name}.quota.v1")])?;
+    while started.elapsed() < time {
+        let Some(Ok(record)) = consumer.poll(Duration::from_millis(100)) else { continue };
+        let key = String::from_utf8_lossy(record.key().unwrap_or_default()).into_owned();
+        let probe = key.split('"').nth(3).and_then(|subscription| subscription.strip_prefix("of-probe-"));
+        let Some(probe) = probe else { continue };
+        let id = hex(&Sha256::digest(format!("probe-{probe}"))[..16]);
+        let sent = traffic.probes.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        ages.extend(sent.map(|sent| sent.elapsed()));
+    }
+    ages.sort_unstable();
+    Ok(ages)
 }
 
 fn restart(args: &Args, kafka: &Kafka) -> anyhow::Result<()> {

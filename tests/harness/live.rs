@@ -5,6 +5,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,11 +17,19 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(240);
 /// How long a look at a condition waits for the next line of the log.
 const NEXT_LOOK: Duration = Duration::from_millis(50);
 
-/// Returns addresses of loopback whose ports were free just now. Others rarely take them meanwhile, as the system draws
-/// ports at random.
+/// Returns addresses of loopback whose ports are free. No other test gets them, and no connection: systems draw the ports
+/// of these from 32,768 on.
 pub(crate) fn free_addresses(count: usize) -> Vec<String> {
-    let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    listeners.iter().map(|listener| listener.local_addr().unwrap().to_string()).collect()
+    const PORTS: u32 = 20_000;
+    static DRAWN: AtomicU32 = AtomicU32::new(0);
+    // Another process that runs tests begins elsewhere.
+    let first = std::process::id().wrapping_mul(997);
+    let draw = || {
+        let port = 10_000 + first.wrapping_add(DRAWN.fetch_add(1, Ordering::Relaxed)) % PORTS;
+        format!("127.0.0.1:{port}")
+    };
+    let is_free = |address: &String| TcpListener::bind(address).is_ok();
+    std::iter::repeat_with(draw).filter(is_free).take(count).collect()
 }
 
 /// Returns the answer of a job to a request for a page, its head included.

@@ -9,14 +9,13 @@
 use keytide_config::{KafkaClient, KeyHash, Settlements, Source, SourceKind};
 use keytide_dataflow::model::EventTime;
 
+use crate::decode::{MAX_BYTES, MAX_UNITS, prehashed};
 use crate::kafka::{Acknowledged, AcknowledgedProducer, KafkaError};
 use crate::sink::encode::time;
 
 /// The most that a record can have: what readers of records take for a number that can be.
-const MOST: [(&str, u128); 4] =
-    [("hits", (1 << 32) - 1), ("units", 1 << 42), ("bytes_in", 1 << 40), ("bytes_out", 1 << 40)];
-/// Digits of a hash that are written, as many as a key's id has.
-const HASH_DIGITS: usize = 32;
+const MOST: [(&str, u64); 4] =
+    [("hits", u32::MAX as u64), ("units", MAX_UNITS), ("bytes_in", MAX_BYTES), ("bytes_out", MAX_BYTES)];
 /// Bytes of a key that is a name, at most.
 const NAME_BYTES: usize = 512;
 
@@ -78,7 +77,7 @@ impl SettlementForm {
         let Settlement { reservation, at_ms, key, calls, units, bytes_in, bytes_out } = settlement;
         let key = if self.is_hashed { hash(key)? } else { name(key)? };
         let used = [*calls, *units, *bytes_in, *bytes_out];
-        let beyond = MOST.into_iter().zip(used).find(|((_, most), used)| used > most);
+        let beyond = MOST.into_iter().zip(used).find(|((_, most), used)| *used > u128::from(*most));
         if let Some(((name, _), _)) = beyond {
             return Err(SettlementError::TooMuch(name));
         }
@@ -110,9 +109,7 @@ impl SettlementForm {
 }
 
 fn hash(key: &str) -> Result<String, SettlementError> {
-    let digits = key.strip_prefix("sha256:").unwrap_or(key);
-    let is_hash = digits.len() >= HASH_DIGITS && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-    is_hash.then(|| digits[..HASH_DIGITS].to_ascii_lowercase()).ok_or(SettlementError::NoHash)
+    prehashed(key.as_bytes()).map(|key| format!("{:032x}", key.0)).ok_or(SettlementError::NoHash)
 }
 
 fn name(key: &str) -> Result<String, SettlementError> {

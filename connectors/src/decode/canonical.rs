@@ -49,8 +49,10 @@ use super::{Context, Decoded, Located};
 use crate::decimal::Decimal;
 
 const MAX_LATENCY_US: u64 = 1 << 42;
-const MAX_BYTES: u64 = 1 << 40;
-const MAX_UNITS: u64 = 1 << 42;
+/// Bytes of a record in one direction, at most.
+pub(crate) const MAX_BYTES: u64 = 1 << 40;
+/// Units of a record, at most.
+pub(crate) const MAX_UNITS: u64 = 1 << 42;
 const DEFINED_KEYS: usize = 65_536;
 /// One in this number of records with a field that can't be read is reported as a row.
 const SAMPLED: u64 = 64;

@@ -338,7 +338,9 @@ fn arguments<'q>(query: &'q str, wanted: &str) -> impl Iterator<Item = &'q str> 
     })
 }
 
-fn prehashed(key: &[u8]) -> Option<KeyId> {
+/// Returns the id of a key by its hash: at least 32 hexadecimal digits, optionally after `sha256:`.
+#[must_use]
+pub fn prehashed(key: &[u8]) -> Option<KeyId> {
     let digits = str::from_utf8(key.strip_prefix(b"sha256:").unwrap_or(key)).ok()?;
     let are_digits = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
     let id = u128::from_str_radix(digits.get(..PREHASHED_DIGITS)?, 16).ok();

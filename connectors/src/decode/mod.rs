@@ -65,8 +65,9 @@ use keytide_dataflow::model::{AccessEvent, CallerLocation, Country, Definition, 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+pub(crate) use self::canonical::{MAX_BYTES, MAX_UNITS};
 pub(crate) use self::keys::SecretHash;
-pub use self::keys::{KeyNames, RequestKeys};
+pub use self::keys::{KeyNames, RequestKeys, prehashed};
 pub(crate) use self::route::{cut, holds, redacted};
 pub(crate) use self::syslog::json_behind_syslog;
 pub use self::tally::{KEY_RULES, Tally};

@@ -20,6 +20,28 @@ pub(super) const MOST_HITS: u64 = 1 << 63;
 /// The most bytes of a request's id.
 pub(super) const REQUEST_ID_BYTES: usize = 256;
 
+/// A body that a request may have.
+pub(super) trait RequestBody: serde::de::DeserializeOwned {
+    /// The words for what it must be, to those who send another one.
+    const FORM: &'static str;
+}
+
+impl RequestBody for CheckBody {
+    const FORM: &'static str = "the body must be JSON with one of key_hash, key_id and subscription, and optionally hits, estimate \
+                                {units, bytes_in, bytes_out} and request_id";
+}
+
+const SETTLE_FORM: &str = "the body must be JSON with reservation, and to settle optionally actual {hits, units, bytes_in, \
+                           bytes_out} and, with [api.settlements], one of key_hash and key_id";
+
+impl RequestBody for SettleBody {
+    const FORM: &'static str = SETTLE_FORM;
+}
+
+impl RequestBody for RollbackBody {
+    const FORM: &'static str = SETTLE_FORM;
+}
+
 /// A check: may this key, or this subscription, make these calls now?
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

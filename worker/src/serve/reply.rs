@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::RequestExt as _;
+use axum::body::Bytes;
+use axum::extract::{Extension, FromRequest, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use keytide_config::OnStale;
 use keytide_connectors::decode::RequestKeys;
 use keytide_connectors::settlement::SettlementWriter;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use super::auth::{ApiCaller, ApiTokens};
-use super::bodies::{ErrorPage, Members};
+use super::bodies::{ErrorPage, Members, RequestBody};
 use super::ledger::QuotaLedger;
 use super::shelf::Shelf;
 use super::stats::ApiStats;
@@ -23,7 +24,7 @@ pub(super) struct ApiState {
     pub(super) shelf: Arc<Shelf>,
     pub(super) keys: RequestKeys,
     pub(super) tokens: ApiTokens,
-    /// Records settlements, with `[api.settlements]`.
+    /// Records settlements before they end reservations; `None` without `[api.settlements]`.
     pub(super) settlements: Option<SettlementWriter>,
     pub(super) stats: Arc<ApiStats>,
     pub(super) on_stale: OnStale,
@@ -33,7 +34,7 @@ pub(super) struct ApiState {
 
 pub(super) type Shared = State<Arc<ApiState>>;
 
-/// Makes an answer of JSON.
+/// Makes an answer of JSON, which the body can always be.
 pub(super) fn with_status(status: StatusCode, body: &impl Serialize) -> Response {
     match serde_json::to_vec(body) {
         Ok(body) => (status, [(header::CONTENT_TYPE, "application/json")], body).into_response(),
@@ -68,8 +69,27 @@ pub(super) fn refused(caller: &ApiCaller) -> Option<Response> {
     })
 }
 
-/// Reads a body of JSON; of another one `form` says what it must be.
-pub(super) fn read<T: DeserializeOwned>(body: &[u8], form: &'static str) -> Result<T, Box<Response>> {
-    let read = serde_json::from_slice(body).map(|Members(body)| body);
-    read.map_err(|_| Box::new(refuse(StatusCode::BAD_REQUEST, form)))
+/// Refuses a caller to whom rows aren't open.
+pub(super) fn refused_to_read(caller: &ApiCaller) -> Option<Response> {
+    (!caller.may_read()).then(|| refuse(StatusCode::FORBIDDEN, "the token's role opens checks alone"))
+}
+
+/// A body of JSON, and the caller that sent it. Checks are open to it.
+pub(super) struct Sent<T>(pub(super) ApiCaller, pub(super) T);
+
+impl<T: RequestBody, S: Send + Sync> FromRequest<S> for Sent<T> {
+    type Rejection = Response;
+
+    async fn from_request(mut request: Request, state: &S) -> Result<Self, Response> {
+        let caller = request.extract_parts::<Extension<ApiCaller>>().await;
+        let Extension(caller) = caller.map_err(IntoResponse::into_response)?;
+        let body = Bytes::from_request(request, state).await.map_err(IntoResponse::into_response)?;
+        if let Some(refused) = refused(&caller) {
+            return Err(refused);
+        }
+        match serde_json::from_slice(&body) {
+            Ok(Members(body)) => Ok(Self(caller, body)),
+            Err(_) => Err(refuse(StatusCode::BAD_REQUEST, T::FORM)),
+        }
+    }
 }

@@ -31,17 +31,18 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use keytide_billing::BilledUse;
-use keytide_connectors::decode::RequestKeys;
+use keytide_connectors::decode::{RequestKeys, prehashed};
 use keytide_connectors::sink::encode::time;
-use keytide_dataflow::model::{KeyId, NameId, id_of_digits};
+use keytide_dataflow::model::{KeyId, NameId};
 
 use super::auth::ApiCaller;
 use super::bodies::{
-    CheckBody, CheckPage, MOST_HITS, Members, REQUEST_ID_BYTES, StandingPage, StatusPage, reason,
+    CheckBody, CheckPage, MOST_HITS, Members, REQUEST_ID_BYTES, RequestBody as _, StandingPage, StatusPage,
+    reason,
 };
 use super::headers::add_headers;
 use super::ledger::{AskedUse, CheckAnswer, CheckSubject, CheckVerdict, RequestKey};
-use super::reply::{ApiState, Shared, missing, read, refuse, refused, with_status};
+use super::reply::{ApiState, Sent, Shared, missing, refuse, refused, refused_to_read, with_status};
 use super::rows::{answer_incidents, answer_key_rows, answer_subscription_rows};
 use super::settle::{answer_rollback, answer_settle};
 use super::stats::ApiRoute;
@@ -50,8 +51,6 @@ use super::stats::ApiRoute;
 const BODY_BYTES: usize = 16 << 10;
 /// How long the body of a request may take. Else connections that never send theirs could take all places.
 const BODY_TIME: Duration = Duration::from_secs(10);
-/// Digits of a hash, at least.
-const HASH_DIGITS: usize = 32;
 /// The reason of a denial, beside its status.
 const REASON: HeaderName = HeaderName::from_static("x-keytide-reason");
 /// Says that the ledger is stale.
@@ -159,21 +158,7 @@ fn is_json(response: &Response) -> bool {
     response.headers().get(header::CONTENT_TYPE).is_some_and(|value| value == "application/json")
 }
 
-const CHECK_FORM: &str = "the body must be JSON with one of key_hash, key_id and subscription, and optionally hits, estimate \
-                          {units, bytes_in, bytes_out} and request_id";
-
-async fn answer_check(
-    State(state): Shared,
-    Extension(caller): Extension<ApiCaller>,
-    body: Bytes,
-) -> Response {
-    if let Some(refused) = refused(&caller) {
-        return refused;
-    }
-    let body: CheckBody = match read(&body, CHECK_FORM) {
-        Ok(body) => body,
-        Err(refused) => return *refused,
-    };
+async fn answer_check(State(state): Shared, Sent(caller, body): Sent<CheckBody>) -> Response {
     let CheckBody { key_hash, key_id, subscription, hits, estimate, request_id } = body;
     let subject = match (key_hash, key_id, subscription) {
         (Some(hash), None, None) => key_of_hash(&hash),
@@ -181,7 +166,7 @@ async fn answer_check(
         (None, None, Some(name)) if !name.is_empty() => Some(CheckSubject::Subscription(NameId::new(&name))),
         _ => None,
     };
-    let Some(subject) = subject else { return refuse(StatusCode::BAD_REQUEST, CHECK_FORM) };
+    let Some(subject) = subject else { return refuse(StatusCode::BAD_REQUEST, CheckBody::FORM) };
     let hits = hits.unwrap_or(1);
     if hits > MOST_HITS {
         return refuse(StatusCode::BAD_REQUEST, "hits must be a whole number of at most 2^63");
@@ -209,10 +194,7 @@ async fn answer_check(
 
 /// Returns the key of a hash in hexadecimal digits, as tables have it.
 fn key_of_hash(hash: &str) -> Option<CheckSubject> {
-    let digits = hash.strip_prefix("sha256:").unwrap_or(hash);
-    let is_hash = digits.len() >= HASH_DIGITS && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-    let id = is_hash.then(|| digits[..HASH_DIGITS].to_ascii_lowercase());
-    let id = id.and_then(|id| id_of_digits(&id))?;
+    let KeyId(id) = prehashed(hash.as_bytes())?;
     Some(CheckSubject::Key(KeyId::from_hash(&id.to_be_bytes())))
 }
 
@@ -270,8 +252,8 @@ async fn answer_quota(
     Extension(caller): Extension<ApiCaller>,
     Path(id): Path<String>,
 ) -> Response {
-    if !caller.may_read() {
-        return refuse(StatusCode::FORBIDDEN, "the token's role opens checks alone");
+    if let Some(refused) = refused_to_read(&caller) {
+        return refused;
     }
     let subscription = NameId::new(&id);
     let now_ms = (state.clock)();

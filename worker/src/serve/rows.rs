@@ -25,7 +25,7 @@ use keytide_dataflow::model::{EventTime, NameId, Tick};
 use serde::{Deserialize, Serialize};
 
 use super::auth::ApiCaller;
-use super::reply::{ApiState, Shared, missing, refuse};
+use super::reply::{ApiState, Shared, missing, refuse, refused_to_read};
 use super::shelf::{Shelf, ShelvedRows};
 
 /// Incidents of an answer that doesn't say how many, and at most.
@@ -75,7 +75,7 @@ pub(super) struct RowsQuery {
     window: Option<String>,
     /// Rows from this time on, by RFC 3339.
     from: Option<String>,
-    /// Rows before this time.
+    /// Rows before this time, by RFC 3339.
     to: Option<String>,
 }
 
@@ -123,6 +123,17 @@ impl Wanted {
     }
 }
 
+/// A key or a subscription, and whose it is.
+struct RowsOwner {
+    subject: RowSubject,
+    /// The customer that has it now; `None` if no table says so.
+    customer: Option<NameId>,
+    /// The view whose rows say which customer had it before.
+    usage: View,
+    /// The time from which on a consumer sees rows if there is none of that view.
+    without_usage: EventTime,
+}
+
 /// Answers with rows of a key.
 pub(super) async fn answer_key_rows(
     State(state): Shared,
@@ -131,27 +142,33 @@ pub(super) async fn answer_key_rows(
     query: Result<Query<RowsQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Response {
-    let Some(rows) = OF_KEYS.iter().find(|rows| rows.name == name) else { return missing() };
-    let mut wanted = match wanted(&caller, query, rows) {
-        Ok(wanted) => wanted,
-        Err(refused) => return *refused,
-    };
     let key = state.ledger.key_of_text(&id);
-    let owner = state.ledger.owner(key, (state.clock)());
-    let subject = RowSubject::Key(key);
-    let mut since = 0;
-    if let Some(own) = caller.customer {
-        if !owner.is_some_and(|(_, customer)| caller.may_see(Some(customer))) {
-            return missing();
-        }
-        // Without rows of `usage` nothing says whose the rows of other views are.
-        since = own_since(&state.shelf, View::Usage, subject, own).unwrap_or(EventTime::MAX);
-        wanted.from = wanted.from.max(since);
-    }
-    if owner.is_none() && state.shelf.changed(rows.view, subject).is_none() {
-        return missing();
-    }
-    answer(&state, (rows.view, subject), &wanted, since, &headers)
+    let of = RowsOwner {
+        subject: RowSubject::Key(key),
+        customer: state.ledger.owner(key, (state.clock)()).map(|(_, customer)| customer),
+        usage: View::Usage,
+        // Nothing says whose the rows of other views are.
+        without_usage: EventTime::MAX,
+    };
+    answer(&state, &caller, (&OF_KEYS, &name), &of, query, &headers)
+}
+
+/// Answers with rows of a subscription.
+pub(super) async fn answer_subscription_rows(
+    State(state): Shared,
+    Extension(caller): Extension<ApiCaller>,
+    Path((id, name)): Path<(String, String)>,
+    query: Result<Query<RowsQuery>, QueryRejection>,
+    headers: HeaderMap,
+) -> Response {
+    let subscription = NameId::new(&id);
+    let of = RowsOwner {
+        subject: RowSubject::Subscription(subscription),
+        customer: state.ledger.customer(subscription),
+        usage: View::SubscriptionUsage,
+        without_usage: 0,
+    };
+    answer(&state, &caller, (&OF_SUBSCRIPTIONS, &name), &of, query, &headers)
 }
 
 /// The columns of a row of `usage` that say whose the key was.
@@ -175,59 +192,37 @@ fn own_since(shelf: &Shelf, usage: View, subject: RowSubject, own: NameId) -> Op
     Some(others.max().unwrap_or(0))
 }
 
-/// Answers with rows of a subscription.
-pub(super) async fn answer_subscription_rows(
-    State(state): Shared,
-    Extension(caller): Extension<ApiCaller>,
-    Path((id, name)): Path<(String, String)>,
-    query: Result<Query<RowsQuery>, QueryRejection>,
-    headers: HeaderMap,
-) -> Response {
-    let Some(rows) = OF_SUBSCRIPTIONS.iter().find(|rows| rows.name == name) else { return missing() };
-    let mut wanted = match wanted(&caller, query, rows) {
-        Ok(wanted) => wanted,
-        Err(refused) => return *refused,
-    };
-    let subscription = NameId::new(&id);
-    let (customer, subject) = (state.ledger.customer(subscription), RowSubject::Subscription(subscription));
-    let is_known = customer.is_some() || state.shelf.changed(rows.view, subject).is_some();
-    if !is_known || !caller.may_see(customer) {
-        return missing();
-    }
-    let own = caller.customer.and_then(|own| own_since(&state.shelf, View::SubscriptionUsage, subject, own));
-    let since = own.unwrap_or(0);
-    // Entries of a log have no time to tell.
-    wanted.from = wanted.from.max(if since > 0 && !rows.has_time { EventTime::MAX } else { since });
-    answer(&state, (rows.view, subject), &wanted, since, &headers)
-}
-
-fn wanted(
-    caller: &ApiCaller,
-    query: Result<Query<RowsQuery>, QueryRejection>,
-    rows: &PathRows,
-) -> Result<Wanted, Box<Response>> {
-    if !caller.may_read() {
-        return Err(Box::new(refuse(StatusCode::FORBIDDEN, "the token's role opens checks alone")));
-    }
-    let wanted = query.ok().and_then(|Query(query)| Wanted::of(&query, rows));
-    wanted.ok_or_else(|| Box::new(refuse(StatusCode::BAD_REQUEST, ROWS_FORM)))
-}
-
-/// Answers with the rows of a subject, or that they didn't change. `since` is when its owner got it.
+/// Answers with those rows of a subject that the caller may see, or that they didn't change.
 fn answer(
     state: &ApiState,
-    (view, subject): (View, RowSubject),
-    wanted: &Wanted,
-    since: EventTime,
+    caller: &ApiCaller,
+    (paths, name): (&[PathRows], &str),
+    of: &RowsOwner,
+    query: Result<Query<RowsQuery>, QueryRejection>,
     headers: &HeaderMap,
 ) -> Response {
-    let changed = state.shelf.changed(view, subject).unwrap_or(0);
-    let tag = tag(state, changed, since);
+    let Some(rows) = paths.iter().find(|rows| rows.name == name) else { return missing() };
+    if let Some(refused) = refused_to_read(caller) {
+        return refused;
+    }
+    let wanted = query.ok().and_then(|Query(query)| Wanted::of(&query, rows));
+    let Some(mut wanted) = wanted else { return refuse(StatusCode::BAD_REQUEST, ROWS_FORM) };
+    let RowsOwner { subject, customer, usage, without_usage } = *of;
+    let changed = state.shelf.changed(rows.view, subject);
+    if customer.is_none() && changed.is_none() || !caller.may_see(customer) {
+        return missing();
+    }
+    let own_since = |own| own_since(&state.shelf, usage, subject, own).unwrap_or(without_usage);
+    let own_from = caller.customer.map_or(0, own_since);
+    // Entries of a log have no time to tell.
+    let is_untold = own_from > 0 && !rows.has_time;
+    wanted.from = wanted.from.max(if is_untold { EventTime::MAX } else { own_from });
+    let tag = tag(state, changed.unwrap_or(0), own_from);
     if is_shown(headers, &tag) {
         return unchanged(tag);
     }
-    let found = state.shelf.rows(view, subject, |series, at| wanted.has(series, at)).unwrap_or_default();
-    let ShelvedRows { since, rows, .. } = found;
+    let found = state.shelf.rows(rows.view, subject, |series, at| wanted.has(series, at));
+    let ShelvedRows { since, rows } = found.unwrap_or_default();
     page(state, since, rows.iter().map(|(_, row)| row.as_slice()), tag)
 }
 
@@ -238,8 +233,8 @@ pub(super) async fn answer_incidents(
     query: Result<Query<IncidentsQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Response {
-    if !caller.may_read() {
-        return refuse(StatusCode::FORBIDDEN, "the token's role opens checks alone");
+    if let Some(refused) = refused_to_read(&caller) {
+        return refused;
     }
     let limit = query.ok().map(|Query(IncidentsQuery { limit })| limit.unwrap_or(INCIDENTS));
     let Some(limit) = limit.filter(|limit| (1..=MOST_INCIDENTS).contains(limit)) else {
@@ -250,8 +245,7 @@ pub(super) async fn answer_incidents(
     if is_shown(&headers, &tag) {
         return unchanged(tag);
     }
-    let ShelvedRows { since, mut rows, .. } =
-        state.shelf.rows(view, subject, |_, _| true).unwrap_or_default();
+    let ShelvedRows { since, mut rows } = state.shelf.rows(view, subject, |_, _| true).unwrap_or_default();
     rows.sort_by_key(|(opened_ms, _)| std::cmp::Reverse(*opened_ms));
     let rows = rows.into_iter().map(|(_, row)| row);
     let shown: Vec<Vec<u8>> = match caller.customer {

@@ -3,8 +3,7 @@
 //! With `[api.settlements]` a settlement is first a record of a source, and the answer comes once it is stored. So its use is
 //! billed whatever happens to this process, and once however often it is sent. Then it ends the reservation.
 
-use axum::body::Bytes;
-use axum::extract::{Extension, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use keytide_billing::BilledUse;
@@ -12,13 +11,10 @@ use keytide_connectors::settlement::{Settlement, SettlementWriter};
 use keytide_dataflow::model::id_of_digits;
 use tokio::sync::oneshot;
 
-use super::auth::ApiCaller;
 use super::bodies::{ActualBody, MOST_HITS, Members, RollbackBody, SettleBody};
 use super::ledger::ReservationId;
-use super::reply::{ApiState, Shared, read, refuse, refuse_with, refused, with_status};
+use super::reply::{ApiState, Sent, Shared, refuse, refuse_with, with_status};
 
-const SETTLE_FORM: &str = "the body must be JSON with reservation, and to settle optionally actual {hits, units, bytes_in, \
-                           bytes_out} and, with [api.settlements], one of key_hash and key_id";
 const NO_RESERVATION: &str =
     "no such reservation is open: it was ended, is older than 60 s, or is of an earlier life of the job";
 const NO_SETTLEMENTS: &str =
@@ -27,18 +23,8 @@ const NO_KEY: &str = "the job records settlements: name the key by one of key_ha
 const NOT_STORED: &str = "the settlement couldn't be stored: send it again, it counts once";
 
 /// Ends a reservation with what was used.
-pub(super) async fn answer_settle(
-    State(state): Shared,
-    Extension(caller): Extension<ApiCaller>,
-    body: Bytes,
-) -> Response {
-    if let Some(refused) = refused(&caller) {
-        return refused;
-    }
-    let SettleBody { reservation, actual, key_hash, key_id } = match read(&body, SETTLE_FORM) {
-        Ok(body) => body,
-        Err(refused) => return *refused,
-    };
+pub(super) async fn answer_settle(State(state): Shared, Sent(_, body): Sent<SettleBody>) -> Response {
+    let SettleBody { reservation, actual, key_hash, key_id } = body;
     let actual = actual.map_or_else(ActualBody::default, |Members(actual)| actual);
     if actual.hits.is_some_and(|hits| hits > MOST_HITS) {
         return refuse(StatusCode::BAD_REQUEST, "hits must be a whole number of at most 2^63");
@@ -86,20 +72,8 @@ async fn recorded(writer: &SettlementWriter, settlement: &Settlement<'_>) -> Res
 }
 
 /// Ends a reservation whose calls weren't made.
-pub(super) async fn answer_rollback(
-    State(state): Shared,
-    Extension(caller): Extension<ApiCaller>,
-    body: Bytes,
-) -> Response {
-    if let Some(refused) = refused(&caller) {
-        return refused;
-    }
-    match read(&body, SETTLE_FORM) {
-        Ok(RollbackBody { reservation }) => {
-            ended(&state, id_of_digits(&reservation).map(ReservationId), |_| BilledUse::default())
-        }
-        Err(refused) => *refused,
-    }
+pub(super) async fn answer_rollback(State(state): Shared, Sent(_, body): Sent<RollbackBody>) -> Response {
+    ended(&state, id_of_digits(&body.reservation).map(ReservationId), |_| BilledUse::default())
 }
 
 fn ended(

@@ -268,10 +268,7 @@ impl QuotaLedger {
         let is_stale = self.is_stale(now_ms);
         let mut answer = CheckAnswer { is_stale, ..CheckAnswer::default() };
         let standing = match subject {
-            CheckSubject::Subscription(name) => {
-                let shard = shard(&self.subscriptions, name.0);
-                shard.read().unwrap_or_else(PoisonError::into_inner).get(&name).cloned()
-            }
+            CheckSubject::Subscription(name) => self.known_standing(name),
             CheckSubject::Key(key) => {
                 let keys = shard(&self.keys, key.0 as u64).read().unwrap_or_else(PoisonError::into_inner);
                 let found = keys.get(&key);
@@ -317,11 +314,7 @@ impl QuotaLedger {
         now_ms: u64,
     ) -> bool {
         let name = NameId((reservation.0 >> 64) as u64);
-        let standing = {
-            let shard = shard(&self.subscriptions, name.0);
-            shard.read().unwrap_or_else(PoisonError::into_inner).get(&name).cloned()
-        };
-        let Some(standing) = standing else { return false };
+        let Some(standing) = self.known_standing(name) else { return false };
         lock(&standing).settle(reservation.0 as u64, actual, self.instants(now_ms))
     }
 
@@ -329,8 +322,7 @@ impl QuotaLedger {
     #[must_use]
     pub fn reserved(&self, reservation: ReservationId) -> Option<BilledUse> {
         let name = NameId((reservation.0 >> 64) as u64);
-        let shard = shard(&self.subscriptions, name.0);
-        let standing = shard.read().unwrap_or_else(PoisonError::into_inner).get(&name).map(Arc::clone)?;
+        let standing = self.known_standing(name)?;
         let standing = lock(&standing);
         standing.reserved(reservation.0 as u64)
     }
@@ -386,9 +378,7 @@ impl QuotaLedger {
     /// Returns the customer of a subscription, if the table has both.
     #[must_use]
     pub fn customer(&self, subscription: NameId) -> Option<NameId> {
-        let shard = shard(&self.subscriptions, subscription.0);
-        let standing =
-            shard.read().unwrap_or_else(PoisonError::into_inner).get(&subscription).map(Arc::clone)?;
+        let standing = self.known_standing(subscription)?;
         let customer = lock(&standing).customer();
         customer.is_some().then_some(customer)
     }
@@ -409,12 +399,16 @@ impl QuotaLedger {
 
     /// Returns the standing of a subscription, which is made if there is none.
     fn standing_of(&self, name: NameId) -> SharedStanding {
-        let shard = shard(&self.subscriptions, name.0);
-        let known = shard.read().unwrap_or_else(PoisonError::into_inner).get(&name).map(Arc::clone);
-        known.unwrap_or_else(|| {
+        self.known_standing(name).unwrap_or_else(|| {
             let make = || Arc::new(Mutex::new(Standing::new(name)));
-            Arc::clone(write(shard).entry(name).or_insert_with(make))
+            Arc::clone(write(shard(&self.subscriptions, name.0)).entry(name).or_insert_with(make))
         })
+    }
+
+    /// Returns the standing of a subscription, if there is one.
+    fn known_standing(&self, name: NameId) -> Option<SharedStanding> {
+        let shard = shard(&self.subscriptions, name.0);
+        shard.read().unwrap_or_else(PoisonError::into_inner).get(&name).map(Arc::clone)
     }
 }
 

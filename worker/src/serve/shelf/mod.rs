@@ -116,9 +116,9 @@ pub struct Shelf {
     hasher: DefaultHashBuilder,
     /// Tells this shelf from those of other lives of the job. It is random, and no secret.
     life: u64,
-    /// Those of each view.
+    /// The columns of each view, by its index.
     columns: Arc<[Columns]>,
-    /// The most bytes.
+    /// The most bytes that rows may take.
     memory: usize,
     bytes: AtomicUsize,
 }
@@ -128,8 +128,6 @@ pub struct Shelf {
 pub struct ShelvedRows {
     /// The tick since which all newest rows are here.
     pub since: Tick,
-    /// The last tick in which a row changed.
-    pub changed: Tick,
     /// Rows with their times or numbers, in the order of their series, then of their times.
     pub rows: Vec<(u64, Vec<u8>)>,
 }
@@ -157,9 +155,7 @@ impl Shelf {
             let mut shard = self.shard(&subject).write().unwrap_or_else(PoisonError::into_inner);
             self.add(apply(&mut shard, tick, row, &self.columns));
         }
-        if self.bytes() > self.memory {
-            self.forget();
-        }
+        self.forget();
     }
 
     fn add(&self, bytes: isize) {
@@ -169,8 +165,12 @@ impl Shelf {
         };
     }
 
-    /// Forgets the subjects whose rows didn't change for longest, until a tenth of the memory is free. Incidents come last.
+    /// Beyond the memory, forgets the subjects whose rows didn't change for longest, until a tenth of it is free. Incidents
+    /// come last.
     fn forget(&self) {
+        if self.bytes() <= self.memory {
+            return;
+        }
         let mut subjects = Vec::new();
         for shard in &self.shards {
             let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
@@ -202,13 +202,13 @@ impl Shelf {
         let columns = &self.columns[view as usize];
         let shard = self.shard(&(view, subject)).read().unwrap_or_else(PoisonError::into_inner);
         let of_subject = shard.get(&(view, subject))?;
-        let SubjectRows { head, series, since, changed } = of_subject;
+        let SubjectRows { head, series, since, .. } = of_subject;
         let mut rows = Vec::new();
         for (id, series) in series {
             let of_series = series.rows().filter(|(at, _)| wanted(*id, *at));
             rows.extend(of_series.map(|(at, row)| (at, columns.unpack(row, head, at))));
         }
-        Some(ShelvedRows { since: *since, changed: *changed, rows })
+        Some(ShelvedRows { since: *since, rows })
     }
 
     /// Returns the last tick in which a row of a view and a subject changed.
@@ -250,18 +250,12 @@ impl Shelf {
             self.add(rows.bytes().cast_signed());
             self.shard(&subject).write().unwrap_or_else(PoisonError::into_inner).insert(subject, rows);
         })?;
-        if self.bytes() > self.memory {
-            self.forget();
-        }
+        self.forget();
         Ok(())
     }
 
-    fn shard_of(&self, subject: &(View, RowSubject)) -> usize {
-        shard_of(&self.hasher, subject)
-    }
-
     fn shard(&self, subject: &(View, RowSubject)) -> &RwLock<Shard> {
-        &self.shards[self.shard_of(subject)]
+        &self.shards[shard_of(&self.hasher, subject)]
     }
 }
 

@@ -40,7 +40,7 @@ impl Columns {
         self.names.clone()
     }
 
-    /// Packs a row.
+    /// Packs a row at a time, whose subject has the columns `head`.
     pub(super) fn pack(&self, line: &[u8], head: &[u8], at: u64) -> Vec<u8> {
         let mut packed = Vec::with_capacity(line.len() / 2);
         let of_time = format!("\"{}\"", time(at));
@@ -78,7 +78,7 @@ impl Columns {
         Some(next).filter(is_it).or_else(|| (0..self.labels.len()).find(is_it))
     }
 
-    /// Makes a row again.
+    /// Makes a row again that was packed with the same columns, head and time.
     pub(super) fn unpack(&self, packed: &[u8], head: &[u8], at: u64) -> Vec<u8> {
         let mut line = Vec::with_capacity(packed.len() * 4);
         let mut bytes = packed.iter();
@@ -139,7 +139,7 @@ impl PackedSeries {
         self.0.is_empty()
     }
 
-    /// Returns the rows.
+    /// Returns the packed rows with their times or numbers.
     pub(super) fn rows(&self) -> impl Iterator<Item = (u64, &[u8])> {
         self.places().map(|(start, at, end)| (at, &self.0[start + ROW_HEADER..end]))
     }
@@ -188,7 +188,7 @@ impl PackedSeries {
         }
     }
 
-    /// Makes each row anew.
+    /// Returns the series with each row packed anew.
     pub(super) fn map(&self, with: impl Fn(u64, &[u8]) -> Vec<u8>) -> Self {
         let mut mapped = Self::default();
         for (at, row) in self.rows() {

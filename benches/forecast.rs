@@ -32,7 +32,7 @@ const DAYS: u64 = 183;
 const LEAST_CALLS: [u64; 3] = [100, 1_000, 10_000];
 
 #[derive(Deserialize)]
-struct Call {
+struct TimedCall {
     #[serde(rename = "apiKey")]
     key: Option<String>,
     #[serde(rename = "requestTime")]
@@ -170,7 +170,7 @@ fn totals(
     let mut totals: BTreeMap<String, Days> = BTreeMap::new();
     let mut lines = world.generator();
     while let Some(line) = lines.next_line() {
-        let Call { key: Some(key), time } = serde_json::from_slice(line.text())? else { continue };
+        let TimedCall { key: Some(key), time } = serde_json::from_slice(line.text())? else { continue };
         let of_key = by_key.entry(key).or_insert_with_key(|key| {
             let hash: String = Sha256::digest(key).iter().map(|byte| format!("{byte:02x}")).collect();
             owners.remove(&hash).unwrap_or_default()

@@ -23,7 +23,7 @@ enum Tables {
     Debezium,
 }
 
-/// The views of accounts.
+/// The views of accounts, whose rows depend on the clock of a live job.
 const OF_ACCOUNTS: [&str; 6] = [
     View::Quota.name(),
     View::Charges.name(),

@@ -75,7 +75,7 @@ choice! {
 choice! {
     /// The requests that a token opens.
     pub enum ApiRole {
-        /// Opens every request.
+        /// Opens every request, of all customers.
         Admin = "admin",
         /// Opens all requests that only read.
         Ops = "ops",

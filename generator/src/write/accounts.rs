@@ -62,7 +62,7 @@ const STOLEN_PERCENT: u64 = 86;
 
 /// A quota of a plan.
 struct PlanQuota {
-    /// An index in [`PLANS`].
+    /// The plan, as an index in [`PLANS`].
     plan: usize,
     metric: &'static str,
     period: &'static str,

@@ -103,7 +103,13 @@ impl<T: Clone + Default + PartialEq> History<T> {
     fn insert(&mut self, from: EventTime, value: T) {
         match self.0.binary_search_by_key(&from, |fact| fact.0) {
             Ok(index) => self.0[index].1 = value,
-            Err(index) => self.0.insert(index, (from, value)),
+            Err(index) => {
+                if self.0.is_empty() {
+                    // Nearly all have one fact.
+                    self.0.reserve_exact(1);
+                }
+                self.0.insert(index, (from, value));
+            }
         }
     }
 

@@ -46,18 +46,19 @@ pub(super) struct Past<'a> {
     pub(super) networks: &'a KnownValues,
 }
 
-/// Returns false only if no window with calls has a hard fact then. `has_tor` says whether one called through Tor.
-pub(super) fn may_have_hard_facts(past: &Past<'_>, start_ms: u64, has_tor: bool, facts: &Facts) -> bool {
+/// Returns false only if no window with calls of a key that was last called at `last_call_ms` has a hard fact then. `has_tor`
+/// says whether one called through Tor.
+pub(crate) fn may_have_hard_facts(last_call_ms: u64, start_ms: u64, has_tor: bool, facts: &Facts) -> bool {
     !facts.publishable
         && (facts.revoked_ms.is_some()
             || facts.reported_ms.is_some()
             || has_tor
-            || is_dormant(past, start_ms, facts))
+            || is_dormant(last_call_ms, start_ms, facts))
 }
 
 /// Returns whether the key was silent for so long that a new system is a fact.
-fn is_dormant(past: &Past<'_>, start_ms: u64, facts: &Facts) -> bool {
-    let last_ms = past.last_call_ms.max(facts.last_used_ms.unwrap_or(0));
+fn is_dormant(last_call_ms: u64, start_ms: u64, facts: &Facts) -> bool {
+    let last_ms = last_call_ms.max(facts.last_used_ms.unwrap_or(0));
     last_ms > 0 && start_ms.saturating_sub(last_ms) > DORMANT_MS
 }
 
@@ -89,7 +90,7 @@ pub(super) fn hard_facts(
         };
         now.iter().any(|(value, _)| !known.knows(*value))
     };
-    if is_dormant(past, start_ms, facts) && is_elsewhere() {
+    if is_dormant(past.last_call_ms, start_ms, facts) && is_elsewhere() {
         // Who knows a key by the tables alone can't say what is new of it.
         hard.push((Signal::Dormant, if past.asns.is_empty() { DOUBTFUL } else { HARD }));
     }

@@ -40,6 +40,7 @@ pub use self::combine::{Family, Severity, Signal, Tuning, Verdict};
 pub use self::counts::Rate;
 pub use self::errors::Share;
 pub use self::facts::Facts;
+pub(crate) use self::facts::may_have_hard_facts;
 pub use self::kinds::ByKind;
 pub use self::mix::Mix;
 pub use self::novelty::{KnownValues, Novel};

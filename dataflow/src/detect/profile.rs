@@ -424,7 +424,7 @@ impl Profile {
     /// one of them came through Tor. It needs no window, whose parts needn't be added up then.
     #[must_use]
     pub fn is_suspect(&self, start_ms: u64, calls: u64, has_tor: bool, facts: &Facts) -> bool {
-        self.may_burst(start_ms, calls) || may_have_hard_facts(&self.past(), start_ms, has_tor, facts)
+        self.may_burst(start_ms, calls) || may_have_hard_facts(self.last_call_ms, start_ms, has_tor, facts)
     }
 
     /// Returns whether so many calls may be a burst that counts before the end of its window.
@@ -1569,6 +1569,59 @@ mod tests {
             );
             profile.step(start_ms, &both(&open, &window(more, HOME)), &facts, &tuning);
             prop_assert!(profile.verdict().odds >= early.verdict().odds);
+        }
+    }
+
+    proptest! {
+        /// A profile of few calls needn't be kept: made again of its windows, without the blocks that were judged at their
+        /// ends, it says the same of the next window, as long as it had no score.
+        #[test]
+        fn a_profile_of_few_calls_can_be_made_again(
+            windows in prop::collection::vec((1_u64..60_000, 0_u64..3, 1_u32..3, 0_u64..24), 2..8),
+            last_used_days in prop::option::of(1_u64..200),
+            tor in any::<bool>(),
+        ) {
+            let facts = Facts {
+                last_used_ms: last_used_days.map(|days| MONDAY_MS - days * DAY_MS),
+                ..Facts::default()
+            };
+            let tuning = Tuning::default();
+            let mut kept = Profile::new(MONDAY_MS);
+            let mut steps: Vec<(u64, Window)> = Vec::new();
+            let mut due = std::collections::BTreeSet::new();
+            let mut minute = 0;
+            for (index, (pause, place, calls, status)) in windows.into_iter().enumerate() {
+                minute += if index == 0 { 0 } else { pause };
+                let start_ms = MONDAY_MS + minute * WINDOW_MS;
+                while let Some(end_ms) = due.pop_first().filter(|end_ms| *end_ms <= start_ms) {
+                    if kept.next_ms() < end_ms {
+                        kept.close(end_ms, &tuning);
+                        due.extend(kept.ends_worth_asking());
+                    }
+                }
+                if kept.verdict().score() > 0 {
+                    break;
+                }
+                let mut of_window = window(calls, [HOME, AWAY, AWAY + 1][place as usize]);
+                if status == 0 {
+                    of_window.refused = calls;
+                }
+                of_window.tor = if tor && status == 1 { calls } else { 0 };
+                let mut again = Profile::new(MONDAY_MS);
+                for (start_ms, of_window) in &steps {
+                    again.step(*start_ms, of_window, &facts, &tuning);
+                }
+                let judged = kept.step(start_ms, &of_window, &facts, &tuning);
+                let judged_again = again.step(start_ms, &of_window, &facts, &tuning);
+                prop_assert_eq!(judged.networks, judged_again.networks);
+                prop_assert_eq!(kept.verdict(), again.verdict());
+                prop_assert_eq!(kept.observed(), again.observed());
+                due.extend(kept.ends_worth_asking());
+                steps.push((start_ms, of_window));
+                if kept.verdict().score() > 0 {
+                    break;
+                }
+            }
         }
     }
 }

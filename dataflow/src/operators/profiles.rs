@@ -15,8 +15,9 @@
 //! doesn't depend on how ticks are cut.
 //!
 //! **Young keys.** Eight calls are too few to judge a key by. The first windows are kept as they are, in some 50 bytes
-//! each. The ninth call, or a fact of the tables, makes a profile of 3 KiB of them, the same as if it had been
-//! there from the beginning. Until then no network is told as new to the key.
+//! each. The ninth call makes a profile of 3 KiB of them, the same as if it had been there from the beginning. Until then
+//! no network is told as new to the key. A key of which tables say something is judged from its first call on: a profile is
+//! made of its windows whenever one is added. It is kept once it has a score, or once the tables say something else.
 //!
 //! **Room.** All observations go to one worker. So a mark, and a minute's end with the blocks that end then, has room for 64
 //! keys of each bucket: hard facts first, then the highest odds. A key that is left out at a mark is judged at the minute's
@@ -48,7 +49,7 @@ use super::parts::top_keys::{Rank, TopKeys};
 use crate::action::{DecisionRow, KeyDecision};
 use crate::detect::{
     Bits, Facts, LEAST_CALLS, ObservedSignal, Profile, SHARED_MOST, Severity, Signal, Stretch, Tuning,
-    WINDOW_MS, Window, is_incident,
+    WINDOW_MS, Window, is_incident, may_have_hard_facts,
 };
 use crate::incident::{Point, Reason, Sample, Taken, UsualValue};
 use crate::model::time::DAY_MS;
@@ -117,6 +118,22 @@ pub(crate) struct Young {
 }
 
 impl Young {
+    /// Returns the profile that its windows make under these facts: one that begins at `start_ms` if there are none.
+    fn profile(&self, start_ms: EventTime, facts: &Facts, tuning: &Tuning) -> Profile {
+        let mut profile: Option<Profile> = None;
+        let mut rest = &self.windows[..];
+        while let Ok(((start_ms, window), after)) = postcard::take_from_bytes::<(EventTime, Window)>(rest) {
+            rest = after;
+            profile.get_or_insert_with(|| Profile::new(start_ms)).step(start_ms, &window, facts, tuning);
+        }
+        profile.unwrap_or_else(|| Profile::new(start_ms))
+    }
+
+    /// Returns false only if its profile wouldn't be [`suspect`](Profile::is_suspect) of these calls.
+    fn may_be_suspect(&self, start_ms: EventTime, calls: u64, has_tor: bool, facts: &Facts) -> bool {
+        calls >= LEAST_CALLS || may_have_hard_facts(self.last_ms, start_ms, has_tor, facts)
+    }
+
     /// Appends a window. It is encoded in `encoded` first: so the key's memory grows once, and by no more than is needed.
     fn push(&mut self, start_ms: EventTime, window: &Window, encoded: &mut Vec<u8>) {
         self.calls += window.calls;
@@ -148,22 +165,10 @@ impl KeyHistory {
         }
     }
 
-    /// Returns the profile; if there is none yet, makes it of the first windows.
-    fn grow(&mut self, start_ms: EventTime, tuning: &Tuning) -> &mut Profile {
+    /// Returns the profile; if there is none yet, makes it of the first windows and the facts that they came under.
+    fn grow(&mut self, start_ms: EventTime, facts: &Facts, tuning: &Tuning) -> &mut Profile {
         if let Self::Young(young) = self {
-            let mut profile: Option<Profile> = None;
-            let mut rest = &young.windows[..];
-            while let Ok(((start_ms, window), after)) = postcard::take_from_bytes::<(EventTime, Window)>(rest)
-            {
-                rest = after;
-                profile.get_or_insert_with(|| Profile::new(start_ms)).step(
-                    start_ms,
-                    &window,
-                    &Facts::default(),
-                    tuning,
-                );
-            }
-            *self = Self::Grown(Arc::new(profile.unwrap_or_else(|| Profile::new(start_ms))));
+            *self = Self::Grown(Arc::new(young.profile(start_ms, facts, tuning)));
         }
         match self {
             Self::Grown(profile) => Arc::make_mut(profile),
@@ -369,10 +374,16 @@ impl Profiles {
 
     /// Takes what a key does for normal, and reconsiders its signals.
     fn accept(&mut self, key: KeyId, now_ms: EventTime, out: &mut ProfilesOutput) {
-        let known = self.keys.len();
-        let Some(KeyHistory::Grown(profile)) = self.keys.get_mut(&key) else { return };
-        self.chain.mark(key, known);
-        let profile = Arc::make_mut(profile);
+        let known_keys = self.keys.len();
+        let Some(known) = self.keys.get_mut(&key) else { return };
+        let facts = self.facts.get(&key);
+        if facts.is_none() && matches!(known, KeyHistory::Young(_)) {
+            return;
+        }
+        self.chain.mark(key, known_keys);
+        let nothing = Facts::default();
+        let facts = facts.map_or(&nothing, |facts| &facts.facts);
+        let profile = known.grow(now_ms, facts, &self.settings.tuning);
         profile.accept(&self.settings.tuning);
         let moment = reconsidered(profile, now_ms, Reason::Accepted);
         self.observe(key, moment, out);
@@ -403,11 +414,18 @@ impl Profiles {
             () if old.reported_ms.is_some() && new.reported_ms.is_none() => Reason::Unreported,
             () => Reason::Allowed,
         };
-        self.chain.mark(key, self.keys.len());
+        let known_keys = self.keys.len();
         let tuning = &self.settings.tuning;
-        if let Some(KeyHistory::Grown(profile)) = self.keys.get_mut(&key)
-            && Arc::make_mut(profile).reconsider(new, tuning)
-        {
+        let Some(known) = self.keys.get_mut(&key) else { return };
+        // A key that was used lately isn't dormant, and no window of it was judged by when it was used before.
+        let is_used = Facts { last_used_ms: old.last_used_ms, ..new.clone() } == *old
+            && new.last_used_ms >= old.last_used_ms;
+        if is_used && matches!(known, KeyHistory::Young(_)) {
+            return;
+        }
+        self.chain.mark(key, known_keys);
+        let profile = known.grow(now_ms, old, tuning);
+        if profile.reconsider(new, tuning) {
             let moment = reconsidered(profile, now_ms, reason);
             self.observe(key, moment, out);
         }
@@ -421,7 +439,7 @@ impl Profiles {
         let Some(facts) = self.facts.get(&key) else { return };
         self.chain.mark(key, self.keys.len());
         let known = self.keys.entry(key).or_insert_with(|| KeyHistory::Young(Young::default()));
-        let profile = known.grow(now_ms, &self.settings.tuning);
+        let profile = known.grow(now_ms, &facts.facts, &self.settings.tuning);
         profile.report(
             now_ms.max(profile.next_ms().saturating_sub(WINDOW_MS)),
             &facts.facts,
@@ -529,19 +547,36 @@ impl Profiles {
 
     /// Judges those keys at the end of their blocks, unless they were judged with a minute that ended then.
     fn close_blocks_of(&mut self, keys: HashSet<KeyId>, end_ms: EventTime, out: &mut ProfilesOutput) {
-        let known = self.keys.len();
+        let known_keys = self.keys.len();
+        let tuning = &self.settings.tuning;
+        let nothing = Facts::default();
         for key in keys {
-            let Some(KeyHistory::Grown(profile)) = self.keys.get_mut(&key) else { continue };
+            let Some(known) = self.keys.get_mut(&key) else { continue };
+            let mut of_young;
+            let (profile, is_young) = match known {
+                KeyHistory::Grown(profile) => (Arc::make_mut(profile), false),
+                KeyHistory::Young(young) => {
+                    let facts = self.facts.get(&key).map_or(&nothing, |facts| &facts.facts);
+                    of_young = young.profile(end_ms, facts, tuning);
+                    (&mut of_young, true)
+                }
+            };
             if profile.next_ms() >= end_ms {
                 continue;
             }
-            self.chain.mark(key, known);
-            let profile = Arc::make_mut(profile);
-            profile.close(end_ms, &self.settings.tuning);
+            profile.close(end_ms, tuning);
             for later_ms in profile.ends_worth_asking() {
                 self.due.entry(later_ms).or_default().insert(key);
             }
-            if is_incident(profile.verdict().severity, profile.observed()) {
+            let is_alarming = is_incident(profile.verdict().severity, profile.observed());
+            if is_young {
+                if profile.verdict().score() == 0 {
+                    continue;
+                }
+                *known = KeyHistory::Grown(Arc::new(profile.clone()));
+            }
+            self.chain.mark(key, known_keys);
+            if is_alarming {
                 self.offer(key, Moment::end_of(end_ms - WINDOW_MS, Occasion::Closed), None, out);
             }
         }
@@ -569,10 +604,15 @@ impl Profiles {
         active.called(before_ms.filter(|before_ms| *before_ms > 0), start_ms);
         let known = known.or_insert_with(|| KeyHistory::Young(Young::default()));
         let facts = facts.get(&key).map(|facts| &facts.facts);
+        let is_young = match known {
+            KeyHistory::Young(young) => {
+                young.calls.saturating_add(window.calls) < GROWN_CALLS && window.tor == 0
+            }
+            KeyHistory::Grown(_) => false,
+        };
         if let KeyHistory::Young(young) = known
-            && young.calls.saturating_add(window.calls) < GROWN_CALLS
+            && is_young
             && facts.is_none()
-            && window.tor == 0
         {
             // Nobody is new to a key of which so little is known.
             let customer = owners.at(key, start_ms).customer;
@@ -584,9 +624,17 @@ impl Profiles {
             young.push(start_ms, window, encoded);
             return;
         }
-        let profile = known.grow(start_ms, tuning);
         let nothing = Facts::default();
-        let judged = profile.step(start_ms, window, facts.unwrap_or(&nothing), tuning);
+        let facts = facts.unwrap_or(&nothing);
+        let mut of_young;
+        let profile = match known {
+            KeyHistory::Young(young) if is_young => {
+                of_young = young.profile(start_ms, facts, tuning);
+                &mut of_young
+            }
+            _ => known.grow(start_ms, facts, tuning),
+        };
+        let judged = profile.step(start_ms, window, facts, tuning);
         for end_ms in profile.ends_worth_asking() {
             due.entry(end_ms).or_default().insert(key);
         }
@@ -598,6 +646,14 @@ impl Profiles {
         let may_share = judged.networks.iter().any(|(_, is_new)| *is_new)
             && verdict.odds >= tuning.alert - i64::from(SHARED_MOST);
         let is_alarming = is_incident(verdict.severity, profile.observed()) || may_share;
+        if is_young {
+            let grown = (is_alarming || verdict.score() > 0).then(|| Arc::new(profile.clone()));
+            match (known, grown) {
+                (known, Some(profile)) => *known = KeyHistory::Grown(profile),
+                (KeyHistory::Young(young), None) => young.push(start_ms, window, encoded),
+                (KeyHistory::Grown(_), None) => {}
+            }
+        }
         let owner = owners.at(key, start_ms);
         let customer = owner.customer;
         let call = |(network, is_new): &(u64, bool)| {
@@ -631,7 +687,16 @@ impl Profiles {
             if sum < LEAST_CALLS && !is_first && of_key.is_none() && !has_tor {
                 continue;
             }
-            let Some(profile) = self.grown(*key) else { continue };
+            let mut of_young = None;
+            let profile = match (self.keys.get(key), of_key) {
+                (Some(KeyHistory::Grown(profile)), _) => &**profile,
+                (Some(KeyHistory::Young(young)), Some(of_key))
+                    if young.may_be_suspect(start_ms, sum, has_tor, &of_key.facts) =>
+                {
+                    of_young.insert(young.profile(start_ms, &of_key.facts, &self.settings.tuning))
+                }
+                _ => continue,
+            };
             let of_key = of_key.map_or(&nothing, |facts| &facts.facts);
             if start_ms < profile.next_ms() || !profile.is_suspect(start_ms, sum, has_tor, of_key) {
                 continue;

@@ -33,6 +33,7 @@ use crate::account_row::{
 };
 use crate::model::time::{DAY_MS, HOUR_MS, MINUTE_MS};
 use crate::model::{EventTime, NameId, QuotaRow, SubscriptionRow};
+use crate::operators::parts::sorted_map::SortedMap;
 use crate::operators::parts::zones::ZoneCalendars;
 use crate::operators::subscription_usage::UseChange;
 use crate::operators::usage::Totals;
@@ -105,9 +106,9 @@ pub(crate) struct Account {
     setting: History<(NameId, u8)>,
     quotas: Quotas,
     /// By the first instant of the local day.
-    days: BTreeMap<EventTime, DayUse>,
+    days: SortedMap<EventTime, DayUse>,
     /// What was used of each hour or rest of one, as long as there is no row.
-    hours: BTreeMap<EventTime, DayUse>,
+    hours: SortedMap<EventTime, DayUse>,
     /// Of periods that ended before, only those with use have bills: a moment after the first watermark that the
     /// account saw.
     since: EventTime,
@@ -120,7 +121,7 @@ pub(crate) struct Account {
     notices: u64,
     adjustments: u64,
     /// A hash of each row that may still change, as it was published.
-    published: BTreeMap<PublishedRow, u64>,
+    published: SortedMap<PublishedRow, u64>,
     /// The days that changed since quotas and bills were last published.
     changed_days: BTreeSet<EventTime>,
     changed_bills: BTreeSet<EventTime>,
@@ -248,8 +249,8 @@ impl Account {
             plan: History::default(),
             setting: History::default(),
             quotas: Quotas::new(),
-            days: BTreeMap::new(),
-            hours: BTreeMap::new(),
+            days: SortedMap::default(),
+            hours: SortedMap::default(),
             since: EventTime::MAX,
             open_from: EventTime::MAX,
             finals: BTreeMap::new(),
@@ -257,7 +258,7 @@ impl Account {
             fired: BTreeSet::new(),
             notices: 0,
             adjustments: 0,
-            published: BTreeMap::new(),
+            published: SortedMap::default(),
             changed_days: BTreeSet::new(),
             changed_bills: BTreeSet::new(),
             facts_changed: false,
@@ -299,7 +300,7 @@ impl Account {
             self.place_hours(zones);
             // Nothing was billed without a plan, and periods may begin at other instants.
             self.finals.clear();
-            let first = self.days.first_key_value().map_or(self.since, |(day, _)| self.since.min(*day));
+            let first = self.days.keys().next().map_or(self.since, |day| self.since.min(*day));
             self.open_from =
                 if first < EventTime::MAX { self.periods(zones).at(first).start_ms } else { first };
         }
@@ -320,7 +321,7 @@ impl Account {
     pub(super) fn take_use(&mut self, change: &UseChange, zones: &mut ZoneCalendars) {
         let used = DayUse::of(&change.usage);
         if self.setting.0.is_empty() {
-            self.hours.entry(change.from).or_default().add(&used);
+            self.hours.get_or_default(change.from).add(&used);
         }
         self.place(change.from, &used, zones);
     }
@@ -361,7 +362,7 @@ impl Account {
     }
 
     fn add(&mut self, day: EventTime, used: &DayUse) {
-        self.days.entry(day).or_default().add(used);
+        self.days.get_or_default(day).add(used);
         self.changed_days.insert(day);
         self.changed_bills.insert(day);
     }
@@ -372,13 +373,13 @@ impl Account {
         if hours.is_empty() {
             return;
         }
-        for (from, used) in &hours {
+        for (from, used) in hours.iter() {
             // Under UTC each hour was of its day, and no midnight is within an hour.
             if from % HOUR_MS == 0 {
                 self.add(from - from % DAY_MS, &used.negative());
             }
         }
-        for (from, used) in &hours {
+        for (from, used) in hours.iter() {
             self.place(*from, used, zones);
         }
         self.days.retain(|_, used| *used != DayUse::default());
@@ -1013,7 +1014,7 @@ impl Account {
     /// Returns the use of each local day before today that forecasts look back at, the oldest first.
     fn history(&self, periods: &Periods, watermark: EventTime) -> Vec<BilledUse> {
         let today = periods.of_kind(PeriodKind::Day, watermark).start_ms;
-        let known = self.days.first_key_value().map_or(self.since, |(day, _)| self.since.min(*day));
+        let known = self.days.keys().next().map_or(self.since, |day| self.since.min(*day));
         let mut day = periods.of_kind(PeriodKind::Day, known.max(today.saturating_sub(HISTORY_MS)));
         let mut history = Vec::new();
         while day.start_ms < today {
@@ -1111,8 +1112,8 @@ impl Account {
     /// Drops what no row can depend on any more.
     fn forget(&mut self, watermark: EventTime) {
         let held_from = held_from(watermark);
-        self.days = self.days.split_off(&held_from);
-        self.hours = self.hours.split_off(&watermark.saturating_sub(HOURS_MS));
+        self.days.remove_before(&held_from);
+        self.hours.remove_before(&watermark.saturating_sub(HOURS_MS));
         self.fired.retain(|fired| fired.period.0 >= held_from);
         self.published.retain(|row, _| row.start() >= held_from);
         self.finals.retain(|start, _| *start >= held_from);
@@ -1146,10 +1147,10 @@ impl Account {
 
     /// Returns the memory that it owns, about.
     pub(super) fn owned_bytes(&self) -> usize {
-        let entry = size_of::<(EventTime, DayUse)>() * 3 / 2;
         size_of::<Self>()
-            + (self.days.len() + self.hours.len()) * entry
-            + self.published.len() * size_of::<(PublishedRow, u64)>() * 3 / 2
+            + self.days.owned_bytes()
+            + self.hours.owned_bytes()
+            + self.published.owned_bytes()
             + self.fired.len() * size_of::<FiredThreshold>() * 3 / 2
             + self.rows.capacity() * size_of::<SubscriptionRow>()
     }

@@ -54,7 +54,11 @@ pub(super) fn replace<R>(rows: &mut Vec<R>, row: R, deleted: bool, is_dated: boo
     if deleted || !is_dated {
         rows.clear();
     }
-    rows.extend((!deleted).then_some(row));
+    if !deleted {
+        // Nearly all have one row.
+        rows.reserve_exact(1);
+        rows.push(row);
+    }
 }
 
 /// The fees and prices of a plan from some time on.

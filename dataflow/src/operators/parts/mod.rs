@@ -12,6 +12,7 @@ pub(crate) mod open_minutes;
 pub(crate) mod owners;
 pub(crate) mod report;
 pub(crate) mod sketch;
+pub(crate) mod sorted_map;
 pub(crate) mod texts;
 pub(crate) mod top_keys;
 pub(crate) mod zones;

@@ -20,7 +20,7 @@ export function chooserSection({ words }, { text, found, isSearched, chosen }) {
   return section("chooser", words.chooseSubscription, null,
     isSearched && h("div", { class: "search" },
       h("label", { for: "search" }, words.search),
-      h("input", { id: "search", type: "search", autocomplete: "off", spellcheck: "false", maxlength: "512", value: text })),
+      h("input", { id: "search", type: "search", autocomplete: "off", spellcheck: "false", maxlength: "64", value: text })),
     h("p", { class: "soft", role: "status" },
       !found ? words.waiting
         : rows.length === 0 ? (text ? words.foundNothing : words.noSubscriptions)

@@ -79,24 +79,27 @@ export function roundCost(tenThousandths, currency, isUp) {
   return ((isUp ? number + step - 1n : number) / step) * step;
 }
 
-/** Returns a part of a whole in thousandths, cut; null of nothing. */
+const thousandths = (part, all) => (BigInt(all) === 0n ? null : (BigInt(part) * 1_000n) / BigInt(all));
+
+/** Returns a part of a whole in thousandths, cut, as a number; null of nothing. */
 export function permille(part, all) {
-  return BigInt(all) === 0n ? null : Number((BigInt(part) * 1_000n) / BigInt(all));
+  const exact = thousandths(part, all);
+  return exact === null ? null : Number(exact);
 }
 
 /** Formats a part of a whole in percent, cut to a tenth: 81.2 %. A part that isn't 0 is never 0. Of nothing it is "-". */
 export function percent(part, all) {
-  const thousandths = permille(part, all);
-  if (thousandths === null) return "-";
-  if (thousandths === 0 && BigInt(part) > 0n) return "<0.1\u00a0%";
-  const [before, tenth] = [Math.trunc(thousandths / 10), thousandths % 10];
-  return `${whole(before)}${tenth === 0 ? "" : `.${tenth}`}\u00a0%`;
+  const exact = thousandths(part, all);
+  if (exact === null) return "-";
+  if (exact === 0n && BigInt(part) > 0n) return "<0.1\u00a0%";
+  return `${whole(exact / 10n)}${exact % 10n === 0n ? "" : `.${exact % 10n}`}\u00a0%`;
 }
 
-/** Formats a part of a whole in whole percent, rounded: 14 %. */
+/** Formats a part of a whole in whole percent, rounded: 14 %. A part that isn't 0 is never 0. Of nothing it is "-". */
 export function roundPercent(part, all) {
-  const thousandths = permille(part, all);
-  return thousandths === null ? "-" : `${whole(Math.round(thousandths / 10))}\u00a0%`;
+  const exact = thousandths(part, all);
+  if (exact !== null && exact < 5n && BigInt(part) > 0n) return "<1\u00a0%";
+  return exact === null ? "-" : `${whole((exact + 5n) / 10n)}\u00a0%`;
 }
 
 const BINARY = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];

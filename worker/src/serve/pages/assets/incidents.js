@@ -2,7 +2,7 @@
 
 import { foreign, h } from "./dom.js";
 import { amount, moment, whole } from "./format.js";
-import { badge, empty, section } from "./parts.js";
+import { badge, empty, section, waiting } from "./parts.js";
 
 const TONES = { notice: "", alert: "warn", revoke: "bad" };
 /** Incidents that are over and shown at most. */
@@ -48,9 +48,10 @@ function incidentCard(view, incident, keys) {
         h("p", { class: "soft" }, words.probability(whole(score))))));
 }
 
-/** The section of incidents: open ones first, then the newest. */
+/** The section of incidents: open ones first, then the newest. `incidents` is null before they were fetched. */
 export function incidentsSection(view, incidents, keys, isOfAll) {
   const { words } = view;
+  if (!incidents) return section("incidents", words.incidents, null, waiting(view));
   const rank = ({ state }) => (state === "open" ? 0 : 1);
   const sorted = incidents.toSorted((a, b) => rank(a) - rank(b) || Date.parse(b.opened_at) - Date.parse(a.opened_at));
   const open = sorted.filter(({ state }) => state === "open");

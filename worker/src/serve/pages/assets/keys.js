@@ -2,7 +2,7 @@
 
 import { foreign, h } from "./dom.js";
 import { moment } from "./format.js";
-import { badge, empty, section } from "./parts.js";
+import { badge, empty, section, waiting } from "./parts.js";
 import { callsFigure, countriesTable, latencyFigure, widthChoice } from "./traffic.js";
 
 /** The state of a key; what an action denies is denied whatever the table says. */
@@ -12,8 +12,10 @@ function stateBadge({ words }, { state, denied }) {
 }
 
 /** The section of keys: a list, beside it the one that is chosen. */
-export function keysSection(view, { rows, isMore }, chosen, widths, answers) {
+export function keysSection(view, keys, chosen, widths, answers) {
   const { words, zone, language, now } = view;
+  if (!keys) return section("keys", words.keys, null, waiting(view));
+  const { rows, isMore } = keys;
   const instant = (at, without) => (at === null ? h("span", { class: "soft" }, without) : moment(at, zone, language, now));
   if (rows.length === 0) return section("keys", words.keys, null, empty(words.noKeys));
   return section("keys", words.keys, null,
@@ -44,8 +46,8 @@ function keyDetail(view, key, widths, answers) {
   return h("div", { class: "detail", "data-key": key.key_id },
     h("header", {}, h("h3", { class: "mono" }, foreign(key.key_id)), widthChoice(view, "key-windows", widths, ["days", "hours", "minutes"])),
     h("div", { class: "pair wide" },
-      h("div", {}, h("h4", {}, words.traffic), usage && callsFigure(view, "key-calls", words.traffic, usage)),
-      h("div", {}, h("h4", {}, words.latencyOf), latency && latencyFigure(view, "key-latency", latency))),
+      h("div", {}, h("h4", {}, words.traffic), usage ? callsFigure(view, "key-calls", words.traffic, usage) : waiting(view)),
+      h("div", {}, h("h4", {}, words.latencyOf), latency ? latencyFigure(view, "key-latency", latency) : waiting(view))),
     widths === "days" && h("p", { class: "soft note" }, words.utcDays),
     h("div", {}, h("h4", {}, words.countries), geo && countriesTable(view, geo)));
 }

@@ -1,9 +1,10 @@
 // The account of one subscription: quotas, bills, calls, keys, incidents and notices.
 //
 // One question is asked every five seconds: how the subscription stands. Its answer says in which tick the rows of each view
-// changed last, and only those are fetched again. The page is then drawn whole from what is known.
+// changed last, and only those are fetched again. Long lists are fetched once their section is nearly in sight. The page is then
+// drawn whole from what is known.
 //
-//   poll ──► /v1/subscriptions/ID ──► changed? ──► rows of views, keys, rows of the chosen key ──► draw
+//   poll ──► /v1/subscriptions/ID ──► changed? in sight? ──► rows of views, keys, rows of the chosen key ──► draw
 //
 // The address names the subscription and the key behind `#`, which no server sees.
 
@@ -28,8 +29,11 @@ const INCIDENTS = 100;
 /** Days of countries. */
 const GEO_DAYS = 7;
 const DAY_MS = 86_400_000;
-/** How old the list of keys may be, in ms: their states change without a call. */
-const KEYS_AGE_MS = 60_000;
+/** How old the list of keys may be, in ms: while there are calls, and without, as their states change, too. */
+const KEYS_AGE_MS = { calls: 15_000, quiet: 60_000 };
+/** The sections that are fetched once they are nearly in sight, and how near that is. */
+const WATCHED = ["traffic", "keys", "incidents"];
+const NEARLY = "200px";
 /** How long a search waits for the next letter, in ms. */
 const TYPING_MS = 250;
 
@@ -42,18 +46,21 @@ class Account {
   #answers = new Map();
   #asked = new Map();
   keyPages = 1;
-  keys = { rows: [], isMore: false };
+  /** The keys that were fetched; null before. */
+  keys = null;
   #keysAt = -Infinity;
   #keysFor = "";
+  #keysUse = "";
   key = null;
   widths = "days";
   keyWidths = "hours";
   /** The start of the period whose bill is shown; null for the running one. */
   bill = null;
 
-  constructor(api, id) {
+  constructor(api, id, isOwn) {
     this.api = api;
     this.id = id;
+    this.isOwn = isOwn;
     this.path = `/v1/subscriptions/${encodeURIComponent(id)}`;
   }
 
@@ -65,25 +72,30 @@ class Account {
     return this.answer(name)?.rows ?? [];
   }
 
-  /** Asks how the subscription stands, and for the rows that changed. Returns the tick. */
-  async refresh() {
+  /** Asks how the subscription stands, and for the rows that changed, of sections in sight. Returns the tick. */
+  async refresh(inSight) {
     const { data, tick } = await this.api.get(this.path);
     const { changed } = data;
+    const wanted = (section, fetch) => (inSight.has(section) ? fetch() : null);
     const views = ["charges", "bills", "forecast", "notices", "adjustments"];
     await Promise.all([
-      this.#fetch("usage", this.#usagePath(`${this.path}/usage`, WIDTHS[this.widths].usage), changed.usage, this.widths),
+      wanted("traffic", () =>
+        this.#fetch("usage", this.#usagePath(`${this.path}/usage`, WIDTHS[this.widths].usage), changed.usage, this.widths)),
       ...views.map((view) => this.#fetch(view, `${this.path}/${view}`, changed[view])),
-      this.#fetch("incidents", `/v1/incidents?limit=${INCIDENTS}`, changed.incidents),
-      this.#refreshKeys(data),
+      // Operators get those of all customers, with all evidence.
+      (this.isOwn || inSight.has("incidents")) &&
+        this.#fetch("incidents", `/v1/incidents?limit=${INCIDENTS}`, changed.incidents),
+      (inSight.has("keys") || inSight.has("incidents")) && this.#refreshKeys(data, inSight.has("keys")),
     ]);
     // Only now, so that what is drawn is of one moment.
     this.standing = data;
     return tick ?? tickOf(data.tick);
   }
 
-  async #refreshKeys({ keys, changed }) {
-    const wanted = JSON.stringify([keys, changed.usage, changed.incidents, this.keyPages]);
-    if (wanted !== this.#keysFor || Date.now() - this.#keysAt > KEYS_AGE_MS) {
+  async #refreshKeys({ keys, changed }, isDetailed) {
+    const wanted = JSON.stringify([keys, changed.incidents, this.keyPages]);
+    const age = Date.now() - this.#keysAt;
+    if (wanted !== this.#keysFor || age > (changed.usage === this.#keysUse ? KEYS_AGE_MS.quiet : KEYS_AGE_MS.calls)) {
       let [rows, after] = [[], null];
       for (let page = 0; page < this.keyPages && (page === 0 || after !== null); page += 1) {
         const query = new URLSearchParams({ limit: String(KEYS), ...(after === null ? {} : { after }) });
@@ -92,8 +104,9 @@ class Account {
         after = data.next;
       }
       this.keys = { rows, isMore: after !== null };
-      [this.#keysFor, this.#keysAt] = [wanted, Date.now()];
+      [this.#keysFor, this.#keysUse, this.#keysAt] = [wanted, changed.usage, Date.now()];
     }
+    if (!isDetailed) return;
     const key = this.keys.rows.find((row) => row.key_id === this.chosenKey());
     if (!key) return;
     const path = `/v1/keys/${encodeURIComponent(key.key_id)}`;
@@ -108,7 +121,7 @@ class Account {
 
   /** The key that is shown: the chosen one, else the one that was used last. */
   chosenKey() {
-    const { rows } = this.keys;
+    const rows = this.keys?.rows ?? [];
     if (rows.some((row) => row.key_id === this.key)) return this.key;
     const used = (row) => (row.last_used_at === null ? -Infinity : Date.parse(row.last_used_at));
     return rows.toSorted((a, b) => used(b) - used(a))[0]?.key_id ?? null;
@@ -140,6 +153,8 @@ class Page {
   #choice = { text: "", found: null, pages: 1, isOpen: false, isGone: false, isSearched: false };
   #typing = null;
   #searches = 0;
+  #inSight = new Set();
+  #sight = new IntersectionObserver((entries) => this.#seen(entries), { rootMargin: NEARLY });
 
   constructor(shell, session) {
     this.#shell = shell;
@@ -156,6 +171,7 @@ class Page {
 
   end() {
     this.#poll.end();
+    this.#sight.disconnect();
     clearTimeout(this.#typing);
     removeEventListener("popstate", this.#moved);
     this.#shell.main.removeEventListener("input", this.#typed);
@@ -205,6 +221,15 @@ class Page {
     this.#poll.now();
   };
 
+  #seen(entries) {
+    const before = this.#inSight.size;
+    for (const { target, isIntersecting } of entries) {
+      if (isIntersecting) this.#inSight.add(target.dataset.key);
+      else this.#inSight.delete(target.dataset.key);
+    }
+    if (this.#inSight.size > before) this.#poll.now();
+  }
+
   #typed = (event) => {
     if (event.target.id !== "search") return;
     this.#choice.text = event.target.value.trim();
@@ -214,7 +239,7 @@ class Page {
   };
 
   #choose(id) {
-    this.#account = new Account(this.#shell.api, id);
+    this.#account = new Account(this.#shell.api, id, this.#session.customer !== null);
     this.#account.key = place().key ?? null;
     this.#choice.isOpen = false;
     this.#choice.isGone = false;
@@ -255,7 +280,7 @@ class Page {
         return;
       }
       try {
-        const tick = await account.refresh();
+        const tick = await account.refresh(this.#inSight);
         if (account !== this.#account) return;
         this.#tick = tick;
         this.#shell.setTick(tick, account.standing.time_zone ?? "UTC");
@@ -325,6 +350,11 @@ class Page {
     }
     this.#shell.setTick(this.#tick, account?.standing?.time_zone ?? "UTC");
     drawCharts();
+    // Observing what is observed already changes nothing.
+    for (const name of WATCHED) {
+      const section = main.querySelector(`[data-key="${name}"]`);
+      if (section) this.#sight.observe(section);
+    }
   }
 
   #head({ id, standing }) {
@@ -363,7 +393,7 @@ class Page {
       keysSection(view, keys, account.chosenKey(), account.keyWidths, {
         usage: account.answer("key-usage"), latency: account.answer("key-latency"), geo: account.answer("key-geo"),
       }),
-      incidentsSection(view, incidents, keys.rows, this.#session.customer === null),
+      incidentsSection(view, account.answer("incidents") && incidents, keys?.rows ?? [], !account.isOwn),
     ];
   }
 }

@@ -16,6 +16,9 @@ export const section = (name, title, more, ...children) =>
 
 export const empty = (text) => h("p", { class: "empty" }, text);
 
+/** The place of a chart or a list that isn't there yet. */
+export const waiting = ({ words }) => h("p", { class: "waiting" }, words.waiting);
+
 export const badge = (tone, text, title = null) => h("span", { class: `badge ${tone}`, title }, text);
 
 /** Buttons of which one is chosen. */

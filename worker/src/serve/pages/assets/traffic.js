@@ -3,7 +3,7 @@
 import { figure } from "./chart.js";
 import { foreign, h } from "./dom.js";
 import { compact, country, day, latency, moment, percent, size, time, whole, zoneName } from "./format.js";
-import { choice, empty, section } from "./parts.js";
+import { choice, empty, section, waiting } from "./parts.js";
 import { WIDTHS, filled } from "./windows.js";
 
 const sum = (rows, column) => rows.reduce((all, row) => all + BigInt(row[column]), 0n);
@@ -93,7 +93,7 @@ export const widthChoice = ({ words }, action, chosen, widths = ["days", "hours"
 export function trafficSection(view, answer, widths) {
   const { words } = view;
   return section("traffic", words.traffic, widthChoice(view, "windows", widths),
-    answer && callsFigure(view, "calls", words.traffic, answer),
+    answer ? callsFigure(view, "calls", words.traffic, answer) : waiting(view),
     widths === "days" && h("p", { class: "soft note" }, words.utcDays));
 }
 

@@ -16,7 +16,7 @@ export const words = {
   token: "Token",
   showToken: "Show the token",
   tokenHelp: "Your API provider gives you a token, or a link that has it. It is kept in this tab only, and forgotten with it.",
-  tokenMissing: "Type in your tokwords.",
+  tokenMissing: "Type in your token.",
   tokenOdd: "A token has letters, digits and signs of ASCII only, and no blanks.",
   tokenRefused: "This token opens nothing. It is mistyped, has expired, or is no longer active.",
   tokenEnded: "Your token has expired or is no longer active. Sign in again.",

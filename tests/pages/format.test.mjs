@@ -7,7 +7,11 @@ import { pathToFileURL } from "node:url";
 const assets = (name) => import(pathToFileURL(`${process.env.ASSETS}/${name}`));
 const format = await assets("format.js");
 const { WIDTHS, filled, firstOf } = await assets("windows.js");
-const tables = { en: (await assets("words-en.js")).words, ko: (await assets("words-ko.js")).words };
+const wordsOf = async (language) => {
+  const modules = await Promise.all(["words", "words-security"].map((name) => assets(`${name}-${language}.js`)));
+  return Object.fromEntries(modules.map(({ words }, table) => [table, words]));
+};
+const tables = { en: await wordsOf("en"), ko: await wordsOf("ko") };
 
 // Texts have blanks that don't break; here they are plain.
 const plain = (text) => text.replaceAll("\u00a0", " ");
@@ -167,8 +171,13 @@ test("both languages have the same words, and none is empty", () => {
   }
 });
 
+test("a page's own words take no other's place", () => {
+  const [common, own] = Object.values(tables.en).map(Object.keys);
+  assert.deepEqual(own.filter((name) => common.includes(name)), []);
+});
+
 test("a number of calls has its form in English", () => {
-  assert.deepEqual([1, 2, 1_234_567, MOST].map(tables.en.calls),
+  assert.deepEqual([1, 2, 1_234_567, MOST].map(tables.en[0].calls),
     ["1 call", "2 calls", "1,234,567 calls", "18,446,744,073,709,551,615 calls"]);
-  assert.equal(tables.ko.calls(1_234_567), "1,234,567건");
+  assert.equal(tables.ko[0].calls(1_234_567), "1,234,567건");
 });

@@ -45,7 +45,7 @@ function load() {
 /**
  * Returns a chart's place and its table.
  *
- * `chart` has: `kind` (bars or lines), `starts` (of windows, in ms), `widthMs`, `zone`, `series` ([{ label, tone, values, shown }],
+ * `chart` has: `kind` (bars, or lines; with bars, tones of lines are lines), `starts` (of windows, in ms), `widthMs`, `zone`, `series` ([{ label, tone, values, shown }],
  * where `values` are numbers or null, and `shown` the same as texts), `x` and `y` (which format a value of an axis), `window`
  * (which formats a window's start), `label`, and for the table `summary`, `head` and `rows` of texts, the newest first.
  */
@@ -202,9 +202,9 @@ class Chart {
         {},
         ...series.map(({ label, tone }) => {
           const { colour: name, width, dash } = TONES[tone];
-          return kind === "bars"
+          return kind === "bars" && width === 0
             ? { label, paths: bars, fill: colour(name), width: 0, points: { show: false } }
-            : { label, stroke: colour(name), width, dash, spanGaps: false, points: { size: 4, fill: colour(name) } };
+            : { label, stroke: colour(name), width, dash, spanGaps: false, points: { show: kind === "lines", size: 4, fill: colour(name) } };
         }),
       ],
       hooks: { setCursor: [(plot) => this.#point(plot.cursor.idx)] },

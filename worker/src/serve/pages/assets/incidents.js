@@ -4,7 +4,8 @@ import { foreign, h } from "./dom.js";
 import { amount, moment, whole } from "./format.js";
 import { badge, empty, section, waiting } from "./parts.js";
 
-const TONES = { notice: "", alert: "warn", revoke: "bad" };
+/** How severities are coloured while an incident is open. */
+export const TONES = { notice: "", alert: "warn", revoke: "bad" };
 /** Incidents that are over and shown at most. */
 const SHOWN_OVER = 20;
 
@@ -18,7 +19,7 @@ export function openNote({ words }, incidents) {
 }
 
 /** What a signal saw: 4,812 calls, 120 expected. */
-function measure({ words }, { signal, seen, expected }) {
+export function measure({ words }, { signal, seen, expected }) {
   const text = (words.seen[signal] ?? words.calls)(seen);
   return expected !== null && Number(expected) > 0 ? `${text}, ${words.expected(amount(expected))}` : text;
 }

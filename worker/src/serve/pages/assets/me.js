@@ -8,7 +8,7 @@
 //
 // The address names the subscription and the key behind `#`, which no server sees.
 
-import { Poll, Refused, SignedOut, Unreachable, tickOf } from "./api.js";
+import { Poll, Refused, tickOf } from "./api.js";
 import { billSection, billsSection, runningBill } from "./bill.js";
 import { drawCharts } from "./chart.js";
 import { chooserSection, searchPath } from "./chooser.js";
@@ -250,7 +250,7 @@ class Page {
     const choice = this.#choice;
     this.#searches += 1;
     const search = this.#searches;
-    await this.#answered(async () => {
+    await this.#shell.ask(async () => {
       let [rows, next] = [[], null];
       for (let page = 0; page < choice.pages && (page === 0 || next !== null); page += 1) {
         const { data } = await this.#shell.api.get(searchPath(choice.text, next));
@@ -272,7 +272,7 @@ class Page {
   /** Asks once for all that changed; returns whether there was an answer. */
   async #ask() {
     const account = this.#account;
-    return this.#answered(async () => {
+    return this.#shell.ask(async () => {
       if (!account) {
         this.#tick = tickOf((await this.#shell.api.get("/v1/session")).data.tick);
         this.#shell.setTick(this.#tick);
@@ -294,23 +294,6 @@ class Page {
         this.#search();
       }
     });
-  }
-
-  async #answered(ask) {
-    try {
-      await ask();
-      this.#shell.answered();
-      this.draw();
-      return true;
-    } catch (error) {
-      if (error instanceof SignedOut) {
-        this.#shell.signOut("tokenEnded");
-        return true;
-      }
-      // A refusal of rows that were there a moment ago is asked about again as well.
-      if (error instanceof Unreachable || error instanceof Refused) return false;
-      throw error;
-    }
   }
 
   #view() {

@@ -3,7 +3,7 @@
 // A page is a function that gets the shell and the session, and returns what `draw` and `end` do. It is opened once a token
 // is known to be good, and ended as soon as the API refuses it.
 
-import { Api, SignedOut, Unreachable, tickOf, waitAfter } from "./api.js";
+import { Api, Refused, SignedOut, Unreachable, tickOf, waitAfter } from "./api.js";
 import { foreign, h, update } from "./dom.js";
 import { duration, moment, time, zoneName } from "./format.js";
 import {
@@ -12,7 +12,10 @@ import {
 import { LANGUAGES, loadWords, wordsOf } from "./words.js";
 
 /** The pages, and the roles that may see them. */
-const PAGES = [{ name: "me", path: "/me", roles: ["admin", "ops", "consumer"] }];
+const PAGES = [
+  { name: "me", path: "/me", roles: ["admin", "ops", "consumer"] },
+  { name: "security", path: "/security", roles: ["admin", "ops"] },
+];
 
 /** The age of a tick from which on numbers are old, in ms. */
 const OLD_MS = 60_000;
@@ -26,6 +29,7 @@ export class Shell {
   api = new Api();
   #name;
   #open;
+  #tables;
   #page = null;
   #session = null;
   /** Why the sign-in is shown, as the name of a word; null if it isn't. */
@@ -37,9 +41,11 @@ export class Shell {
   #wait = null;
   #retry = null;
 
-  constructor(name, open) {
+  /** `tables` names further words, of this page alone. */
+  constructor(name, open, tables = []) {
     this.#name = name;
     this.#open = open;
+    this.#tables = tables;
     document.addEventListener("click", (event) => this.#clicked(event));
     document.addEventListener("change", (event) => this.#changed(event));
     document.addEventListener("submit", (event) => this.#submitted(event));
@@ -51,7 +57,7 @@ export class Shell {
       // A page that the browser kept may be of a user who signed out since.
       if (event.persisted) location.reload();
     });
-    loadWords(language()).then(() => {
+    loadWords(language(), tables).then(() => {
       setInterval(() => this.#drawAge(), 1_000);
       this.begin();
     });
@@ -84,7 +90,9 @@ export class Shell {
       this.#session = data;
       this.setTick(tickOf(data.tick));
       this.draw();
-      this.#page = pagesOf(data.role).length > 0 ? this.#open(this, data) : null;
+      const pages = pagesOf(data.role);
+      const isOpen = this.#name === "home" ? pages.length > 0 : pages.some(({ name }) => name === this.#name);
+      this.#page = isOpen ? this.#open(this, data) : null;
       this.draw();
     } catch (error) {
       if (error instanceof SignedOut) {
@@ -120,10 +128,25 @@ export class Shell {
     this.#drawAge();
   }
 
-  /** Says that an answer came. */
-  answered() {
-    this.#wait = null;
-    this.#drawAge();
+  /** Runs a page's questions; returns whether they were answered. A refused token ends the page. */
+  async ask(questions) {
+    const { api } = this;
+    try {
+      await questions();
+      this.#wait = null;
+      this.#page?.draw();
+      return true;
+    } catch (error) {
+      // The user signed out meanwhile, and another one may have signed in.
+      if (api !== this.api) return true;
+      if (error instanceof SignedOut) {
+        this.signOut("tokenEnded");
+        return true;
+      }
+      // What is refused now was there a moment ago, and is asked for again as well.
+      if (error instanceof Unreachable || error instanceof Refused) return false;
+      throw error;
+    }
   }
 
   /** Says that no answer came, and how long it takes until it is asked for again. */
@@ -154,7 +177,7 @@ export class Shell {
     update(element("foot"), this.#footer());
     if (this.#signIn) update(this.main, this.#signInForm());
     else if (this.#page) this.#page.draw();
-    else if (this.#session) update(this.main, h("h1", {}, "Keytide"), h("p", {}, words.noPages));
+    else if (this.#session) update(this.main, h("h1", {}, "Keytide"), h("p", {}, this.#session.role === "check" ? words.noPages : words.notForYou));
     else update(this.main, h("h1", {}, "Keytide"), h("p", { class: "soft" }, words.waiting));
     this.#drawAge();
   }
@@ -222,7 +245,7 @@ export class Shell {
   async #changed(event) {
     const { set } = event.target.dataset;
     if (set === "language") {
-      await loadWords(event.target.value);
+      await loadWords(event.target.value, this.#tables);
       setLanguage(event.target.value);
     } else if (set === "theme") setTheme(event.target.value);
     else if (set === "show-token") element("token").type = event.target.checked ? "text" : "password";

@@ -161,10 +161,10 @@ fn over_connections(ledger: &Arc<QuotaLedger>, settings: Settings) -> anyhow::Re
     let config = JobConfig::parse(CONFIG, Path::new("."), std::iter::empty())?.job;
     let mut api = config.api.context("the configuration has [api]")?;
     api.threads = settings.threads;
-    let server = ApiServer::bind(&api, &config.sources, None)?;
+    let server = ApiServer::bind((&api, None), &config.sources, None)?;
     let address = server.address()?;
     let shelf = Arc::new(Shelf::new(api.memory));
-    server.start(&ApiData { ledger: Arc::clone(ledger), shelf }, || NOW)?;
+    server.start(&ApiData { ledger: Arc::clone(ledger), shelf, directory: Arc::default() }, || NOW)?;
     for (what, is_auth) in [("POST /v1/check", false), ("GET /v1/auth", true)] {
         let (cpu, start) = (cpu_of_api()?, Instant::now());
         let clients: Vec<_> = (0..settings.connections)

@@ -22,6 +22,8 @@ impl Asking {
             r#"
 [api]                                      # may a key call now? gateways ask: curl http://{listen}/v1/status
 listen = "{listen}"
+
+[pages]                                    # for people: http://{listen}/
 "#,
             listen = self.listen
         )
@@ -39,11 +41,21 @@ listen = "{listen}"
         format!("curl http://{listen}/v1/subscriptions/{subscription}/quota")
     }
 
-    /// Returns the lines about the API that are printed at the start.
-    pub(super) fn lines(&self) -> String {
+    /// Returns the lines that name pages for a browser.
+    fn pages(&self, path: Option<&str>) -> String {
+        let Self { listen, subscription } = self;
+        let customer = path.map_or_else(String::new, |path| {
+            format!("  as the customer of {subscription} sees it:\n  http://{listen}{path}\n")
+        });
+        format!("pages    http://{listen}/ in a browser while the demo runs\n{customer}")
+    }
+
+    /// Returns the lines about the API that are printed at the start. `path` is that of the customer's page.
+    pub(super) fn lines(&self, path: Option<&str>) -> String {
+        let pages = self.pages(path);
         format!(
             "asks     may a key call now? http://{} answers gateways while the demo runs; in another terminal:\n  \
-             {}\n  {}\n",
+             {}\n  {}\n{pages}",
             self.listen,
             self.check(),
             self.quota()

@@ -94,6 +94,9 @@ fn duration(text: &str) -> Result<SignedDuration, String> {
     duration.ok_or_else(|| "must be a duration such as 60s, 5m or 1h, from 1s to 24h".to_owned())
 }
 
+/// How long the link to a customer's page lasts, in ms: longer than most demos.
+const LINK_MS: u64 = 86_400_000;
+
 /// Runs a demo until its end.
 ///
 /// # Errors
@@ -120,7 +123,8 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     };
     let job = LiveJob::start(&config, Some(subscriber), now, &ClusterView::default())?;
     let handle = job.handle.clone();
-    exit::print(&asking.lines())?;
+    let path = handle.api.as_ref().and_then(|api| api.customer_path(&asking.subscription, now() + LINK_MS));
+    exit::print(&asking.lines(path.as_deref()))?;
     if let Some(acting) = acting {
         acting.serve(&config, &handle)?;
     }

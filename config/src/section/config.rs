@@ -16,6 +16,7 @@ use super::job::{Job, RawJob};
 use super::keys::RawKeys;
 use super::limits::{Limits, RawLimits};
 use super::log::{Log, RawLog};
+use super::pages::{Pages, RawPages};
 use super::prelude::*;
 use super::routes::{RawRoutes, Routes};
 use super::sink::{Delivery, RawSinks, Sinks};
@@ -57,6 +58,8 @@ section! {
         other http: Option<Http> = http(RawHttp) or None;
         /// Without `[api]` neither gateways nor customers can ask.
         other api: Option<Api> = api(RawApi) or None;
+        /// Without `[pages]` the listener of `[api]` serves no pages.
+        other pages: Option<Pages> = pages(RawPages) or None;
         /// Without `[state]` a job that is started again begins anew.
         other state: Option<State> = state(RawState) or None;
         /// Without `[cluster]` the job is one process.
@@ -100,6 +103,9 @@ pub(crate) fn validate(
         RawApi::with_settlements(spot, &config.sources, &mut check);
     } else if let Some(spot) = tokens.and_then(Entry::given).filter(|_| raw.api.is_absent()) {
         check.warn(spot, "has no effect: without [api] nobody shows a token");
+    }
+    if let Some(spot) = raw.pages.given().filter(|_| raw.api.is_absent()) {
+        check.warn(spot, "has no effect: the listener of [api] serves pages, and there is none");
     }
     if let Some((spot, cluster)) = raw.cluster.given().zip(config.cluster.as_ref()) {
         let workers = config.job.workers.get();
@@ -227,7 +233,7 @@ mod tests {
     fn wrong_values_are_reported_with_their_location() {
         assert_eq!(
             problems(&format!("{SMALL}[clusters]\nlisten = \"x\"")),
-            "line 6: clusters: unknown key, allowed here: job, keys, source, tables, geo, routes, billing, windows, limits, sink, detection, alerts, gateway, http, api, state, cluster, log; did you mean cluster?"
+            "line 6: clusters: unknown key, allowed here: job, keys, source, tables, geo, routes, billing, windows, limits, sink, detection, alerts, gateway, http, api, pages, state, cluster, log; did you mean cluster?"
         );
     }
 }

@@ -11,7 +11,6 @@
 //! shelf at the checkpoint is in it.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 
 use keytide_connectors::live::{LiveError, TableFeed};
@@ -22,36 +21,33 @@ use keytide_dataflow::model::Tick;
 
 use super::Clock;
 use crate::serve::ApiData;
-use crate::serve::ledger::{BookedUse, MinuteUse, QuotaLedger, UseOfTick};
+use crate::serve::ledger::{BookedUse, MinuteUse, UseOfTick};
 use crate::serve::shelf::ShelfMemory;
 
-/// A feed of tables whose changes go to the ledger, too.
+/// A feed of tables whose changes go to the API, too.
 pub(super) struct SharedFeed {
     feed: Box<dyn TableFeed>,
-    ledger: Arc<QuotaLedger>,
+    data: ApiData,
     clock: Clock,
 }
 
 impl SharedFeed {
-    /// Shares a feed with the ledger.
-    pub(super) fn share(
-        feed: Box<dyn TableFeed>,
-        ledger: &Arc<QuotaLedger>,
-        clock: Clock,
-    ) -> Box<dyn TableFeed> {
-        Box::new(Self { feed, ledger: Arc::clone(ledger), clock })
+    /// Shares a feed with the API.
+    pub(super) fn share(feed: Box<dyn TableFeed>, data: &ApiData, clock: Clock) -> Box<dyn TableFeed> {
+        Box::new(Self { feed, data: data.clone(), clock })
     }
 }
 
 impl TableFeed for SharedFeed {
     fn poll(&mut self, wait: Duration, read: &mut TablesRead) -> Result<(), LiveError> {
-        let changes = read.changes.len();
-        self.feed.poll(wait, read)?;
         // Feeds add to what is there.
-        if let Some(changes) = read.changes.get(changes..).filter(|changes| !changes.is_empty()) {
-            self.ledger.apply_tables(changes, (self.clock)());
+        let mut own = TablesRead::default();
+        let polled = self.feed.poll(wait, &mut own);
+        if !own.changes.is_empty() || !own.definitions.is_empty() {
+            self.data.take_tables(&own, (self.clock)());
         }
-        Ok(())
+        read.append(own);
+        polled
     }
 
     fn is_complete(&self) -> bool {
@@ -129,13 +125,15 @@ impl TickFeed {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use keytide_billing::{Measure, PeriodKind, QuotaLimit, QuotaStanding, QuotaThresholds};
     use keytide_dataflow::model::time::{DAY_MS, MINUTE_MS};
     use keytide_dataflow::model::{KeyId, NameId, Owner, QuotaHolder, QuotaRow, TableChange, TableRow};
     use keytide_dataflow::{Level, OwnedUsage, QuotaKey, Revision, Row, Usage};
 
     use super::*;
-    use crate::serve::ledger::{AskedUse, CheckSubject};
+    use crate::serve::ledger::{AskedUse, CheckSubject, QuotaLedger};
     use crate::serve::shelf::Shelf;
 
     const NOW: u64 = 20 * DAY_MS + 5 * MINUTE_MS;
@@ -171,7 +169,10 @@ mod tests {
         let holder = QuotaHolder::Subscription(subscription);
         let quota = QuotaRow { holder, measure, period, limit: limit.clone(), valid_from: None };
         let change = |row| TableChange { offset: 0, row: TableRow::Quota(row), deleted: false };
-        let mut feed = SharedFeed::share(Box::new(OneQuota(Some(change(quota.clone())))), &ledger, || NOW);
+        let shelf = Arc::new(Shelf::new(1 << 20));
+        let data =
+            ApiData { ledger: Arc::clone(&ledger), shelf: Arc::clone(&shelf), directory: Arc::default() };
+        let mut feed = SharedFeed::share(Box::new(OneQuota(Some(change(quota.clone())))), &data, || NOW);
         assert!(!feed.is_complete());
         // What another feed read isn't this feed's.
         let other = QuotaHolder::Subscription(NameId::new("t"));
@@ -198,8 +199,6 @@ mod tests {
             QuotaStanding { limit: 9, used: 2, remaining: 7, permille: 222, hard: true, resets_at_ms };
         let booked = Rows::Quota(vec![Revision { key, value: Some(standing) }]);
         let output = |rows| TickOutput { rows, watermark: NOW, ..TickOutput::default() };
-        let shelf = Arc::new(Shelf::new(1 << 20));
-        let data = ApiData { ledger: Arc::clone(&ledger), shelf: Arc::clone(&shelf) };
         let mut ticks = TickFeed::new(&data, || NOW);
         // A key of the ledger's subscription, before its standing was asked for.
         assert_eq!(used(&ledger), None);

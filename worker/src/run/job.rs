@@ -284,7 +284,8 @@ impl LiveJob {
         // A port that somebody has is found before the job is claimed.
         let tokens =
             config.api.as_ref().and(config.tables.tokens.as_ref()).map(|_| Arc::<TokenTable>::default());
-        let bind = |api| ApiServer::bind(api, &config.sources, tokens.clone());
+        let pages = config.pages.as_ref();
+        let bind = |api| ApiServer::bind((api, pages), &config.sources, tokens.clone());
         let api = config.api.as_ref().map(bind).transpose()?;
         let (durable, restored) = match &config.state {
             Some(state) => go_on(config, state, clock, leader.as_ref())
@@ -391,7 +392,7 @@ impl LiveJob {
         }
         let mut feeds = tables.feeds;
         if let Some(requests) = &requests {
-            let share = |feed| SharedFeed::share(feed, &requests.ledger, clock);
+            let share = |feed| SharedFeed::share(feed, requests, clock);
             feeds = feeds.into_iter().map(share).collect();
         }
         feeds.push(Box::new(ActionFeed::new(inputs_of_actions)));
@@ -706,9 +707,6 @@ fn start_api(
 ) -> anyhow::Result<Option<(ApiData, ApiMonitor)>> {
     let Some((api, server)) = config.api.as_ref().zip(server) else { return Ok(None) };
     let ledger = Arc::new(QuotaLedger::new(random_nonce(), api.on_stale == OnStale::Deny));
-    let held: Vec<TableChange> = earlier.changes().collect();
-    ledger.apply_tables(&held, clock());
-    ledger.apply_tables(&first.changes, clock());
     let shelf = Arc::new(Shelf::new(api.memory));
     if let Some(rows) = rows
         && shelf.restore(&rows).is_err()
@@ -716,7 +714,10 @@ fn start_api(
         // It is made of published rows, so the job goes on without it.
         tracing::warn!("the rows of [api] in the checkpoint are of another version: answers begin anew");
     }
-    let data = ApiData { ledger, shelf };
+    let data = ApiData { ledger, shelf, directory: Arc::default() };
+    let held: Vec<TableChange> = earlier.changes().collect();
+    data.take_rows(&held, clock());
+    data.take_tables(first, clock());
     let address = server.address().context("asking for the port of [api] failed")?;
     let monitor = server.start(&data, clock)?;
     tracing::info!("answers gateways at http://{address}/v1/check and /v1/auth");

@@ -12,6 +12,8 @@
 //! even if it is empty. Before it is read whoever shows another token is told that it is an outage: gateways take a token
 //! that is refused for a denial of their client's call.
 //!
+//! A third kind are signed [links](super::links), which open what a consumer's token does.
+//!
 //! | role | checks | rows | of |
 //! |---|---|---|---|
 //! | admin | yes | yes | all |
@@ -32,6 +34,8 @@ use keytide_dataflow::model::{
     EventTime, KeyState, NameId, TableChange, TableRow, TokenDigest, TokenRole, TokenRow, hex,
 };
 use sha2::{Digest, Sha256};
+
+use super::links::{Link, Links};
 
 /// The header of a token beside `Authorization`.
 const TOKEN_HEADER: HeaderName = HeaderName::from_static("x-keytide-token");
@@ -85,12 +89,14 @@ pub(super) struct ApiCaller {
     pub(super) role: ApiRole,
     /// The customer of a consumer.
     pub(super) customer: Option<NameId>,
+    /// The first instant at which its token opens nothing, in ms since the epoch; `None` is never.
+    pub(super) expires_at: Option<EventTime>,
 }
 
 impl ApiCaller {
     /// Returns the holder of a token of the table. The name stays the same as long as the row names the same holder, or is
     /// about the same token.
-    fn of(TokenRow { digest, name, role, .. }: &TokenRow) -> Self {
+    fn of(TokenRow { digest, name, role, expires_at, .. }: &TokenRow) -> Self {
         let (role, customer) = match *role {
             TokenRole::Admin => (ApiRole::Admin, None),
             TokenRole::Ops => (ApiRole::Ops, None),
@@ -99,7 +105,18 @@ impl ApiCaller {
         };
         let name =
             if name.is_some() { format!("name:{:016x}", name.0) } else { format!("hash:{}", hex(&digest.0)) };
-        Self { name: name.into(), role, customer }
+        Self { name: name.into(), role, customer, expires_at: *expires_at }
+    }
+
+    /// Returns the holder of a signed link.
+    fn of_link(Link { customer, expires_at }: &Link) -> Self {
+        let customer = NameId::new(customer);
+        Self {
+            name: format!("link:{:016x}", customer.0).into(),
+            role: ApiRole::Consumer,
+            customer: Some(customer),
+            expires_at: Some(*expires_at),
+        }
     }
 
     /// Returns whether checks and settlements are open to it.
@@ -124,16 +141,9 @@ impl ApiCaller {
 /// The tokens of `[tables.tokens]`, as of the rows that were read.
 #[derive(Debug, Default)]
 pub struct TokenTable {
-    tokens: RwLock<HashMap<TokenDigest, TableToken>>,
+    tokens: RwLock<HashMap<TokenDigest, ApiCaller>>,
     /// True once all rows were read that were there at the start.
     is_read: AtomicBool,
-}
-
-/// An active token of the table.
-#[derive(Debug)]
-struct TableToken {
-    caller: ApiCaller,
-    expires_at: Option<EventTime>,
 }
 
 impl TokenTable {
@@ -145,8 +155,7 @@ impl TokenTable {
             if *deleted || row.state != KeyState::Active {
                 tokens.remove(&row.digest);
             } else {
-                let token = TableToken { caller: ApiCaller::of(row), expires_at: row.expires_at };
-                tokens.insert(row.digest, token);
+                tokens.insert(row.digest, ApiCaller::of(row));
             }
         }
     }
@@ -164,16 +173,17 @@ impl TokenTable {
     /// Returns the holder of a token that opens something at `now_ms`.
     fn caller(&self, shown: TokenHash, now_ms: u64) -> Option<ApiCaller> {
         let tokens = self.tokens.read().unwrap_or_else(PoisonError::into_inner);
-        let token = tokens.get(&TokenDigest(shown.0))?;
-        token.expires_at.is_none_or(|end_ms| now_ms < end_ms).then(|| token.caller.clone())
+        let caller = tokens.get(&TokenDigest(shown.0))?;
+        caller.expires_at.is_none_or(|end_ms| now_ms < end_ms).then(|| caller.clone())
     }
 }
 
-/// The tokens of the configuration, and those of the table if there is one.
+/// The tokens of the configuration, those of the table if there is one, and those of links if there are pages.
 #[derive(Debug)]
 pub(super) struct ApiTokens {
     configured: Vec<(TokenHash, ApiCaller)>,
     table: Option<Arc<TokenTable>>,
+    links: Option<Links>,
 }
 
 impl ApiTokens {
@@ -182,12 +192,18 @@ impl ApiTokens {
         self.table.as_ref()
     }
 
-    pub(super) fn new(tokens: &[ApiToken], table: Option<Arc<TokenTable>>) -> Self {
+    /// Returns what signs links, if there are pages.
+    pub(super) fn links(&self) -> Option<&Links> {
+        self.links.as_ref()
+    }
+
+    pub(super) fn new(tokens: &[ApiToken], table: Option<Arc<TokenTable>>, links: Option<Links>) -> Self {
         let of = |ApiToken { name, token, role, customer }: &ApiToken| {
             let customer = customer.as_deref().map(NameId::new);
-            (TokenHash::new(token), ApiCaller { name: name.as_str().into(), role: *role, customer })
+            let name = name.as_str().into();
+            (TokenHash::new(token), ApiCaller { name, role: *role, customer, expires_at: None })
         };
-        Self { configured: tokens.iter().map(of).collect(), table }
+        Self { configured: tokens.iter().map(of).collect(), table, links }
     }
 
     /// Returns whether all tokens are known that there were at the start. Until then who is refused may be let in later.
@@ -197,10 +213,17 @@ impl ApiTokens {
 
     /// Returns the caller of a request at `now_ms`. `None` if tokens are asked for, and it shows none of them.
     pub(super) fn caller(&self, headers: &HeaderMap, now_ms: u64) -> Option<ApiCaller> {
-        if self.configured.is_empty() && self.table.is_none() {
-            return Some(ApiCaller { name: "".into(), role: ApiRole::Admin, customer: None });
-        }
         let shown = [headers.get(TOKEN_HEADER).map(HeaderValue::as_bytes), bearer(headers)];
+        // Also where everything is open, a link shows one customer: so a portal looks as it will with tokens.
+        if let Some(links) = &self.links
+            && let Some(link) = shown.iter().flatten().find_map(|token| links.read(token, now_ms))
+        {
+            return Some(ApiCaller::of_link(&link));
+        }
+        if self.configured.is_empty() && self.table.is_none() {
+            let name = "".into();
+            return Some(ApiCaller { name, role: ApiRole::Admin, customer: None, expires_at: None });
+        }
         let shown = shown.map(|token| token.map(TokenHash::of));
         // All are compared, so the time says nothing about which it is.
         let found = self.configured.iter().fold(None, |found, (token, caller)| {
@@ -235,7 +258,7 @@ mod tests {
             of("ops", ApiRole::Ops, None),
             of("acme", ApiRole::Consumer, Some("cus_1")),
         ];
-        ApiTokens::new(&tokens, None)
+        ApiTokens::new(&tokens, None, None)
     }
 
     fn caller(pairs: &[(&'static str, &'static str)]) -> Option<ApiCaller> {
@@ -279,7 +302,7 @@ mod tests {
             assert_eq!((caller.may_check(), caller.may_read()), (checks, reads), "{token}");
             assert_eq!([one, other, None].map(|customer| caller.may_see(customer)), sees, "{token}");
         }
-        assert!(ApiTokens::new(&[], None).caller(&HeaderMap::new(), NOW).unwrap().may_check());
+        assert!(ApiTokens::new(&[], None, None).caller(&HeaderMap::new(), NOW).unwrap().may_check());
     }
 
     fn row(token: &str, role: TokenRole) -> TokenRow {
@@ -298,7 +321,7 @@ mod tests {
     #[test]
     fn an_empty_table_lets_nobody_in_and_a_row_acts_until_it_ends() {
         let table = Arc::<TokenTable>::default();
-        let tokens = ApiTokens::new(&[], Some(Arc::clone(&table)));
+        let tokens = ApiTokens::new(&[], Some(Arc::clone(&table)), None);
         let caller = |now_ms| tokens.caller(&shown("t"), now_ms);
         assert_eq!((caller(0), tokens.caller(&HeaderMap::new(), 0)), (None, None));
         table.apply(&[put(row("t", TokenRole::Check))]);
@@ -339,7 +362,7 @@ mod tests {
             role: ApiRole::Admin,
             customer: None,
         };
-        let tokens = ApiTokens::new(&[configured], Some(Arc::clone(&table)));
+        let tokens = ApiTokens::new(&[configured], Some(Arc::clone(&table)), None);
         let name = |token: &str| tokens.caller(&shown(token), NOW).unwrap().name;
         let before = ["a", "b", "c", "d"].map(name);
         assert!(before.iter().all(|name| name.contains(':')), "{before:?}");
@@ -382,7 +405,7 @@ mod tests {
             };
             let steps: Vec<_> = steps.into_iter().map(of_step).collect();
             let table = Arc::<TokenTable>::default();
-            let tokens = ApiTokens::new(&[], Some(Arc::clone(&table)));
+            let tokens = ApiTokens::new(&[], Some(Arc::clone(&table)), None);
             let mut cuts = cuts.into_iter().cycle();
             let mut left = steps.as_slice();
             while !left.is_empty() {

@@ -38,6 +38,11 @@ impl RequestBody for SettleBody {
     const FORM: &'static str = SETTLE_FORM;
 }
 
+impl RequestBody for LinkBody {
+    const FORM: &'static str =
+        "the body must be JSON with customer, and optionally expires_in, 60 to 86,400 seconds";
+}
+
 impl RequestBody for RollbackBody {
     const FORM: &'static str = SETTLE_FORM;
 }
@@ -104,6 +109,16 @@ pub(super) struct ActualBody {
 #[serde(deny_unknown_fields)]
 pub(super) struct RollbackBody {
     pub(super) reservation: String,
+}
+
+/// A link by which a customer sees its page.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LinkBody {
+    pub(super) customer: String,
+    /// Seconds, an hour without it.
+    #[serde(default, deserialize_with = "whole")]
+    pub(super) expires_in: Option<u64>,
 }
 
 /// The answer to a check.
@@ -282,7 +297,7 @@ impl StandingPage {
 }
 
 impl QuotaPage {
-    fn of(QuotaAnswer { measure, period, start_ms, standing, is_exceeded }: &QuotaAnswer) -> Self {
+    pub(super) fn of(QuotaAnswer { measure, period, start_ms, standing, is_exceeded }: &QuotaAnswer) -> Self {
         Self {
             metric: measure.name(),
             period: period.name(),

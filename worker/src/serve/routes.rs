@@ -7,6 +7,9 @@
 //! | any `/v1/auth`, `/v1/auth/...` | 200, 429 or 403 without a body: the same for a gateway's sub-request |
 //! | GET `/v1/subscriptions/ID/quota` | how a subscription's quotas stand now |
 //! | GET `/v1/subscriptions/ID/VIEW`, `/v1/keys/ID/VIEW`, `/v1/incidents` | the newest rows of views, see [`super::rows`] |
+//! | GET `/v1/session` | who the token's holder is |
+//! | GET `/v1/subscriptions`, `/v1/subscriptions/ID`, `/v1/subscriptions/ID/keys` | which there are, see [`super::listing`] |
+//! | POST `/v1/links` | a link by which a customer sees its page, if there are pages |
 //! | GET `/v1/status` | how old the ledger is |
 //! | GET `/v1/openapi.json` | the description of these paths by OpenAPI 3.1 |
 //!
@@ -31,6 +34,7 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use keytide_billing::BilledUse;
+use keytide_config::Pages;
 use keytide_connectors::decode::{RequestKeys, prehashed};
 use keytide_connectors::sink::encode::time;
 use keytide_dataflow::model::{KeyId, NameId};
@@ -42,6 +46,8 @@ use super::bodies::{
 };
 use super::headers::add_headers;
 use super::ledger::{AskedUse, CheckAnswer, CheckSubject, CheckVerdict, RequestKey};
+use super::listing::{answer_keys, answer_link, answer_session, answer_subscription, answer_subscriptions};
+use super::pages;
 use super::reply::{ApiState, Sent, Shared, missing, refuse, refused, refused_to_read, with_status};
 use super::rows::{answer_incidents, answer_key_rows, answer_subscription_rows};
 use super::settle::{answer_rollback, answer_settle};
@@ -61,18 +67,24 @@ const TARGET: &str = "x-forwarded-uri";
 /// The description of the paths, which tests compare with the answers.
 const OPENAPI: &str = include_str!("openapi.json");
 
-/// Makes the service of a server.
-pub(super) fn router(state: &Arc<ApiState>) -> Router {
+/// Makes the service of a server, with pages if there are some.
+pub(super) fn router(state: &Arc<ApiState>, pages: Option<&Pages>) -> Router {
+    let pages = pages.map(|pages| pages::router(pages, &state.stats)).unwrap_or_default();
     let with_bodies = Router::new()
         .route("/v1/check", post(answer_check))
         .route("/v1/settle", post(answer_settle))
         .route("/v1/rollback", post(answer_rollback))
+        .route("/v1/links", post(answer_link))
         .layer(from_fn(whole_body));
     Router::new()
         .merge(with_bodies)
         .route("/v1/auth", any(answer_auth))
         .route("/v1/auth/", any(answer_auth))
         .route("/v1/auth/{*path}", any(answer_auth))
+        .route("/v1/session", get(answer_session))
+        .route("/v1/subscriptions", get(answer_subscriptions))
+        .route("/v1/subscriptions/{id}", get(answer_subscription))
+        .route("/v1/subscriptions/{id}/keys", get(answer_keys))
         .route("/v1/subscriptions/{id}/quota", get(answer_quota))
         .route("/v1/subscriptions/{id}/{view}", get(answer_subscription_rows))
         .route("/v1/keys/{id}/{view}", get(answer_key_rows))
@@ -83,6 +95,7 @@ pub(super) fn router(state: &Arc<ApiState>) -> Router {
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .layer(from_fn_with_state(Arc::clone(state), guard))
         .with_state(Arc::clone(state))
+        .merge(pages)
 }
 
 /// Lets nobody in without a token, adds headers to every answer, and counts it.

@@ -25,7 +25,7 @@ use keytide_dataflow::model::{EventTime, NameId, Tick};
 use serde::{Deserialize, Serialize};
 
 use super::auth::ApiCaller;
-use super::reply::{ApiState, Shared, missing, refuse, refused_to_read};
+use super::reply::{ApiState, Shared, is_shown, missing, refuse, refused_to_read, tag, unchanged};
 use super::shelf::{Shelf, ShelvedRows};
 
 /// Incidents of an answer that doesn't say how many, and at most.
@@ -217,7 +217,7 @@ fn answer(
     // Entries of a log have no time to tell.
     let is_untold = own_from > 0 && !rows.has_time;
     wanted.from = wanted.from.max(if is_untold { EventTime::MAX } else { own_from });
-    let tag = tag(state, changed.unwrap_or(0), own_from);
+    let tag = tag_of(state, changed.unwrap_or(0), own_from);
     if is_shown(headers, &tag) {
         return unchanged(tag);
     }
@@ -241,7 +241,7 @@ pub(super) async fn answer_incidents(
         return refuse(StatusCode::BAD_REQUEST, "the query may have limit, 1 to 1,000 incidents");
     };
     let (view, subject) = (View::Incidents, RowSubject::Job);
-    let tag = tag(&state, state.shelf.changed(view, subject).unwrap_or(0), 0);
+    let tag = tag_of(&state, state.shelf.changed(view, subject).unwrap_or(0), 0);
     if is_shown(&headers, &tag) {
         return unchanged(tag);
     }
@@ -289,20 +289,8 @@ fn own_incident(row: &[u8], customer: NameId) -> Option<Vec<u8>> {
     is_own.then(|| serde_json::to_vec(&incident).ok()).flatten()
 }
 
-fn tag(state: &ApiState, changed: Tick, since: EventTime) -> HeaderValue {
-    let tag = format!("W/\"{:x}-{changed:x}-{since:x}\"", state.shelf.life());
-    HeaderValue::try_from(tag).unwrap_or(HeaderValue::from_static("W/\"\""))
-}
-
-/// Returns whether the client has the answer with a tag.
-fn is_shown(headers: &HeaderMap, tag: &HeaderValue) -> bool {
-    let shown = headers.get_all(header::IF_NONE_MATCH).into_iter();
-    let mut tags = shown.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-    tags.any(|shown| shown.trim_ascii() == tag.as_bytes())
-}
-
-fn unchanged(tag: HeaderValue) -> Response {
-    (StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response()
+fn tag_of(state: &ApiState, changed: Tick, since: EventTime) -> HeaderValue {
+    tag(format_args!("{:x}-{changed:x}-{since:x}", state.shelf.life()))
 }
 
 fn page<'a>(

@@ -14,10 +14,11 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use keytide_config::{Api, KeyRules, Source};
+use keytide_config::{Api, KeyRules, OnStale, Pages, Source};
 use keytide_connectors::decode::RequestKeys;
 use keytide_connectors::settlement::SettlementWriter;
 use socket2::SockRef;
@@ -25,6 +26,7 @@ use tokio::sync::Semaphore;
 
 use super::ApiData;
 use super::auth::{ApiTokens, TokenTable};
+use super::links::Links;
 use super::reply::ApiState;
 use super::routes::router;
 use super::stats::{ApiMonitor, ApiStats};
@@ -47,16 +49,22 @@ pub struct ApiServer {
     keys: RequestKeys,
     tokens: ApiTokens,
     settlements: Option<SettlementWriter>,
-    on_stale: keytide_config::OnStale,
+    on_stale: OnStale,
+    pages: Option<Pages>,
 }
 
 impl ApiServer {
     /// Binds the port before the job starts. Keys of gateways' requests are found by the rules of the source that the
-    /// section names. With a `table` of tokens nobody is let in without one, even if it is empty.
+    /// section names. With a `table` of tokens nobody is let in without one, even if it is empty. With `pages` it serves
+    /// these, too.
     ///
     /// # Errors
     /// If the port is in use, or the address isn't this machine's, or the client of settlements has a bad setting.
-    pub fn bind(api: &Api, sources: &[Source], table: Option<Arc<TokenTable>>) -> anyhow::Result<Self> {
+    pub fn bind(
+        (api, pages): (&Api, Option<&Pages>),
+        sources: &[Source],
+        table: Option<Arc<TokenTable>>,
+    ) -> anyhow::Result<Self> {
         let named = |source: &&Source| api.source.as_ref().is_none_or(|name| source.name == *name);
         let rules = sources.iter().find(named).map(|source| &source.keys);
         let rules = rules.context("api.source: the job has no source of that name")?;
@@ -64,11 +72,11 @@ impl ApiServer {
             sources.iter().find(|source| source.name == settlements.source).map(SettlementWriter::start)
         });
         let settlements = settlements.transpose().map_err(|error| failure(error.class().into(), error))?;
-        Ok(Self { settlements: settlements.flatten(), ..Self::of_rules(api, rules, table)? })
+        Ok(Self { settlements: settlements.flatten(), ..Self::of_rules((api, pages), rules, table)? })
     }
 
     pub(super) fn of_rules(
-        api: &Api,
+        (api, pages): (&Api, Option<&Pages>),
         rules: &KeyRules,
         table: Option<Arc<TokenTable>>,
     ) -> anyhow::Result<Self> {
@@ -87,14 +95,19 @@ impl ApiServer {
                 "[api] finds no key in requests to /v1/auth: no rule in [keys].from is header: or query:"
             );
         }
+        let links = pages.map(|pages| match &pages.link_secret {
+            Some(secret) => Ok(Links::new(secret)),
+            None => Links::of_this_process().context("a secret for [pages] can't be made"),
+        });
         Ok(Self {
             listener,
             threads: usize::try_from(api.threads).unwrap_or(1),
             connections: CONNECTIONS,
             keys,
-            tokens: ApiTokens::new(&api.tokens, table),
+            tokens: ApiTokens::new(&api.tokens, table, links.transpose()?),
             settlements: None,
             on_stale: api.on_stale,
+            pages: pages.cloned(),
         })
     }
 
@@ -112,22 +125,34 @@ impl ApiServer {
     /// # Errors
     /// If a thread can't be started.
     pub fn start(self, data: &ApiData, clock: fn() -> u64) -> anyhow::Result<ApiMonitor> {
-        let Self { listener, threads, connections, keys, tokens, settlements, on_stale } = self;
-        let ApiData { ledger, shelf } = data.clone();
+        let Self { listener, threads, connections, keys, tokens, settlements, on_stale, pages } = self;
+        let ApiData { ledger, shelf, directory } = data.clone();
         let stats = Arc::<ApiStats>::default();
         let table = tokens.table().map(Arc::clone);
-        let monitor = ApiMonitor { data: data.clone(), stats: Arc::clone(&stats), table };
-        let state = Arc::new(ApiState { ledger, shelf, keys, tokens, stats, settlements, on_stale, clock });
+        let links = tokens.links().cloned();
+        let monitor = ApiMonitor { data: data.clone(), stats: Arc::clone(&stats), table, links };
+        let state = Arc::new(ApiState {
+            ledger,
+            shelf,
+            directory,
+            keys,
+            tokens,
+            stats,
+            settlements,
+            on_stale,
+            clock,
+        });
+        let service = router(&state, pages.as_ref());
         let permits = Arc::new(Semaphore::new(connections));
         for thread in 0..threads {
             let listener = listener.try_clone().context("sharing the port of [api] failed")?;
-            let (state, permits) = (Arc::clone(&state), Arc::clone(&permits));
+            let (service, permits) = (service.clone(), Arc::clone(&permits));
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
                 .context("starting the runtime of [api] failed")?;
             let run = move || {
-                if let Err(error) = runtime.block_on(serve(listener, &state, &permits)) {
+                if let Err(error) = runtime.block_on(serve(listener, service, &permits)) {
                     tracing::error!("serving [api] failed: {error}");
                 }
             };
@@ -138,9 +163,8 @@ impl ApiServer {
 }
 
 /// Accepts and serves connections for ever.
-async fn serve(listener: TcpListener, state: &Arc<ApiState>, permits: &Arc<Semaphore>) -> io::Result<()> {
+async fn serve(listener: TcpListener, service: Router, permits: &Arc<Semaphore>) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let service = router(state);
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(HEAD_BYTES);
     loop {

@@ -11,13 +11,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::http::StatusCode;
+use keytide_dataflow::model::NameId;
 
 use super::ApiData;
 use super::auth::TokenTable;
 use super::ledger::LedgerSize;
+use super::links::{Link, Links, path_of};
 
 /// The last words of paths by which requests are told apart; all others are one.
-pub const ROUTES: [&str; 17] = [
+pub const ROUTES: [&str; 22] = [
     "check",
     "settle",
     "rollback",
@@ -32,8 +34,13 @@ pub const ROUTES: [&str; 17] = [
     "notices",
     "adjustments",
     "incidents",
+    "session",
+    "subscriptions",
+    "keys",
+    "links",
     "status",
     "openapi.json",
+    PAGES,
     OTHER,
 ];
 /// The statuses of answers; all others are one.
@@ -43,6 +50,8 @@ pub const CODES: [&str; 12] =
 pub const REASONS: [&str; 6] = ["ok", "unknown", "quota", "suspended", "revoked", "stale"];
 /// The upper bounds of the buckets of durations, in microseconds. What takes longer is in none of them.
 pub const BOUNDS_US: [u64; 7] = [250, 1_000, 5_000, 25_000, 100_000, 500_000, 2_500_000];
+/// The files of pages, which are behind no token.
+const PAGES: &str = "pages";
 const OTHER: &str = "other";
 
 /// Counters of the API's requests, which its threads share.
@@ -93,6 +102,11 @@ fn place(names: &[&str], name: &str) -> usize {
 pub(super) struct ApiRoute(usize);
 
 impl ApiRoute {
+    /// Returns the route of the files of pages.
+    pub(super) fn pages() -> Self {
+        Self(place(&ROUTES, PAGES))
+    }
+
     /// Returns the route of a path. A path that is none of the API's has one, too.
     pub(super) fn of(path: &str) -> Self {
         Self(place(&ROUTES, route_of(path)))
@@ -105,6 +119,8 @@ fn route_of(path: &str) -> &str {
     match (segments.next(), segments.next(), segments.next(), segments.next()) {
         // Envoy appends the path that it asks about.
         (Some("auth"), ..) => "auth",
+        (Some("subscriptions"), Some(_), None, _) => "subscriptions",
+        (Some(PAGES), ..) => OTHER,
         (Some(route), None, ..) => route,
         (Some("subscriptions" | "keys"), Some(_), Some(route), None) => route,
         _ => OTHER,
@@ -144,9 +160,19 @@ pub struct ApiMonitor {
     pub(super) data: ApiData,
     pub(super) stats: Arc<ApiStats>,
     pub(super) table: Option<Arc<TokenTable>>,
+    pub(super) links: Option<Links>,
 }
 
 impl ApiMonitor {
+    /// Returns the path of a page that shows a subscription to its customer until `expires_at`, in ms since the epoch; `None`
+    /// if there are no pages, or the tables don't have the subscription.
+    #[must_use]
+    pub fn customer_path(&self, subscription: &str, expires_at: u64) -> Option<String> {
+        let facts = self.data.directory.subscription(NameId::new(subscription), expires_at)?;
+        let link = Link { customer: facts.customer.to_string(), expires_at };
+        Some(path_of(&self.links.as_ref()?.sign(&link)))
+    }
+
     /// Returns the counters so far, and what is held at `now_ms`.
     #[must_use]
     pub fn counts(&self, now_ms: u64) -> ApiCounts {
@@ -181,7 +207,11 @@ mod tests {
             ("/v1/auth/", "auth"),
             ("/v1/auth/check/x/quota", "auth"),
             ("/v1/subscriptions/status/quota", "quota"),
-            ("/v1/subscriptions/quota", OTHER),
+            // A subscription may have any name.
+            ("/v1/subscriptions/quota", "subscriptions"),
+            ("/v1/subscriptions", "subscriptions"),
+            ("/v1/subscriptions/a/keys", "keys"),
+            ("/v1/pages", OTHER),
             ("/v1/keys/a/geo", "geo"),
             ("/v1/keys/a/other", OTHER),
             ("/v1/subscriptions/a/b/quota", OTHER),
@@ -209,8 +239,12 @@ mod tests {
         stats.count_request(ApiRoute::of("/v1/x"), StatusCode::UNAUTHORIZED, Duration::MAX);
         stats.count_check("stale");
         stats.count_check("no reason");
-        let data = ApiData { ledger: Arc::new(QuotaLedger::new(0, false)), shelf: Arc::new(Shelf::new(1)) };
-        let monitor = ApiMonitor { data, stats, table: None };
+        let data = ApiData {
+            ledger: Arc::new(QuotaLedger::new(0, false)),
+            shelf: Arc::new(Shelf::new(1)),
+            directory: Arc::default(),
+        };
+        let monitor = ApiMonitor { data, stats, table: None, links: None };
         let counts = monitor.counts(0);
         assert_eq!(counts.routes[0].within, [2, 2, 0, 0, 0, 0, 1, 2]);
         assert_eq!((counts.routes[0].codes[0], counts.routes[0].sum_us), (7, 14_001_502));

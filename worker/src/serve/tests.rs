@@ -4,22 +4,25 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
-use keytide_billing::{Measure, PeriodKind, QuotaLimit, QuotaThresholds};
-use keytide_config::{Api, ApiRole, ApiToken, KeyFrom, KeyHash, KeyRules, MissingKey, OnStale, Secret, View};
+use keytide_billing::{BilledUse, Measure, PeriodKind, QuotaLimit, QuotaThresholds};
+use keytide_config::{
+    Api, ApiRole, ApiToken, KeyFrom, KeyHash, KeyRules, MissingKey, OnStale, Pages, Secret, View,
+};
 use keytide_connectors::decode::KeyNames;
 use keytide_connectors::sink::encode::time;
 use keytide_connectors::sink::{PlacedRow, RowPlace, RowSubject};
+use keytide_connectors::tables::TablesRead;
 use keytide_dataflow::Level;
 use keytide_dataflow::model::time::HOUR_MS;
 use keytide_dataflow::model::{
-    KeyId, KeyKind, KeyPlace, KeyRow, KeyState, NameId, QuotaHolder, QuotaRow, SubscriptionRow, TableChange,
-    TableRow,
+    Definition, KeyId, KeyKind, KeyPlace, KeyRow, KeyState, NameId, QuotaHolder, QuotaRow, SubscriptionRow,
+    TableChange, TableRow,
 };
 use serde_json::{Value, json};
 
 use super::ApiData;
 use super::auth::TokenTable;
-use super::ledger::{LedgerSize, QuotaLedger, UseOfTick};
+use super::ledger::{AskedUse, CheckSubject, LedgerSize, QuotaLedger, UseOfTick};
 use super::server::ApiServer;
 use super::shelf::Shelf;
 use super::stats::{ApiMonitor, CODES, REASONS, ROUTES};
@@ -56,9 +59,8 @@ fn key_row(key: KeyId, state: KeyState) -> TableChange {
     }))
 }
 
-/// Makes a ledger: of customer `acme` a subscription `sub_1` with 3 calls a day and 100 units a month.
-fn ledger() -> Arc<QuotaLedger> {
-    let ledger = QuotaLedger::new(4, false);
+/// Returns rows of tables: of customer `acme` a subscription `sub_1` with 3 calls a day and 100 units a month.
+fn tables() -> Vec<TableChange> {
     let subscription = |id: &str, customer: &str| {
         change(TableRow::Subscription(SubscriptionRow {
             id: NameId::new(id),
@@ -76,15 +78,20 @@ fn ledger() -> Arc<QuotaLedger> {
         let holder = QuotaHolder::Subscription(NameId::new("sub_1"));
         change(TableRow::Quota(QuotaRow { holder, measure, period, limit, valid_from: None }))
     };
-    let changes = [
+    vec![
         key_row(hash(RAW_KEY).1, KeyState::Active),
         key_row(hash("another").1, KeyState::Suspended),
         subscription("sub_1", "acme"),
         subscription("sub_2", "globex"),
         quota(Measure::Calls, PeriodKind::Day, 3),
         quota(Measure::Units, PeriodKind::Month, 100),
-    ];
-    ledger.apply_tables(&changes, NOW);
+    ]
+}
+
+/// Makes a ledger of these tables.
+fn ledger() -> Arc<QuotaLedger> {
+    let ledger = QuotaLedger::new(4, false);
+    ledger.apply_tables(&tables(), NOW);
     ledger.apply_tick(&UseOfTick { tick: NOW, through_ms: NOW, ..UseOfTick::default() }, NOW);
     Arc::new(ledger)
 }
@@ -106,10 +113,21 @@ fn tokens() -> Vec<ApiToken> {
     .into()
 }
 
+/// Makes a ledger and a directory of these tables, and an empty shelf.
+fn data() -> ApiData {
+    let shelf = Arc::new(Shelf::new(1 << 20));
+    let data = ApiData { ledger: Arc::new(QuotaLedger::new(4, false)), shelf, directory: Arc::default() };
+    let name = |text: &str| Definition::Name { id: NameId::new(text), text: text.into() };
+    let definitions = ["sub_1", "sub_2", "acme", "globex"].map(name).to_vec();
+    data.take_tables(&TablesRead { changes: tables(), definitions, ..TablesRead::default() }, NOW);
+    data.ledger.apply_tick(&UseOfTick { tick: NOW, through_ms: NOW, ..UseOfTick::default() }, NOW);
+    data
+}
+
 /// Serves a ledger and an empty shelf on a free port.
 fn served(ledger: &Arc<QuotaLedger>, tokens: Vec<ApiToken>) -> SocketAddr {
     let shelf = Arc::new(Shelf::new(1 << 20));
-    served_with(&ApiData { ledger: Arc::clone(ledger), shelf }, tokens)
+    served_with(&ApiData { ledger: Arc::clone(ledger), shelf, directory: Arc::default() }, tokens)
 }
 
 fn served_with(data: &ApiData, tokens: Vec<ApiToken>) -> SocketAddr {
@@ -126,7 +144,8 @@ fn watched(
     let api = Api { listen, tokens, threads: 2, on_stale: OnStale::Allow, ..Api::default() };
     let from = vec![KeyFrom::Header("apikey".to_owned()), KeyFrom::Query("apikey".to_owned())];
     let rules = KeyRules { from, hash: KeyHash::Sha256, missing: MissingKey::Anonymous };
-    let server = ApiServer::of_rules(&api, &rules, table).unwrap();
+    let pages = Pages { embed_in: vec!["https://portal.example.com".to_owned()], link_secret: None };
+    let server = ApiServer::of_rules((&api, Some(&pages)), &rules, table).unwrap();
     let address = server.address().unwrap();
     let monitor = server.start(data, || NOW).unwrap();
     (address, monitor)
@@ -314,7 +333,11 @@ fn tokens_open_what_their_role_says() {
 #[test]
 fn requests_are_counted_and_a_table_that_is_being_read_is_an_outage() {
     let ledger = ledger();
-    let data = ApiData { ledger: Arc::clone(&ledger), shelf: Arc::new(Shelf::new(1 << 20)) };
+    let data = ApiData {
+        ledger: Arc::clone(&ledger),
+        shelf: Arc::new(Shelf::new(1 << 20)),
+        directory: Arc::default(),
+    };
     let table = Arc::<TokenTable>::default();
     let (address, monitor) = watched(&data, tokens(), Some(Arc::clone(&table)));
     let mut client = ApiClient::connect(address);
@@ -457,8 +480,7 @@ fn bytes_that_are_not_text_hide_no_key() {
 
 #[test]
 fn the_description_names_every_path_and_every_member_of_an_answer() {
-    let ledger = ledger();
-    let mut client = ApiClient::connect(served(&ledger, tokens()));
+    let mut client = ApiClient::connect(served_with(&data(), tokens()));
     let described = client.ask("GET /v1/openapi.json", "edge", "").json();
     let mut paths = Vec::new();
     for (path, methods) in described["paths"].as_object().unwrap() {
@@ -480,14 +502,19 @@ fn the_description_names_every_path_and_every_member_of_an_answer() {
         "/v1/keys/{id}/geo",
         "/v1/keys/{id}/latency",
         "/v1/keys/{id}/usage",
+        "/v1/links",
         "/v1/openapi.json",
         "/v1/rollback",
+        "/v1/session",
         "/v1/settle",
         "/v1/status",
+        "/v1/subscriptions",
+        "/v1/subscriptions/{id}",
         "/v1/subscriptions/{id}/adjustments",
         "/v1/subscriptions/{id}/bills",
         "/v1/subscriptions/{id}/charges",
         "/v1/subscriptions/{id}/forecast",
+        "/v1/subscriptions/{id}/keys",
         "/v1/subscriptions/{id}/notices",
         "/v1/subscriptions/{id}/quota",
         "/v1/subscriptions/{id}/usage",
@@ -500,7 +527,19 @@ fn the_description_names_every_path_and_every_member_of_an_answer() {
     let status = client.ask("GET /v1/status", "ops", "").json();
     let rows = client.ask("GET /v1/subscriptions/sub_1/bills", "ops", "").json();
     let refused = client.ask("GET /v1/nowhere", "ops", "").json();
+    let session = client.ask("GET /v1/session", "acme", "").json();
+    let listed = client.ask("GET /v1/subscriptions", "ops", "").json();
+    let overview = client.ask("GET /v1/subscriptions/sub_1", "ops", "").json();
+    let keys = client.ask("GET /v1/subscriptions/sub_1/keys", "ops", "").json();
+    let link = client.ask("POST /v1/links", "root", r#"{"customer":"acme"}"#).json();
     for (schema, answer) in [
+        ("Session", &session),
+        ("Subscriptions", &listed),
+        ("Subscription", &listed["rows"][0]),
+        ("Overview", &overview),
+        ("Keys", &keys),
+        ("Key", &keys["rows"][0]),
+        ("Link", &link),
         ("CheckAnswer", &check),
         ("Quota", &check["quotas"][0]),
         ("Standing", &standing),
@@ -539,7 +578,7 @@ fn hours_ago(answer: &Answer) -> Vec<u64> {
 #[test]
 fn rows_are_the_newest_ones_and_have_a_tag_until_one_changes() {
     let (ledger, shelf) = (ledger(), Arc::new(Shelf::new(1 << 20)));
-    let data = ApiData { ledger, shelf: Arc::clone(&shelf) };
+    let data = ApiData { ledger, shelf: Arc::clone(&shelf), directory: Arc::default() };
     let mut client = ApiClient::connect(served_with(&data, tokens()));
     let key = hash(RAW_KEY).1;
     let subject = RowSubject::Key(key);
@@ -602,7 +641,7 @@ fn rows_are_the_newest_ones_and_have_a_tag_until_one_changes() {
 #[test]
 fn a_consumer_sees_rows_of_its_own_and_none_of_what_another_had_before() {
     let (ledger, shelf) = (ledger(), Arc::new(Shelf::new(1 << 20)));
-    let data = ApiData { ledger, shelf: Arc::clone(&shelf) };
+    let data = ApiData { ledger, shelf: Arc::clone(&shelf), directory: Arc::default() };
     let mut client = ApiClient::connect(served_with(&data, tokens()));
     let key = hash(RAW_KEY).1;
     let (subject, other) = (RowSubject::Key(key), RowSubject::Key(hash("another").1));
@@ -656,8 +695,10 @@ fn a_consumer_sees_rows_of_its_own_and_none_of_what_another_had_before() {
 #[test]
 fn incidents_are_the_newest_and_a_consumer_sees_parts_of_its_own() {
     let (ledger, shelf) = (ledger(), Arc::new(Shelf::new(1 << 20)));
-    let mut client =
-        ApiClient::connect(served_with(&ApiData { ledger, shelf: Arc::clone(&shelf) }, tokens()));
+    let mut client = ApiClient::connect(served_with(
+        &ApiData { ledger, shelf: Arc::clone(&shelf), directory: Arc::default() },
+        tokens(),
+    ));
     let incident = |id: u64, customer: Option<&str>| {
         let line = json!({
             "incident_id": id.to_string(), "key_id": "k", "subscription": "s", "customer": customer, "plan": null,
@@ -716,7 +757,212 @@ fn a_port_that_somebody_has_is_a_mistake_of_the_configuration() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let api = Api { listen: taken.local_addr().unwrap(), ..Api::default() };
     let rules = KeyRules { from: vec![], hash: KeyHash::Sha256, missing: MissingKey::Anonymous };
-    let Err(error) = ApiServer::of_rules(&api, &rules, None) else { panic!("the port is taken") };
+    let Err(error) = ApiServer::of_rules((&api, None), &rules, None) else { panic!("the port is taken") };
     assert_eq!(crate::exit::classify(&error), crate::exit::Exit::Usage);
     assert!(error.to_string().starts_with("api.listen: can't listen on 127.0.0.1:"), "{error}");
+}
+
+/// Returns the ids of an answer's rows, and where the next page goes on.
+fn listed(answer: &Answer) -> (Vec<String>, Option<String>) {
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let page = answer.json();
+    let id = |row: &Value| row.get("subscription").unwrap_or(&row["key_id"]).as_str().unwrap().to_owned();
+    (page["rows"].as_array().unwrap().iter().map(id).collect(), page["next"].as_str().map(str::to_owned))
+}
+
+#[test]
+fn subscriptions_are_listed_and_searched_as_far_as_the_caller_may_see_them() {
+    let data = data();
+    let mut client = ApiClient::connect(served_with(&data, tokens()));
+    let mut ids =
+        |path: &str, token: &str| listed(&client.ask(&format!("GET /v1/subscriptions{path}"), token, ""));
+    let all = vec!["sub_1".to_owned(), "sub_2".to_owned()];
+    for (path, token, expected) in [
+        ("", "ops", &all[..]),
+        ("", "acme", &all[..1]),
+        ("", "globex", &all[1..]),
+        ("?customer=globex", "ops", &all[1..]),
+        ("?customer=globex", "acme", &[]),
+        ("?customer=nobody", "ops", &[]),
+        ("?q=UB_2", "ops", &all[1..]),
+        ("?q=ACME", "ops", &all[..1]),
+        ("?q=globex", "acme", &[]),
+        ("?q=x", "ops", &all[1..]),
+        ("?q=%F0%9F%94%91", "ops", &[]),
+        ("?after=sub_1", "ops", &all[1..]),
+        ("?after=sub_1", "acme", &[]),
+    ] {
+        assert_eq!(ids(path, token), (expected.to_vec(), None), "{path} by {token}");
+    }
+    let (first, next) = ids("?limit=1", "ops");
+    assert_eq!((first, next.as_deref()), (all[..1].to_vec(), Some("sub_1")));
+    for (path, status) in [("?limit=0", 400), ("?limit=201", 400), ("?of=x", 400), ("/nobody", 404)] {
+        let answer = client.ask(&format!("GET /v1/subscriptions{path}"), "ops", "");
+        assert_eq!(answer.status, status, "{path}");
+    }
+    assert_eq!(client.ask("GET /v1/subscriptions", "edge", "").status, 403);
+    for path in ["/sub_1", "/sub_1/keys"] {
+        let line = format!("GET /v1/subscriptions{path}");
+        let statuses = ["ops", "acme", "globex", "edge"].map(|token| client.ask(&line, token, "").status);
+        assert_eq!(statuses, [200, 200, 404, 403], "{path}");
+    }
+}
+
+#[test]
+fn a_subscription_has_a_tag_until_a_view_or_a_quota_changes() {
+    let data = data();
+    let (key, subscription) = (hash(RAW_KEY).1, RowSubject::Subscription(NameId::new("sub_1")));
+    let mut client = ApiClient::connect(served_with(&data, tokens()));
+    let mut ask = |tag: &str| {
+        let line = format!("GET /v1/subscriptions/sub_1\nIf-None-Match: {tag}\r\n");
+        client.ask(&line, "acme", "")
+    };
+    let first = ask("W/\"\"");
+    let tag = first.header("etag").unwrap().to_owned();
+    assert_eq!(first.json()["changed"]["usage"], Value::Null);
+    assert_eq!(first.json()["quotas"][0]["limit"], 3);
+    let unchanged = ask(&tag);
+    assert_eq!((unchanged.status, unchanged.header("x-keytide-tick")), (304, Some("2026-03-15T12:00:00Z")));
+    assert!(unchanged.headers.len() < 1_000, "a poll without news has {} B", unchanged.headers.len());
+    // A tick without rows of it changes nothing but the header.
+    data.ledger.apply_tick(&UseOfTick { tick: NOW + 5_000, through_ms: NOW, ..UseOfTick::default() }, NOW);
+    let later = ask(&tag);
+    assert_eq!((later.status, later.header("x-keytide-tick")), (304, Some("2026-03-15T12:00:05Z")));
+    data.shelf.apply(NOW, &[placed(View::SubscriptionUsage, subscription, Level::Hour, NOW - HOUR_MS, None)]);
+    let changed = ask(&tag);
+    assert_eq!(changed.json()["changed"]["usage"], "2026-03-15T12:00:00Z");
+    let checked = CheckSubject::Subscription(NameId::new("sub_1"));
+    let used = BilledUse { calls: 1, ..BilledUse::default() };
+    data.ledger.check(checked, AskedUse { used, is_reserved: false }, None, NOW);
+    let used = ask(changed.header("etag").unwrap());
+    assert_eq!((used.status, &used.json()["quotas"][0]["used"]), (200, &json!(1)));
+
+    // Of its keys the last minute with calls is known.
+    data.shelf.apply(NOW, &[placed(View::Usage, RowSubject::Key(key), Level::Minute, NOW - 3_600_000, None)]);
+    data.ledger.deny_only([(key, KeyState::Revoked)].into());
+    let keys = client.ask("GET /v1/subscriptions/sub_1/keys", "acme", "").json();
+    let row = keys["rows"].as_array().unwrap().iter().find(|row| row["key_id"] == key.to_string()).unwrap();
+    assert_eq!((&row["state"], &row["denied"]), (&json!("active"), &json!("revoked")));
+    assert_eq!((&row["last_used_at"], &row["created_at"]), (&json!("2026-03-15T11:01:00Z"), &Value::Null));
+    let (mut seen, mut path) = (Vec::new(), "?limit=1".to_owned());
+    loop {
+        let answer = client.ask(&format!("GET /v1/subscriptions/sub_1/keys{path}"), "acme", "");
+        let (ids, next) = listed(&answer);
+        seen.extend(ids);
+        let Some(next) = next else { break };
+        path = format!("?limit=1&after={next}");
+    }
+    seen.sort();
+    let mut expected = [key, hash("another").1].map(|key| key.to_string()).to_vec();
+    expected.sort();
+    assert_eq!(seen, expected);
+}
+
+#[test]
+fn the_directory_follows_the_tables() {
+    let data = data();
+    let now = || {
+        let of = |id: &str| data.directory.subscription(NameId::new(id), NOW).map(|facts| facts.customer);
+        (of("sub_1").as_deref().map(str::to_owned), of("sub_2").as_deref().map(str::to_owned))
+    };
+    let text = |text: &str| Some(text.to_owned());
+    assert_eq!(now(), (text("acme"), text("globex")));
+    let change = |changes: Vec<TableChange>, texts: &[&str]| {
+        let name = |text: &&str| Definition::Name { id: NameId::new(text), text: (*text).into() };
+        let definitions = texts.iter().map(name).collect();
+        data.take_tables(&TablesRead { changes, definitions, ..TablesRead::default() }, NOW);
+    };
+    let row = |index: usize| tables().swap_remove(index);
+    let moved = |valid_from| {
+        let TableRow::Subscription(sub) = row(2).row else { unreachable!() };
+        super::tests::change(TableRow::Subscription(SubscriptionRow {
+            customer: NameId::new("initech"),
+            valid_from,
+            ..sub
+        }))
+    };
+    // A row of the future names the next customer, whose subscription it is then listed as.
+    change(vec![moved(Some(NOW + 1))], &["initech"]);
+    assert_eq!(now(), (text("initech"), text("globex")));
+    change(vec![row(2)], &["acme"]);
+    assert_eq!(now().0, text("acme"));
+    assert_eq!(data.directory.customer(NameId::new("initech")), None, "its text is forgotten");
+    change(vec![TableChange { deleted: true, ..row(2) }], &[]);
+    assert_eq!(now(), (None, text("globex")));
+    assert_eq!(data.directory.customer(NameId::new("acme")), None);
+    // Without its text a subscription isn't listed; rows of a checkpoint have none at first.
+    change(vec![row(2)], &[]);
+    assert_eq!(now().0, None);
+    change(Vec::new(), &["sub_1", "acme"]);
+    assert_eq!(now().0, text("acme"));
+
+    let count = |id: &str| data.directory.key_count(NameId::new(id));
+    assert_eq!((count("sub_1"), count("sub_2")), (2, 0));
+    let TableRow::Key(key) = row(0).row else { unreachable!() };
+    change(
+        vec![super::tests::change(TableRow::Key(KeyRow { subscription: NameId::new("sub_2"), ..key }))],
+        &[],
+    );
+    assert_eq!((count("sub_1"), count("sub_2")), (1, 1));
+    change(vec![TableChange { deleted: true, ..row(0) }], &[]);
+    assert_eq!((count("sub_1"), count("sub_2")), (1, 0));
+}
+
+#[test]
+fn a_portal_makes_links_that_open_what_a_consumers_token_does() {
+    let data = data();
+    let mut client = ApiClient::connect(served_with(&data, tokens()));
+    let body = r#"{"customer":"acme","expires_in":60}"#;
+    for (token, status) in [("root", 200), ("ops", 403), ("edge", 403), ("acme", 404), ("nobody", 401)] {
+        assert_eq!(client.ask("POST /v1/links", token, body).status, status, "{token}");
+    }
+    for (body, status) in [
+        (r#"{"customer":"nobody"}"#, 404),
+        (r#"{"customer":""}"#, 400),
+        (r#"{"customer":"acme","expires_in":59}"#, 400),
+        (r#"{"customer":"acme","expires_in":86401}"#, 400),
+        (r#"{"customer":"acme","of":1}"#, 400),
+        ("{}", 400),
+    ] {
+        assert_eq!(client.ask("POST /v1/links", "root", body).status, status, "{body}");
+    }
+    let link = client.ask("POST /v1/links", "root", body).json();
+    assert_eq!(link["expires_at"], "2026-03-15T12:01:00Z");
+    let token = link["token"].as_str().unwrap();
+    assert_eq!(link["path"], format!("/me#token={token}"));
+    let mut ask = |line: &str| client.ask(&format!("{line}\nAuthorization: Bearer {token}\r\n"), "", "");
+    let session = ask("GET /v1/session").json();
+    assert_eq!((&session["role"], &session["customer"]), (&json!("consumer"), &json!("acme")));
+    assert_eq!(session["expires_at"], link["expires_at"]);
+    let statuses = ["sub_1", "sub_2"].map(|id| ask(&format!("GET /v1/subscriptions/{id}/quota")).status);
+    assert_eq!((statuses, ask("POST /v1/check").status), ([200, 404], 404));
+}
+
+#[test]
+fn pages_are_behind_no_token_and_run_nothing_but_themselves() {
+    let data = data();
+    let (address, monitor) = watched(&data, tokens(), None);
+    let mut client = ApiClient::connect(address);
+    for (path, kind) in [
+        ("/", "text/html; charset=utf-8"),
+        ("/me", "text/html; charset=utf-8"),
+        ("/assets/app.css", "text/css; charset=utf-8"),
+    ] {
+        let page = client.ask(&format!("GET {path}"), "", "");
+        assert_eq!((page.status, page.header("content-type")), (200, Some(kind)), "{path}");
+        let policy = "default-src 'self'; base-uri 'none'; form-action 'none'; object-src 'none'; \
+                      frame-ancestors https://portal.example.com";
+        assert_eq!(page.header("content-security-policy"), Some(policy));
+        assert_eq!(page.header("x-content-type-options"), Some("nosniff"));
+        assert_eq!(page.header("cache-control"), Some("no-cache"));
+        let tag = page.header("etag").unwrap();
+        let again = client.ask(&format!("GET {path}\nIf-None-Match: {tag}\r\n"), "", "");
+        assert_eq!((again.status, again.header("etag")), (304, Some(tag)));
+        assert!(again.header("content-security-policy").is_some());
+    }
+    for path in ["/assets/none", "/assets/../me", "/v1", "/me/x"] {
+        assert_eq!(client.ask(&format!("GET {path}"), "", "").status, 401, "{path}");
+    }
+    let pages = monitor.counts(NOW).routes[ROUTES.iter().position(|route| *route == "pages").unwrap()];
+    assert_eq!((pages.codes[0], pages.codes[1]), (3, 3));
 }

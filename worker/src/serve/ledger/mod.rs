@@ -393,6 +393,25 @@ impl QuotaLedger {
         Some((standing.subscription(), standing.customer()))
     }
 
+    /// Returns all subscriptions that have a key, or had or will have it by its rows.
+    #[must_use]
+    pub fn owners(&self, key: KeyId) -> SmallVec<[NameId; 1]> {
+        let keys = shard(&self.keys, key.0 as u64).read().unwrap_or_else(PoisonError::into_inner);
+        let owners: SmallVec<[SharedStanding; 1]> = keys
+            .get(&key)
+            .map(|key| key.owners.iter().map(|(_, owner)| Arc::clone(owner)).collect())
+            .unwrap_or_default();
+        drop(keys);
+        owners.iter().map(|owner| lock(owner).subscription()).collect()
+    }
+
+    /// Returns the state of a key in its table, and the one that the job decided; `None` if it has neither.
+    #[must_use]
+    pub fn key_state(&self, key: KeyId) -> Option<(KeyState, Option<KeyState>)> {
+        let keys = shard(&self.keys, key.0 as u64).read().unwrap_or_else(PoisonError::into_inner);
+        keys.get(&key).map(|key| (key.state, key.denied))
+    }
+
     fn instants(&self, now_ms: u64) -> Instants {
         Instants { now_ms, through_ms: self.through_ms() }
     }

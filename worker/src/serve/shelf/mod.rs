@@ -218,6 +218,14 @@ impl Shelf {
         shard.get(&(view, subject)).map(|rows| rows.changed)
     }
 
+    /// Returns the time or number of the newest row of a view and a subject among the series for which `wanted` is true.
+    #[must_use]
+    pub fn newest(&self, view: View, subject: RowSubject, wanted: impl Fn(u64) -> bool) -> Option<u64> {
+        let shard = self.shard(&(view, subject)).read().unwrap_or_else(PoisonError::into_inner);
+        let series = shard.get(&(view, subject))?.series.iter();
+        series.filter(|(id, _)| wanted(**id)).filter_map(|(_, series)| series.newest()).max()
+    }
+
     /// Returns the number that tells it from those of other lives of the job.
     #[must_use]
     pub fn life(&self) -> u64 {

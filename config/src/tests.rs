@@ -74,6 +74,7 @@ const ALTERNATIVES: &[(&str, &str)] = &[
     ("KEYTIDE_ALICE_TOKEN", "fedcba9876543210"),
     ("KEYTIDE_EDGE_TOKEN", "fedcba9876543211"),
     ("KEYTIDE_ACME_TOKEN", "fedcba9876543212"),
+    ("KEYTIDE_LINK_SECRET", "fedcba9876543213"),
     ("KEYTIDE_MAIL_PASSWORD", "a password"),
     ("KEYTIDE_WEBHOOK_SECRET", "0123456789abcdef"),
     ("KEYTIDE_RECEIVER_SECRET", "0123456789abcdef"),
@@ -314,7 +315,7 @@ line 32: tables.keys.format: found "parquet", allowed: csv, jsonl, json-upsert, 
 line 35: windows.allowed_lateness: a dedupe_horizon of 1h is shorter than the allowed_lateness of 2h, so that late events could count twice; allowed: at least as long
 line 38: limits.json_depth: isn't available in this version, remove it
 line 39: limits.message_bytes: found "65MiB", allowed: 1KiB to 64MiB
-line 41: kyes: unknown key, allowed here: job, keys, source, tables, geo, routes, billing, windows, limits, sink, detection, alerts, gateway, http, api, state, cluster, log; did you mean keys?"#;
+line 41: kyes: unknown key, allowed here: job, keys, source, tables, geo, routes, billing, windows, limits, sink, detection, alerts, gateway, http, api, pages, state, cluster, log; did you mean keys?"#;
     let found = problems(text);
     for (found, expected) in found.lines().zip(expected.lines()) {
         assert_eq!(found, expected);
@@ -467,7 +468,7 @@ fn wrong_variables_are_named() {
         (
             "KEYTIDE_JBO__X",
             "1",
-            "KEYTIDE_JBO__X: jbo: unknown key, allowed here: job, keys, source, tables, geo, routes, billing, windows, limits, sink, detection, alerts, gateway, http, api, state, cluster, log; did you mean job?",
+            "KEYTIDE_JBO__X: jbo: unknown key, allowed here: job, keys, source, tables, geo, routes, billing, windows, limits, sink, detection, alerts, gateway, http, api, pages, state, cluster, log; did you mean job?",
         ),
         (
             "KEYTIDE_SINK__KAFKA__PREFIX",

@@ -269,6 +269,29 @@ pub struct Counts {
     /// Calls that nobody was booked for when their hour was evicted, because their key had no subscription. Free calls
     /// aren't among them.
     pub unbilled_calls: u64,
+    /// Calls of the events by how they were answered.
+    pub calls: AnsweredCalls,
+}
+
+/// Calls by the class of their status, in the order of [`CLASSES`](Self::CLASSES).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnsweredCalls(pub [u64; 6]);
+
+impl AnsweredCalls {
+    /// The classes of statuses; the last one is of calls without a status, and of all others.
+    pub const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "other"];
+
+    /// Adds calls that were answered with a status.
+    pub(crate) fn add(&mut self, status: u16, calls: u32) {
+        let class = usize::from(status / 100).wrapping_sub(1).min(Self::CLASSES.len() - 1);
+        self.0[class] = self.0[class].saturating_add(calls.into());
+    }
+}
+
+impl AddAssign for AnsweredCalls {
+    fn add_assign(&mut self, other: Self) {
+        self.0.iter_mut().zip(other.0).for_each(|(sum, more)| *sum = sum.saturating_add(more));
+    }
 }
 
 impl_add_assign!(Usage {
@@ -292,7 +315,8 @@ impl_add_assign!(Counts {
     overflow_countries,
     detector_late,
     detector_deferred,
-    unbilled_calls
+    unbilled_calls,
+    calls
 });
 
 /// Numbers that count against the caps in the day and the month of the watermark.

@@ -224,6 +224,7 @@ impl SeenRequests {
         // STEP 3: list late and unproven records among those that count, and pass all of them on.
         for event in batches.iter().flatten() {
             counts.events += 1;
+            counts.calls.add(event.status, event.count);
             if event.request.is_some() {
                 let snapshot = state.snapshot;
                 let span = state.span(since(event));

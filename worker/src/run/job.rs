@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use keytide_alerts::outbox::{ClaimsError, OutboxError, OutboxMonitor};
-use keytide_config::{Delivery, Http, JobConfig, Limits, OnStale, Source, SourceKind, Start, State};
+use keytide_config::{Delivery, Http, JobConfig, Limits, OnStale, Sinks, Source, SourceKind, Start, State};
 use keytide_connectors::geo::{GeoCopies, Unreadable};
 use keytide_connectors::input::PartitionInfo;
 use keytide_connectors::kafka::{Consumer, ErrorClass, Topic};
@@ -113,6 +113,8 @@ pub struct Handle {
     /// The numbers of actions after the last tick that was published; `None` before that.
     pub action_counts: ActionMonitor,
     pub limits: Limits,
+    /// The kinds of sinks that the job has, as metrics name them.
+    pub(super) sink_kinds: &'static [&'static str],
     /// The busiest keys, if the job has `[http]`.
     pub top: Option<LiveTop>,
     /// What the API did, if this process answers.
@@ -627,6 +629,7 @@ impl Handle {
             alerts: OutboxMonitor::default(),
             action_counts: ActionMonitor::default(),
             limits: config.limits,
+            sink_kinds: sink_kinds(&config.sinks),
             top: None,
             api: None,
             actions: None,
@@ -911,6 +914,16 @@ fn watch(
             |source, partition| topic(source).watermarks(partition).map(|(low, _)| low),
         );
     })
+}
+
+/// Returns the names of the kinds of sinks that are configured.
+fn sink_kinds(sinks: &Sinks) -> &'static [&'static str] {
+    match (&sinks.kafka, &sinks.files) {
+        (None, None) => &[],
+        (Some(_), None) => &["kafka"],
+        (None, Some(_)) => &["files"],
+        (Some(_), Some(_)) => &["kafka", "files"],
+    }
 }
 
 /// Starts the workers of this process, which exchange over `mesh` if there are others.

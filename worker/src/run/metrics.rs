@@ -14,6 +14,7 @@ use keytide_alerts::outbox::QueueStats;
 use keytide_config::View;
 use keytide_connectors::decode::{CLASSES, Tally};
 use keytide_connectors::input::PartitionInfo;
+use keytide_dataflow::AnsweredCalls;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
@@ -120,7 +121,9 @@ impl JobSample {
             catching_up,
         )?;
         let memory = self.resident_bytes.map(|bytes| (NONE, bytes));
-        page.gauges("process_resident_memory_bytes", "Memory that the process holds resident", memory)
+        page.gauges("process_resident_memory_bytes", "Memory that the process holds resident", memory)?;
+        let limit = self.memory_limit_bytes.map(|bytes| (NONE, bytes));
+        page.gauges("memory_limit_bytes", "Memory that the control group allows the process", limit)
     }
 
     fn input(&self, page: &mut Page<'_>) -> fmt::Result {
@@ -128,6 +131,9 @@ impl JobSample {
         page.counter("bytes", "Bytes of messages that were read", read.bytes)?;
         page.counter("messages", "Messages that were read", read.messages)?;
         page.counter("events", "Accepted, unique events", results.events)?;
+        let calls = AnsweredCalls::CLASSES.iter().zip(results.calls);
+        let calls = calls.map(|(class, calls)| ([("class", *class)], calls));
+        page.counters("calls", "Calls of these events, by the class of their status", calls)?;
         page.counter("duplicates", "Records that repeat an event", results.duplicates)?;
         page.counter("late", "Late events, counted or not", results.late)?;
         page.counter(
@@ -371,6 +377,8 @@ impl JobSample {
         page.gauges("api_tick_age_seconds", "Age of the last tick that answers know of", age)?;
         page.gauge("api_keys", "Keys that the API knows", held.keys)?;
         page.gauge("api_subscriptions", "Subscriptions that the API knows", held.subscriptions)?;
+        let what = "Quotas of running periods of which nothing is left";
+        page.gauge("quota_over", what, held.quotas_over)?;
         page.gauge("api_reservations", "Reservations that aren't settled", held.reservations)?;
         page.gauge("api_rows_bytes", "Memory of rows that the API has for readers, about", *rows_bytes)?;
         let what = "Active tokens of the table, those that expired among them";
@@ -383,6 +391,11 @@ impl JobSample {
         let views = views.map(|(view, count)| ([("view", view.name())], count));
         page.counters("sink_records", "Rows that were handed to the sinks, by view", views)?;
         page.counter("sink_bytes", "Bytes of those rows", sinks.bytes)?;
+        // All sinks have acknowledged a tick that is published.
+        let kinds = self.sink_kinds.iter().filter(|_| self.published > 0);
+        let committed = kinds.map(|kind| ([("sink", *kind)], seconds(self.published)));
+        let what = "Time of the last tick that the sink acknowledged, since the epoch";
+        page.gauges("sink_commit_timestamp_seconds", what, committed)?;
         page.gauge("sink_queued_records", "Records that Kafka hasn't acknowledged", sinks.queued_records)?;
         page.gauge("sink_queued_bytes", "Memory of those records, about", sinks.queued_bytes)?;
         page.counter(
@@ -576,6 +589,9 @@ mod tests {
         sample.results.overflows = [13, 14, 15];
         sample.results.admitted = [16, 17, 18, 19];
         sample.results.limits = [256, 512, 1_024, 2_048];
+        sample.results.calls = [0, 90, 91, 92, 93, 94];
+        sample.memory_limit_bytes = Some(2 << 30);
+        sample.sink_kinds = &["kafka", "files"];
         sample.results.ticks = 98;
         sample.sinks.records = View::ALL.map(records);
         sample.sinks.bytes = 30;
@@ -610,7 +626,7 @@ mod tests {
         let mut api = ApiCounts {
             checks: [66, 67, 68, 69, 70, 71],
             tick_ms: sample.now - 72_000,
-            held: LedgerSize { keys: 73, subscriptions: 74, reservations: 75 },
+            held: LedgerSize { keys: 73, subscriptions: 74, reservations: 75, quotas_over: 81 },
             rows_bytes: 80,
             tokens: Some(76),
             ..ApiCounts::default()
@@ -659,6 +675,9 @@ keytide_catching_up 0
 # HELP keytide_process_resident_memory_bytes Memory that the process holds resident.
 # TYPE keytide_process_resident_memory_bytes gauge
 keytide_process_resident_memory_bytes 1073741824
+# HELP keytide_memory_limit_bytes Memory that the control group allows the process.
+# TYPE keytide_memory_limit_bytes gauge
+keytide_memory_limit_bytes 2147483648
 # HELP keytide_bytes Bytes of messages that were read.
 # TYPE keytide_bytes counter
 keytide_bytes_total 123456
@@ -668,6 +687,14 @@ keytide_messages_total 1000
 # HELP keytide_events Accepted, unique events.
 # TYPE keytide_events counter
 keytide_events_total 990
+# HELP keytide_calls Calls of these events, by the class of their status.
+# TYPE keytide_calls counter
+keytide_calls_total{class="1xx"} 0
+keytide_calls_total{class="2xx"} 90
+keytide_calls_total{class="3xx"} 91
+keytide_calls_total{class="4xx"} 92
+keytide_calls_total{class="5xx"} 93
+keytide_calls_total{class="other"} 94
 # HELP keytide_duplicates Records that repeat an event.
 # TYPE keytide_duplicates counter
 keytide_duplicates_total 11
@@ -836,6 +863,10 @@ SINK_RECORDS
 # HELP keytide_sink_bytes Bytes of those rows.
 # TYPE keytide_sink_bytes counter
 keytide_sink_bytes_total 30
+# HELP keytide_sink_commit_timestamp_seconds Time of the last tick that the sink acknowledged, since the epoch.
+# TYPE keytide_sink_commit_timestamp_seconds gauge
+keytide_sink_commit_timestamp_seconds{sink="kafka"} 1749999997.5
+keytide_sink_commit_timestamp_seconds{sink="files"} 1749999997.5
 # HELP keytide_sink_queued_records Records that Kafka hasn't acknowledged.
 # TYPE keytide_sink_queued_records gauge
 keytide_sink_queued_records 31
@@ -938,6 +969,9 @@ keytide_api_keys 73
 # HELP keytide_api_subscriptions Subscriptions that the API knows.
 # TYPE keytide_api_subscriptions gauge
 keytide_api_subscriptions 74
+# HELP keytide_quota_over Quotas of running periods of which nothing is left.
+# TYPE keytide_quota_over gauge
+keytide_quota_over 81
 # HELP keytide_api_reservations Reservations that aren't settled.
 # TYPE keytide_api_reservations gauge
 keytide_api_reservations 75

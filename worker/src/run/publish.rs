@@ -16,9 +16,8 @@ use keytide_connectors::fail_point::fail_point;
 use keytide_connectors::ledger::LedgerError;
 use keytide_connectors::live::Live;
 use keytide_connectors::sink::{FilesMemory, Publisher, TickFacts, TickOutput};
-use keytide_dataflow::Notice;
 use keytide_dataflow::model::Tick;
-use keytide_dataflow::{Admitted, Counts};
+use keytide_dataflow::{Admitted, AnsweredCalls, Counts, Notice};
 
 use super::api::TickFeed;
 use super::checkpoint::{FollowerParts, Piece, Pieces, ResultMemory};
@@ -46,6 +45,8 @@ pub struct ResultCounters {
     pub detector_deferred: AtomicU64,
     /// Calls that nobody was billed for, because their key had no subscription.
     pub unbilled_calls: AtomicU64,
+    /// Calls by the classes of [`AnsweredCalls`].
+    pub calls: [AtomicU64; AnsweredCalls::CLASSES.len()],
     /// Events beyond the caps of `OVERFLOWS`.
     pub overflows: [AtomicU64; OVERFLOWS.len()],
     /// Values that count against the caps of `CAPS` after the last tick.
@@ -70,6 +71,9 @@ impl ResultCounters {
             self.detector_late.fetch_add(output.counts.detector_late, Ordering::Relaxed);
             self.detector_deferred.fetch_add(output.counts.detector_deferred, Ordering::Relaxed);
             self.unbilled_calls.fetch_add(output.counts.unbilled_calls, Ordering::Relaxed);
+            for (counter, calls) in self.calls.iter().zip(output.counts.calls.0) {
+                counter.fetch_add(calls, Ordering::Relaxed);
+            }
             admitted += output.admitted;
         }
         // Gauges: what is admitted now, over all workers.

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use keytide_connectors::decode::{CLASSES, Tally};
 use keytide_connectors::live::Status;
 use keytide_connectors::sink::SinkStats;
+use keytide_dataflow::AnsweredCalls;
 use keytide_dataflow::model::Tick;
 use keytide_dataflow::state::{Footprint, StateId};
 
@@ -51,6 +52,10 @@ pub struct JobSample {
     pub(super) busy: Busy,
     /// Resident memory of the process, if the system says.
     pub(super) resident_bytes: Option<u64>,
+    /// The memory that the process may take, if a control group bounds it.
+    pub(super) memory_limit_bytes: Option<u64>,
+    /// The kinds of sinks that the job has.
+    pub(super) sink_kinds: &'static [&'static str],
 }
 
 /// Counts of the input so far.
@@ -115,6 +120,8 @@ pub(super) struct Results {
     /// Observations of odd keys for which the detector had no room.
     pub(super) detector_deferred: u64,
     pub(super) unbilled_calls: u64,
+    /// By the classes of `AnsweredCalls`.
+    pub(super) calls: [u64; AnsweredCalls::CLASSES.len()],
     /// Events beyond the caps of [`OVERFLOWS`](super::publish::OVERFLOWS).
     pub(super) overflows: [u64; 3],
     /// Values that count against the caps of [`CAPS`](super::publish::CAPS), and the caps.
@@ -143,6 +150,7 @@ impl JobSample {
             detector_late: load(&results.detector_late),
             detector_deferred: load(&results.detector_deferred),
             unbilled_calls: load(&results.unbilled_calls),
+            calls: results.calls.each_ref().map(load),
             overflows: results.overflows.each_ref().map(load),
             admitted: results.admitted.each_ref().map(load),
             limits: [limits.keys, limits.routes, limits.key_routes, limits.key_countries]
@@ -199,6 +207,8 @@ impl JobSample {
             states: job.observed.states(),
             busy: job.observed.busy(),
             resident_bytes: memory::resident_bytes(),
+            memory_limit_bytes: memory::limit_bytes(),
+            sink_kinds: job.sink_kinds,
             now: (job.clock)(),
         }
     }

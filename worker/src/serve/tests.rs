@@ -370,7 +370,7 @@ fn requests_are_counted_and_a_table_that_is_being_read_is_an_outage() {
     assert_eq!(counts.routes[place(&ROUTES, "check")].within.iter().sum::<u64>(), 3);
     let checks = |reason: &str| counts.checks[place(&REASONS, reason)];
     assert_eq!(["ok", "quota", "unknown", "suspended", "stale"].map(checks), [1, 1, 1, 1, 0]);
-    let held = LedgerSize { keys: 2, subscriptions: 2, reservations: 1 };
+    let held = LedgerSize { keys: 2, subscriptions: 2, reservations: 1, quotas_over: 0 };
     assert_eq!((counts.held, counts.tick_ms, counts.tokens), (held, NOW, Some(0)));
     let settle = json!({ "reservation": reserved["reservation"] }).to_string();
     assert_eq!(client.ask("POST /v1/settle", "edge", &settle).status, 200);

@@ -69,6 +69,8 @@ pub struct LedgerSize {
     pub subscriptions: u64,
     /// Reservations that are neither settled nor at their end.
     pub reservations: u64,
+    /// Quotas of running periods of which nothing is left.
+    pub quotas_over: u64,
 }
 
 type Shards<K, V> = Vec<RwLock<HashMap<K, V>>>;
@@ -340,8 +342,11 @@ impl QuotaLedger {
             let standings: Vec<SharedStanding> =
                 shard.read().unwrap_or_else(PoisonError::into_inner).values().map(Arc::clone).collect();
             size.subscriptions += standings.len() as u64;
-            size.reservations +=
-                standings.iter().map(|standing| lock(standing).open_reservations(at)).sum::<u64>();
+            for standing in &standings {
+                let mut standing = lock(standing);
+                size.reservations += standing.open_reservations(at);
+                size.quotas_over += standing.quotas_over(&self.limits, at);
+            }
         }
         size
     }

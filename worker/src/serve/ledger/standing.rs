@@ -324,6 +324,14 @@ impl Standing {
         self.reservations.len() as u64
     }
 
+    /// Returns the number of limits in force of whose running period nothing is left.
+    pub(super) fn quotas_over(&mut self, rows: &LimitRows, at: Instants) -> u64 {
+        let at = self.advance(at);
+        self.refresh(rows, at.now_ms);
+        let is_over = |limit: &&Limit| self.used(limit, at) >= limit.quota.limit.into();
+        self.in_force.limits.iter().filter(is_over).count() as u64
+    }
+
     fn end_reservation(&mut self, open: OpenReservation, actual: BilledUse, at: Instants) {
         self.spent.release(open.made_ms, open.used);
         // The record of a long call comes after it. So its use counts until the next minute is booked.

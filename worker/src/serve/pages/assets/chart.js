@@ -175,7 +175,7 @@ class Chart {
     };
     const bars = uPlot.paths.bars({ size: [0.8, 4 * em], align: 1 });
     return {
-      width: Math.max(this.place.clientWidth, 1), height: HEIGHT * em, padding: [em / 2, em / 2, 0, 0],
+      width: Math.max(this.place.clientWidth, 1), height: HEIGHT * em, padding: [em / 2, em * 1.6, 0, 0],
       legend: { show: false },
       cursor: { y: false, drag: { x: false, y: false }, points: { show: kind === "lines", size: 7 } },
       tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1_000), zone),

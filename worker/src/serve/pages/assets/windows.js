@@ -4,6 +4,8 @@
 // answer's `since` says. Of earlier ones nothing is known: no data isn't zero. The newest windows may still come, so they
 // are left out until `LAG_MS` after their end.
 
+/** Windows that are shown at least, also if nothing is known of the first ones: two bars alone say little about time. */
+const FEWEST = 12;
 /** How long after a window's end its row is surely there, in ms. */
 const LAG_MS = 120_000;
 
@@ -20,7 +22,7 @@ export const WIDTHS = {
 export const firstOf = (at, widthMs, count) => (Math.floor(at / widthMs) - count + 1) * widthMs;
 
 /**
- * Returns windows from the first that is known to the newest, with `start` in ms, the `row` or null, and `isKnown`: without a
+ * Returns windows from the first that is known to the newest, or a few before it, with `start` in ms, the `row` or null, and `isKnown`: without a
  * row it then had no calls.
  */
 export function filled(rows, { widthMs, count, since, tick }) {
@@ -35,5 +37,5 @@ export function filled(rows, { widthMs, count, since, tick }) {
     windows.push({ start, row, isKnown: row !== null || (since !== null && start >= since) });
   }
   const first = windows.findIndex(({ isKnown }) => isKnown);
-  return first < 0 || newest === -Infinity ? [] : windows.slice(first);
+  return first < 0 || newest === -Infinity ? [] : windows.slice(Math.max(0, Math.min(first, count - FEWEST)));
 }

@@ -6,7 +6,8 @@ export const words = {
   filters: { open: "Open", all: "All" },
   filterLabel: "Incidents",
   filterText: "Filter by key, customer, subscription or id",
-  listOf: (shown, all) => `${whole(shown)} of the newest ${whole(all)} incidents`,
+  listOf: (shown, all) =>
+    shown === all ? `${whole(all)} ${one(all, "incident", "incidents")}` : `${whole(shown)} of the newest ${whole(all)} incidents`,
   noOpen: "No incident is open.",
   noMatch: "No incident matches.",
   pickIncident: "Choose an incident to see its evidence.",

@@ -6,7 +6,7 @@ export const words = {
   filters: { open: "진행 중", all: "전체" },
   filterLabel: "사건",
   filterText: "키, 고객, 구독, 사건 번호로 찾기",
-  listOf: (shown, all) => `최근 사건 ${whole(all)}건 중 ${whole(shown)}건`,
+  listOf: (shown, all) => (shown === all ? `사건 ${whole(all)}건` : `최근 사건 ${whole(all)}건 중 ${whole(shown)}건`),
   noOpen: "진행 중인 사건이 없습니다.",
   noMatch: "조건에 맞는 사건이 없습니다.",
   pickIncident: "사건을 선택하면 근거를 볼 수 있습니다.",

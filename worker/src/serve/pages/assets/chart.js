@@ -194,7 +194,8 @@ class Chart {
           values: (_, splits) => splits.map((split) => this.#shown.x(split * 1_000)),
         },
         {
-          ...axis, space: 2.6 * em, size: (_, values) => em * (1 + 0.5 * Math.max(2, ...(values ?? []).map((text) => text.length))),
+          // Nothing that is counted has parts.
+          ...axis, space: 2.6 * em, incrs: WHOLE, size: (_, values) => em * (1 + 0.5 * Math.max(2, ...(values ?? []).map((text) => text.length))),
           values: (_, splits) => splits.map((split) => this.#shown.y(split)),
         },
       ],
@@ -211,6 +212,9 @@ class Chart {
     };
   }
 }
+
+/** Steps between the ticks of an axis of values: 1, 2 or 5 and zeros. */
+const WHOLE = Array.from({ length: 20 }, (_, zeros) => [1, 2, 5].map((digit) => digit * 10 ** zeros)).flat();
 
 /** Steps between the ticks of a time axis, in seconds: minutes, hours, days. */
 const INCREMENTS = [

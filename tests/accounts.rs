@@ -147,7 +147,11 @@ prop_compose! {
     ) -> BillRow {
         let of_no_plan = |text| AccountFault { plan: NameId::NONE, item: NameId::NONE, text };
         let fault = fault.map(of_no_plan);
-        BillRow { end_ms, currency, total, lines, adjustments, complete, is_final, fault }
+        let none = NameId::NONE;
+        BillRow {
+            end_ms, currency, total, lines, adjustments, complete, is_final, fault,
+            customer: none, plan: none, time_zone: none,
+        }
     }
 }
 
@@ -194,14 +198,18 @@ proptest! {
     fn any_bill_charge_and_adjustment_has_its_schema_and_its_amounts(
         texts in texts(), start_ms: u64, charge in charge(), bill in bill(), seq in 1_u64.., due_with_ms: u64, at_ms: u64,
     ) {
-        let ([subscription, item, plan, ..], names) = (ids(&texts), names(&texts));
+        let ([subscription, item, plan, customer, time_zone], names) = (ids(&texts), names(&texts));
         let key = BillKey { subscription, start_ms };
+        let bill = BillRow { customer, plan, time_zone, ..bill };
         let row = checked(&Revision { key, value: Some(bill.clone()) }, View::Bills, &names)?;
         if let Some(currency) = bill.currency {
             prop_assert_eq!(minor_units(&row, "total", currency), bill.total);
             prop_assert_eq!(minor_units(&row, "adjustments", currency), Some(bill.adjustments));
         } else {
             prop_assert!(row.get("total").is_null() && row.get("adjustments").is_null());
+        }
+        for (column, text) in [("plan", &texts[2]), ("customer", &texts[3]), ("time_zone", &texts[4])] {
+            prop_assert_eq!(row.get(column).as_str(), text.as_deref());
         }
         taken_back(&Revision { key, value: None::<BillRow> }, View::Bills, &names)?;
 

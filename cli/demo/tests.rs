@@ -477,6 +477,9 @@ fn bills() -> Vec<Revision<BillKey, BillRow>> {
         complete: false,
         is_final: false,
         fault: None,
+        customer: NameId::NONE,
+        plan: NameId::NONE,
+        time_zone: NameId::NONE,
     };
     let key = BillKey { subscription: NameId::new("sub-00512"), start_ms: START };
     vec![Revision { key, value: Some(bill) }]

@@ -91,6 +91,12 @@ pub struct BillRow {
     pub is_final: bool,
     /// The reason why there is no bill.
     pub fault: Option<AccountFault>,
+    /// The subscription's customer; [`NameId::NONE`] if no row of a table says so.
+    pub customer: NameId,
+    /// The plan of the period's last days that are billed; [`NameId::NONE`] if no plan has terms.
+    pub plan: NameId,
+    /// The time zone whose days the period has, [`NameId::NONE`] for UTC.
+    pub time_zone: NameId,
 }
 
 /// A reason why there is no bill, and what to do.

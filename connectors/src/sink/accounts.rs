@@ -261,6 +261,10 @@ impl EncodeRow for Revision<BillKey, BillRow> {
         string(out, r#","final":"#, boolean(bill.is_final));
         let fault = bill.fault.as_ref().map(|fault| fault_text(fault, labels.names()));
         optional_text(out, r#","fault":"#, fault.as_deref());
+        let names = labels.names();
+        string(out, r#","customer":"#, names.json(bill.customer));
+        string(out, r#","plan":"#, names.json(bill.plan));
+        string(out, r#","time_zone":"#, names.json(bill.time_zone));
         out.push(b'}');
     }
 

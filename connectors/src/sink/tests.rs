@@ -283,6 +283,9 @@ fn of_accounts() -> Vec<Rows> {
         complete: true,
         is_final: false,
         fault: None,
+        customer: NameId::new("acme"),
+        plan: NameId::new("gold"),
+        time_zone: NameId::new("Asia/Seoul"),
     };
     let expected = ForecastRow { forecast, expected_amount: Some(4_000), currency: Some(currency) };
     let notice = QuotaNotice {
@@ -439,7 +442,7 @@ const GOLDEN: [(View, &str, &str); View::ALL.len()] = [
     (
         View::Bills,
         r#"{"subscription":"sub-1","period_start":"2023-10-31T15:00:00Z""#,
-        r#","period_end":"2023-11-30T15:00:00Z","total":"21.49","currency":"EUR","lines":1,"adjustments":"-0.50","complete":true,"final":false,"fault":null}"#,
+        r#","period_end":"2023-11-30T15:00:00Z","total":"21.49","currency":"EUR","lines":1,"adjustments":"-0.50","complete":true,"final":false,"fault":null,"customer":"acme","plan":"gold","time_zone":"Asia/Seoul"}"#,
     ),
     (
         View::Forecast,

@@ -201,6 +201,9 @@ mod tests {
             complete: false,
             is_final: false,
             fault: Some(AccountFault { plan: id, item: NameId::NONE, text: "no plan".into() }),
+            customer: NameId::NONE,
+            plan: NameId::NONE,
+            time_zone: NameId::NONE,
         });
         Revision { key: BillKey { subscription: id, start_ms }, value }
     }

@@ -391,6 +391,12 @@ impl Account {
         in_force.max_by_key(|row| row.valid_from)
     }
 
+    /// Returns the time zone whose days a billing period has. The first one that is known holds since ever.
+    fn zone(&self, start_ms: EventTime) -> NameId {
+        let setting = self.setting.in_force(start_ms).or(self.setting.0.first().map(|(_, first)| first));
+        setting.map(|(zone, _)| *zone).unwrap_or_default()
+    }
+
     /// Returns the use of the days that begin within a span.
     fn used(&self, start_ms: EventTime, end_ms: EventTime) -> Result<BilledUse, Overflow> {
         let mut days = self.days.range(start_ms..end_ms.max(start_ms)).map(|(_, used)| used.billed());
@@ -830,6 +836,9 @@ impl Account {
             complete,
             is_final: is_over,
             fault: None,
+            customer: self.row(closing.now).map(|row| row.customer).unwrap_or_default(),
+            plan: NameId::NONE,
+            time_zone: self.zone(period.start_ms),
         };
         let mut charges: BTreeMap<ChargeItem<NameId>, Charge> = BTreeMap::new();
         let mut amounts = BTreeMap::new();
@@ -839,6 +848,7 @@ impl Account {
                 amounts = bill.amounts();
                 row.lines = u32::try_from(bill.lines.len()).unwrap_or(u32::MAX);
                 row.currency = Some(bill.currency);
+                row.plan = segments.last().map(|segment| segment.plan).unwrap_or_default();
                 row.total = match due {
                     None => Some(bill.total),
                     Some((currency, amount)) if currency == bill.currency => bill.total.checked_add(amount),

@@ -19,7 +19,7 @@ use keytide_worker::run::{
 use serde::Deserialize;
 
 use crate::exit;
-use crate::job::{JobAddress, runtime, token};
+use crate::job::{JobAddress, escaped, runtime, token};
 use crate::text::{harmless, json, minute, shown_key};
 use crate::views::load;
 
@@ -276,18 +276,6 @@ fn body_of(args: &ActionsArgs) -> anyhow::Result<String> {
     .to_string())
 }
 
-/// Returns a key's name as a part of a path (RFC 3986, 2.1).
-fn escaped(key: &str) -> String {
-    let mut escaped = String::new();
-    for byte in key.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'~' => escaped.push(byte.into()),
-            _ => escaped += &format!("%{byte:02X}"),
-        }
-    }
-    escaped
-}
-
 fn print_incident(incident: &IncidentPage, is_json: bool) -> anyhow::Result<()> {
     if is_json {
         return exit::print(&(json(incident)? + "\n"));
@@ -433,11 +421,5 @@ mod tests {
         for id in ["", "7", "../../metrics", "0000000000000000000000000000000G", &"a".repeat(33)] {
             assert!(id_of(id).is_err(), "{id}");
         }
-    }
-
-    #[test]
-    fn a_key_is_a_part_of_a_path_whatever_its_name() {
-        assert_eq!(escaped("0a-_~"), "0a-_~");
-        assert_eq!(escaped("../a b/ü?#%"), "%2E%2E%2Fa%20b%2F%C3%BC%3F%23%25");
     }
 }

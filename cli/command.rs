@@ -11,7 +11,7 @@ use crate::demo;
 use crate::generate;
 #[cfg(feature = "top")]
 use crate::top;
-use crate::{actions, backtest, check, incident, inspect, key_id, replay, run, version};
+use crate::{actions, backtest, check, incident, inspect, key_id, replay, report, run, version};
 
 /// Exact meters of API keys from gateways' access logs.
 #[derive(Parser)]
@@ -55,6 +55,8 @@ enum Command {
     Actions(actions::ActionsArgs),
     /// Show the evidence of an incident, from views on disk
     Incident(incident::IncidentArgs),
+    /// Write reports for people from views: the bills of a month as pages, tables and JSON
+    Report(report::ReportArgs),
     /// Show how views and tables name a key, which is read from standard input
     KeyId(key_id::KeyIdArgs),
     /// Show the checkpoints of a job's state, and from where it would go on
@@ -86,6 +88,7 @@ pub(crate) fn run_typed() -> anyhow::Result<ExitCode> {
         Command::Top(args) => top::run(&args),
         Command::Actions(args) => actions::run(&args),
         Command::Incident(args) => incident::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::KeyId(args) => key_id::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         #[cfg(feature = "generate")]

@@ -42,6 +42,18 @@ pub(crate) fn runtime() -> anyhow::Result<Runtime> {
     runtime.context("starting the runtime for HTTP failed")
 }
 
+/// Returns a name as a part of a path (RFC 3986, 2.1).
+pub(crate) fn escaped(name: &str) -> String {
+    let mut escaped = String::new();
+    for byte in name.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'~' => escaped.push(byte.into()),
+            _ => escaped += &format!("%{byte:02X}"),
+        }
+    }
+    escaped
+}
+
 /// The address of a running job, and the token that is shown to it.
 #[derive(Clone, Debug)]
 pub(crate) struct JobAddress {
@@ -185,5 +197,16 @@ impl JobAddress {
             answer = &mut answer => answer,
             _ = &mut connection => answer.await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_a_part_of_a_path_whatever_its_name() {
+        assert_eq!(escaped("0a-_~"), "0a-_~");
+        assert_eq!(escaped("../a b/ü?#%"), "%2E%2E%2Fa%20b%2F%C3%BC%3F%23%25");
     }
 }

@@ -23,6 +23,7 @@ mod overview;
 mod pages;
 mod progress;
 mod replay;
+mod report;
 mod run;
 mod signals;
 #[cfg(any(feature = "demo", feature = "top"))]

@@ -11,6 +11,7 @@ pub mod exit;
 pub mod memory;
 pub mod records;
 pub mod replay;
+pub mod report;
 pub mod run;
 pub mod serve;
 pub mod top;

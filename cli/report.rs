@@ -36,13 +36,12 @@ const PATIENCE: Duration = Duration::from_secs(12);
 const NAMED: usize = 12;
 
 #[derive(clap::Args)]
-#[group(id = "source", required = true, multiple = false, args = ["from", "api"])]
 pub(crate) struct ReportArgs {
     /// The report: month writes the bill of each billing period that begins in the month
     #[arg(value_parser = PossibleValuesParser::new(["month"]))]
     report: String,
     /// Folder with views, as replay writes it; or the configuration of a job with [sink.files]
-    #[arg(long, value_name = "DIR|CONFIG")]
+    #[arg(long, value_name = "DIR|CONFIG", conflicts_with = "api")]
     from: Option<PathBuf>,
     /// Address of a running job's [api], such as http://127.0.0.1:9466
     #[arg(long, value_name = "URL")]

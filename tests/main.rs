@@ -25,6 +25,7 @@ mod metrics;
 mod quotas;
 mod release;
 mod replay;
+mod reports;
 mod restart;
 mod samples;
 mod signals;

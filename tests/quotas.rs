@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
-use crate::harness::{DEADLINE, LiveProcess, free_addresses, names, read_if_present, read_text};
+use crate::harness::{DEADLINE, Keytide, LiveProcess, free_addresses, names, read_if_present, read_text};
 use crate::restart::{Restarted, now_ms};
 
 /// Asks the API, and returns the answer's status and body; `None` of a job that doesn't answer.
@@ -128,6 +128,25 @@ fn wait_for_standing(live: &LiveProcess, api: &str, used: u64, limit: u64) {
     live.find(&format!("{used} of {limit} are used"), is_known).unwrap();
 }
 
+/// Writes a bill by the rows that a running job shows.
+fn reports_are_those_of_the_api(this: &Restarted, api: &str) {
+    let (url, out) = (format!("http://{api}"), this.job.path("reports"));
+    let report = |id: &str| {
+        let out = out.to_str().unwrap();
+        Keytide::new(&["report", "month", "--api", &url, "--subscription", id, "--out", out])
+    };
+    let said = report("sub-a").succeed().stdout;
+    assert!(said.contains("  draft  35.00 EUR\n"), "{said}");
+    let written = names(&out);
+    assert_eq!(written.len(), 3, "{written:?}");
+    let bill = written.iter().find(|name| name.ends_with(".json")).unwrap();
+    let bill: Value = serde_json::from_str(&read_text(&out.join(bill))).unwrap();
+    assert_eq!((&bill["customer"], &bill["counted"]["use"]["billed_calls"]), (&json!("Acme"), &json!(70)));
+    let unknown = report("sub-z").run();
+    assert_eq!(unknown.code, Some(2));
+    assert!(unknown.stderr.contains("has no rows of subscription sub-z"), "{}", unknown.stderr);
+}
+
 #[test]
 fn a_job_bills_tells_contacts_and_denies_beyond_a_quota_also_after_a_kill() {
     let mut this = Restarted::new();
@@ -183,6 +202,7 @@ fn a_job_bills_tells_contacts_and_denies_beyond_a_quota_also_after_a_kill() {
         shown.iter().all(|(name, value)| bill[name] == *value).then_some(shown.len())
     };
     assert_eq!(live.find("the API shows the bill", same_bill).unwrap(), bill.as_object().unwrap().len() - 2);
+    reports_are_those_of_the_api(&this, &api);
     live.stop();
     let percents: Vec<Value> = this.rows("notices").iter().map(|row| row["percent"].clone()).collect();
     assert_eq!(percents, [50, 70], "each threshold once");

@@ -224,7 +224,7 @@ pub struct CountedUse {
     pub counted_to: Option<String>,
     /// The number of adjustments that late calls and later rows of tables made.
     pub late_changes: usize,
-    /// The commands that recount the bill from the log.
+    /// The lines of a shell that recount the bill from the log.
     pub recount: Vec<String>,
 }
 
@@ -559,10 +559,8 @@ fn counted(
         late_changes: rows.adjustments.values().filter(|row| row.period_start == start).count(),
         recount: vec![
             "keytide replay CONFIG --out recount".to_owned(),
-            format!(
-                "keytide report month --from recount --subscription={} --month {month} --out recounted",
-                shell_word(subscription)
-            ),
+            format!("keytide report month --from recount --subscription={} \\", shell_word(subscription)),
+            format!("    --month {month} --out recounted"),
         ],
     }
 }

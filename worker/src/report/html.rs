@@ -346,8 +346,13 @@ impl Page<'_> {
             self.put(&format!("<th class=\"{class}\" scope=\"col\">{label}</th>"));
         }
         self.put("</tr></thead><tbody>\n");
-        for day in days {
-            self.day("", &day.date, day.used.as_ref(), columns.len());
+        for run in days.chunk_by(|one, next| one.used.is_none() && next.used.is_none()) {
+            let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
+            let label = match run.len() {
+                1 => first.date.clone(),
+                _ => words.from_to.replace("{from}", &first.date).replace("{to}", &last.date),
+            };
+            self.day("", &label, first.used.as_ref(), columns.len());
         }
         if let Some(used) = &bill.counted.used {
             self.day("sum", words.sum, Some(used), columns.len());

@@ -158,10 +158,11 @@ fn a_job_bills_tells_contacts_and_denies_beyond_a_quota_also_after_a_kill() {
     let row = live.find("70 calls are booked", is_booked).unwrap();
     assert_eq!((&row["limit"], &row["remaining"], &row["permille"]), (&json!(100), &json!(30), &json!(700)));
     let mails = this.job.path("mails");
-    // The file is there before it is written.
+    // The file is there before it is written, and has another name until then.
     let written = || {
         let name = mails.is_dir().then(|| names(&mails).first().cloned()).flatten()?;
-        Some(read_text(&mails.join(name))).filter(|mail| mail.contains("70"))
+        let mail = String::from_utf8(read_if_present(&mails.join(name))?).unwrap();
+        Some(mail).filter(|mail| mail.contains("70"))
     };
     let mail = live.find("the contacts have a mail", written).unwrap();
     assert!(mail.contains("To: ops@acme.example"), "{mail}");

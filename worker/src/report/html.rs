@@ -273,7 +273,7 @@ impl Page<'_> {
             return;
         }
         self.heading(words.corrections);
-        self.put("<table class=\"lines\"><tbody>");
+        self.put(&format!("<p class=\"small\">{}</p><table class=\"lines\"><tbody>", words.corrections_note));
         if let Some(charges) = &bill.charges {
             self.sum("sum", words.billed_so_far, charges);
         }
@@ -292,7 +292,7 @@ impl Page<'_> {
                 words.corrected_charges
             ));
         }
-        self.put(&format!("</tbody></table><p class=\"small\">{}</p></section>\n", words.corrections_note));
+        self.put("</tbody></table></section>\n");
     }
 
     fn quotas(&mut self) {
@@ -309,7 +309,11 @@ impl Page<'_> {
                 Some(measure) => counted(count.into(), measure, words),
                 None => whole(count),
             };
-            let standing = escaped(&used_of(*used, *limit, shown, words));
+            let used_text = match measure {
+                Some(Measure::Cost) => shown(*used),
+                _ => whole(*used),
+            };
+            let standing = escaped(&used_of((*used, *limit), &used_text, shown, words));
             let hard = if *hard { format!(" ({})", words.quota_hard) } else { String::new() };
             self.put(&format!("<li>{standing}{hard}</li>"));
         }

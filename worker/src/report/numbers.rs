@@ -123,15 +123,20 @@ pub(super) fn percent(part: u128, of: u128) -> String {
     }
 }
 
-/// Formats the used part of a limit: `10,001 of 10,000: 100 %, 1 over`.
-pub(super) fn used_of(used: u64, limit: u64, shown: impl Fn(u64) -> String, words: &Words) -> String {
+/// Formats the used part of a limit, `10,001 of 10,000: 100 %, 1 over`, given the used quantity and how others are shown.
+pub(super) fn used_of(
+    (used, limit): (u64, u64),
+    used_text: &str,
+    shown: impl Fn(u64) -> String,
+    words: &Words,
+) -> String {
     let share = percent(used.into(), limit.into());
     let rest = match used.cmp(&limit) {
         std::cmp::Ordering::Less => words.left.replace("{}", &shown(limit - used)),
         std::cmp::Ordering::Equal => words.none_left.to_owned(),
         std::cmp::Ordering::Greater => words.over.replace("{}", &shown(used - limit)),
     };
-    words.used_of.replace("{used}", &shown(used)).replace("{limit}", &shown(limit))
+    words.used_of.replace("{used}", used_text).replace("{limit}", &shown(limit))
         + &format!(": {share}, {rest}")
 }
 
@@ -181,15 +186,15 @@ mod tests {
         assert_eq!(percent(0, 5), "0 %");
         assert_eq!(percent(812, 1_000), "81.2 %");
         assert_eq!(percent(99_999, 100_000), "99.9 %");
-        let of = |used| used_of(used, 10_000, |count| whole(count), words(Language::En));
+        let of = |used: u64| used_of((used, 10_000), &whole(used), whole, words(Language::En));
         assert_eq!(of(10_000), "10,000 of 10,000: 100 %, none left");
         assert_eq!(of(10_001), "10,001 of 10,000: 100 %, 1 over");
         assert_eq!(of(9_999), "9,999 of 10,000: 99.9 %, 1 left");
         assert_eq!(
-            used_of(10_001, 10_000, |count| whole(count), words(Language::Ko)),
+            used_of((10_001, 10_000), "10,001", whole, words(Language::Ko)),
             "10,000 중 10,001: 100 %, 1 초과"
         );
-        assert_eq!(used_of(0, 0, |count| whole(count), words(Language::En)), "0 of 0: -, none left");
+        assert_eq!(used_of((0, 0), "0", whole, words(Language::En)), "0 of 0: -, none left");
     }
 
     #[test]

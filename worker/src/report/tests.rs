@@ -486,7 +486,7 @@ fn quantities_beyond_the_integers_of_floating_point_keep_their_digits() {
         ("9,007,199,254,740,993 calls", &files.html),
         ("36893488147419103230", &files.json),
         ("36,893,488,147,419,103,229", &files.html),
-        ("10,001 calls of 10,000 calls: 100 %, 1 call over (calls beyond it are refused)", &files.html),
+        ("10,001 of 10,000 calls: 100 %, 1 call over (calls beyond it are refused)", &files.html),
     ] {
         assert!(file.contains(text), "{text}: {file}");
     }

@@ -1,8 +1,8 @@
 //! Memory of this process as `/proc/self/status` has it, and what its control group allows. Other systems than Linux have no
 //! such files.
 
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
 
 /// Returns the resident memory in bytes; `None` where the system doesn't say.
@@ -17,7 +17,7 @@ pub fn peak_bytes() -> Option<u64> {
 
 /// Returns the least limit of the process's control group and of those that it is in, in bytes; `None` without one.
 pub fn limit_bytes() -> Option<u64> {
-    least_limit(&fs::read_to_string("/proc/self/cgroup").ok()?, Path::new("/sys/fs/cgroup"))
+    least_limit(&read("/proc/self/cgroup")?, Path::new("/sys/fs/cgroup"))
 }
 
 /// Returns the least limit that files under `root` set to the groups of a process. Version 2 has one line without a controller,
@@ -35,22 +35,30 @@ fn least_limit(groups: &str, root: &Path) -> Option<u64> {
         };
         let group = root.join(group);
         let folders = group.ancestors().take_while(|folder| folder.starts_with(&root));
-        let limit = |folder: &Path| fs::read_to_string(folder.join(file)).ok()?.trim().parse::<u64>().ok();
+        let limit = |folder: &Path| read(folder.join(file))?.trim().parse::<u64>().ok();
         folders.filter_map(limit).min()
     });
     // Version 1 writes the largest number of pages for none.
     limits.min().filter(|limit| *limit < 1 << 60)
 }
 
+/// Returns the start of a file of the kernel; such files are short.
+fn read(path: impl AsRef<Path>) -> Option<String> {
+    let mut text = String::new();
+    File::open(path).ok()?.take(1 << 16).read_to_string(&mut text).ok()?;
+    Some(text)
+}
+
 fn status(field: &str) -> Option<u64> {
-    let mut status = String::new();
-    File::open("/proc/self/status").ok()?.take(1 << 16).read_to_string(&mut status).ok()?;
+    let status = read("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix(field))?;
     line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()?.checked_mul(1_024)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

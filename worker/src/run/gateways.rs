@@ -136,7 +136,7 @@ impl Gateways {
         ];
         let outputs = thread::spawn(move || {
             let of_event = |event| match event {
-                PublishEvent::Output(output) => Some(output),
+                PublishEvent::Output(output) => Some(*output),
                 PublishEvent::Committed(_) | PublishEvent::Ended | PublishEvent::Parts(_) => None,
             };
             collected.into_iter().filter_map(of_event).collect()

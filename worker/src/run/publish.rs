@@ -103,7 +103,7 @@ pub(super) struct Watchers {
 }
 
 pub(super) enum PublishEvent {
-    Output(TickOutput),
+    Output(Box<TickOutput>),
     /// A follower has written its part of a checkpoint, of which the leader has to hear.
     Parts(FollowerParts),
     /// The ledger is done with its batch.
@@ -123,7 +123,7 @@ impl Results {
 
     pub(super) fn send(&self, output: TickOutput) {
         // The publisher is gone if the sinks failed, which it has reported.
-        let _ = self.0.send(PublishEvent::Output(output));
+        let _ = self.0.send(PublishEvent::Output(Box::new(output)));
     }
 
     /// Hands over what a follower has written of a checkpoint.
@@ -230,7 +230,7 @@ pub(super) fn publish(
             break;
         }
         match next_event(events, outlets.wait()) {
-            Some(PublishEvent::Output(output)) => waiting.entry(output.tick).or_default().push(output),
+            Some(PublishEvent::Output(output)) => waiting.entry(output.tick).or_default().push(*output),
             Some(PublishEvent::Committed(batch)) => outlets.committed(batch, live)?,
             Some(PublishEvent::Ended) => has_ended = true,
             Some(PublishEvent::Parts(parts)) => outlets.pieces.send(Piece::Parts(parts)),

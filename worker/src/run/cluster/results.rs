@@ -37,7 +37,7 @@ pub(in crate::run) fn send(
         let mut writer = MessageWriter::new(link);
         for event in events {
             let message = match event {
-                PublishEvent::Output(output) => ResultMessage::Output(Box::new(output)),
+                PublishEvent::Output(output) => ResultMessage::Output(output),
                 PublishEvent::Parts(parts) => ResultMessage::Parts(parts),
                 // The channel ends when the states are stored as well.
                 PublishEvent::Ended | PublishEvent::Committed(_) => continue,

@@ -776,7 +776,7 @@ fn subscriptions_are_listed_and_searched_as_far_as_the_caller_may_see_them() {
     let mut client = ApiClient::connect(served_with(&data, tokens()));
     let mut ids =
         |path: &str, token: &str| listed(&client.ask(&format!("GET /v1/subscriptions{path}"), token, ""));
-    let all = vec!["sub_1".to_owned(), "sub_2".to_owned()];
+    let all = ["sub_1".to_owned(), "sub_2".to_owned()];
     for (path, token, expected) in [
         ("", "ops", &all[..]),
         ("", "acme", &all[..1]),

@@ -635,6 +635,8 @@ struct Last {
     quotas: BTreeMap<QuotaKey, (u64, i128, bool)>,
     amounts: BTreeMap<(BillKey, ChargeItem<NameId>), i128>,
     totals: BTreeMap<BillKey, i128>,
+    /// The zones of bills' periods. Bills without lines have one, too, but aren't recounted.
+    zones: BTreeMap<BillKey, TimeZone>,
     adjusted: i128,
     fired: BTreeSet<(QuotaKey, u64, u16)>,
 }
@@ -679,6 +681,7 @@ fn last<'a>(ticks: impl Iterator<Item = &'a TickOutput>) -> Last {
         let of_bill = last.amounts.iter().filter(|((of, _), _)| *of == key);
         let sum: i128 = of_bill.map(|(_, amount)| amount).sum();
         assert_eq!(bill.total, Some(sum + bill.adjustments), "a bill is the sum of its lines");
+        last.zones.insert(key, zone(bill.time_zone));
         last.totals.insert(key, sum + bill.adjustments);
     }
     for (line, amount) in adjustments {
@@ -742,6 +745,9 @@ fn expected(ticks: &[TickInput], seed: u64) -> Last {
             if span.end > since || is_used {
                 let key = BillKey { subscription, start_ms: span.start };
                 let amounts = facts.bill(subscription, &settings, &span, &used);
+                if !amounts.is_empty() {
+                    last.zones.insert(key, settings.zone(span.start).clone());
+                }
                 last.amounts.extend(amounts.into_iter().map(|(item, amount)| ((key, item), amount)));
             }
             at = span.end;
@@ -776,6 +782,9 @@ fn assert_same(ticks: &[TickInput], got: Last, expected: Last) {
     }
     for (key, value) in &got.amounts {
         assert_eq!(expected.amounts.get(key), Some(value), "{} {key:?}", names[&key.0.subscription]);
+    }
+    for (key, zone) in expected.zones.iter().filter(|(key, _)| got.zones.contains_key(key)) {
+        assert_eq!(&got.zones[key], zone, "{} {key:?}", names[&key.subscription]);
     }
     let sum = |amounts: &BTreeMap<_, i128>| amounts.values().sum::<i128>();
     if is_whole {

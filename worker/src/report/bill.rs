@@ -220,7 +220,7 @@ pub struct CountedUse {
     /// The use of the whole period; null if it isn't known.
     #[serde(rename = "use")]
     pub used: Option<Used>,
-    /// The end of the last hour, or day, with calls.
+    /// The end of the last hour, or day, with calls, by the clock of the zone.
     pub counted_to: Option<String>,
     /// The number of adjustments that late calls and later rows of tables made.
     pub late_changes: usize,
@@ -555,7 +555,7 @@ fn counted(
     let month: String = local.date(start).chars().take(7).collect();
     CountedUse {
         used,
-        counted_to: last.map(utc),
+        counted_to: last.map(|at| local.time(at)),
         late_changes: rows.adjustments.values().filter(|row| row.period_start == start).count(),
         recount: vec![
             "keytide replay CONFIG --out recount".to_owned(),

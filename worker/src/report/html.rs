@@ -239,8 +239,8 @@ impl Page<'_> {
         let (name, exact, amount) =
             (self.item(&line.item), escaped(&decimal(&line.exact)), escaped(&decimal(&line.amount)));
         self.put(&format!(
-            "<tr class=\"line\"><td>{name}</td><td class=\"number\">{whole_quantity}</td>\
-             <td class=\"number\">{unit_price}</td><td class=\"number exact\">{exact}</td>\
+            "<tr class=\"line\"><td>{name}</td><td class=\"number quantity\">{whole_quantity}</td>\
+             <td class=\"number price\">{unit_price}</td><td class=\"number exact\">{exact}</td>\
              <td class=\"number\">{amount}</td></tr>\n"
         ));
         if only.is_some() {
@@ -249,7 +249,7 @@ impl Page<'_> {
         if let Some(included) = line.included {
             let (label, count, free) = (words.included, shown(included.into()), words.free);
             self.put(&format!(
-                "<tr class=\"tier\"><td>{label}</td><td class=\"number\">{count}</td><td class=\"number\">{free}</td>\
+                "<tr class=\"tier\"><td>{label}</td><td class=\"number\">{count}</td><td class=\"number price\">{free}</td>\
                  <td class=\"number exact\">0</td><td></td></tr>\n"
             ));
         }
@@ -257,11 +257,11 @@ impl Page<'_> {
         for tier in &line.tiers {
             let mut label = words.tier.replace("{}", &tier.tier.to_string());
             if plans > 0 {
-                let _ = write!(label, ", {} {}", words.plan, escaped(tier.plan.as_deref().unwrap_or(NONE)));
+                let _ = write!(label, " ({})", escaped(tier.plan.as_deref().unwrap_or(NONE)));
             }
             let (count, price, exact) = (shown(tier.quantity), price(tier), escaped(&decimal(&tier.exact)));
             self.put(&format!(
-                "<tr class=\"tier\"><td>{label}</td><td class=\"number\">{count}</td><td class=\"number\">{price}</td>\
+                "<tr class=\"tier\"><td>{label}</td><td class=\"number\">{count}</td><td class=\"number price\">{price}</td>\
                  <td class=\"number exact\">{exact}</td><td></td></tr>\n"
             ));
         }

@@ -413,7 +413,7 @@ fn the_newest_row_of_a_key_holds_and_what_is_taken_back_is_gone() {
     let bill = document("sub-1", OCTOBER.0, &lines).unwrap();
     assert_eq!((bill.lines.len(), bill.total.as_deref()), (1, Some("51.00")));
     assert_eq!(bill.counted.used.unwrap().calls, 11);
-    assert_eq!(bill.counted.counted_to.as_deref(), Some("2025-10-01T02:00:00Z"));
+    assert_eq!(bill.counted.counted_to.as_deref(), Some("2025-10-01T02:00:00+00:00"));
     // Keys in another order make the same files.
     let shuffled = [&lines[..1], &lines[3..4], &lines[6..], &lines[1..3], &lines[4..6]].concat();
     let same = document("sub-1", OCTOBER.0, &shuffled).unwrap();

@@ -203,6 +203,12 @@ fn a_job_bills_tells_contacts_and_denies_beyond_a_quota_also_after_a_kill() {
         shown.iter().all(|(name, value)| bill[name] == *value).then_some(shown.len())
     };
     assert_eq!(live.find("the API shows the bill", same_bill).unwrap(), bill.as_object().unwrap().len() - 2);
+    let is_known = || {
+        let (_, page) = ask(&api, "GET", "/v1/subscriptions/sub-a/usage?window=1h", "")?;
+        let calls = page["rows"].as_array()?.iter().filter_map(|row| row["calls"].as_u64());
+        (calls.sum::<u64>() == 70).then_some(())
+    };
+    live.find("the API shows the use", is_known).unwrap();
     reports_are_those_of_the_api(&this, &api);
     live.stop();
     let percents: Vec<Value> = this.rows("notices").iter().map(|row| row["percent"].clone()).collect();

@@ -512,7 +512,8 @@ fn use_by_day(
     let by_hours = !hours.is_empty() && (rows.has_all_hours || days.iter().all(is_whole));
     let utc = Calendar::utc();
     let (calendar, windows) = if by_hours { (&local.calendar, hours) } else { (&utc, days) };
-    if windows.is_empty() {
+    // A day of UTC at an end of the period may have only calls of another period.
+    if windows.is_empty() || rows.has_all_hours && !by_hours {
         return None;
     }
     let mut used: BTreeMap<i64, Used> = BTreeMap::new();

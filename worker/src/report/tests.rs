@@ -446,6 +446,7 @@ fn days_of_utc_are_shown_where_hours_are_gone() {
     let second = OCTOBER.0 + DAY_MS;
     lines.push(usage("sub-1", "1d", OCTOBER.0, 10, 0));
     lines.push(usage("sub-1", "1d", second, 20, 0));
+    assert_eq!(document("sub-1", SEOUL.0, &lines).unwrap().by_day, None, "with all hours, there are none");
     lines.push(usage("sub-1", "1h", second, 20, 0));
     let of = |lines: &[(View, String)], has_all_hours| {
         let rows = read(lines, has_all_hours);

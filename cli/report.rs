@@ -43,7 +43,7 @@ pub(crate) struct ReportArgs {
     /// Folder with views, as replay writes it; or the configuration of a job with [sink.files]
     #[arg(long, value_name = "DIR|CONFIG", conflicts_with = "api")]
     from: Option<PathBuf>,
-    /// Address of a running job's [api], such as http://127.0.0.1:9466
+    /// Address of a running job's API, such as http://127.0.0.1:9466
     #[arg(long, value_name = "URL")]
     api: Option<String>,
     /// Where a token of the API is: env:NAME or file:PATH

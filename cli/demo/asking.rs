@@ -45,7 +45,7 @@ listen = "{listen}"
     fn pages(&self, path: Option<&str>) -> String {
         let Self { listen, subscription } = self;
         let customer = path.map_or_else(String::new, |path| {
-            format!("  as the customer of {subscription} sees it:\n  http://{listen}{path}\n")
+            format!("  as the customer of {subscription} sees it:\n  http://{listen}{path}&subscription={subscription}\n")
         });
         format!("pages    http://{listen}/ in a browser while the demo runs\n{customer}")
     }

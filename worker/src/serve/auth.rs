@@ -12,7 +12,7 @@
 //! even if it is empty. Before it is read whoever shows another token is told that it is an outage: gateways take a token
 //! that is refused for a denial of their client's call.
 //!
-//! A third kind are signed [links](super::links), which open what a consumer's token does.
+//! A third kind are signed links, which open what a consumer's token does.
 //!
 //! | role | checks | rows | of |
 //! |---|---|---|---|

@@ -10,7 +10,7 @@
 //! A text is kept as long as a row has it. A restarted job has the rows of its checkpoint at once, and their texts once the
 //! tables are read again: a subscription is listed when both are there.
 //!
-//! **Limits.** A subscription takes about 300 bytes and a key 70, beside their texts. A search looks at [`SEARCHED`]
+//! **Limits.** A subscription takes about 300 bytes and a key 70, beside their texts. A search looks at 20,000
 //! subscriptions, and says where the next one goes on.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -11,7 +11,7 @@ use keytide_config::{ApiRole, View};
 use keytide_connectors::sink::encode::time;
 use keytide_connectors::sink::{RowPlace, RowSubject};
 use keytide_dataflow::Level;
-use keytide_dataflow::model::{EventTime, KeyState, NameId};
+use keytide_dataflow::model::{EventTime, KeyState, NameId, Tick};
 use serde::{Deserialize, Serialize};
 
 use super::auth::ApiCaller;
@@ -20,6 +20,7 @@ use super::directory::{KeyFacts, ListPage, SubscriptionFacts, SubscriptionSearch
 use super::ledger::{AskedUse, CheckSubject};
 use super::links::{LINK_SECONDS, Link, path_of};
 use super::reply::{ApiState, SentBy, Shared, missing, refuse, refused_to_read, tagged, with_status};
+use super::rows::own_incidents_hash;
 
 /// The time of the last tick whose rows are in.
 pub(super) const TICK: HeaderName = HeaderName::from_static("x-keytide-tick");
@@ -27,7 +28,7 @@ pub(super) const TICK: HeaderName = HeaderName::from_static("x-keytide-tick");
 const ROWS: usize = 50;
 const MOST_ROWS: usize = 200;
 /// Bytes of a text that is searched, at most.
-const TEXT_BYTES: usize = 256;
+const TEXT_BYTES: usize = 512;
 
 /// Who asks, and how far the job is.
 #[derive(Debug, Serialize)]
@@ -90,7 +91,7 @@ struct ChangedViews {
     forecast: Option<String>,
     notices: Option<String>,
     adjustments: Option<String>,
-    /// Of all incidents of the job.
+    /// Of all incidents that the caller may see.
     incidents: Option<String>,
 }
 
@@ -143,7 +144,7 @@ pub(super) struct KeysQuery {
 }
 
 const SUBSCRIPTIONS_FORM: &str =
-    "the query may have q and customer (texts of at most 256 bytes), after (an id), and limit (1 to 200)";
+    "the query may have q and customer (texts of at most 512 bytes), after (an id), and limit (1 to 200)";
 const KEYS_FORM: &str = "the query may have after (a key as views name it), and limit (1 to 200)";
 
 fn known(ms: u64) -> Option<String> {
@@ -250,7 +251,7 @@ pub(super) async fn answer_subscription(
             forecast: of(View::Forecast),
             notices: of(View::Notices),
             adjustments: of(View::Adjustments),
-            incidents: changed(View::Incidents, RowSubject::Job),
+            incidents: incidents_changed(&state, &caller).map(time),
         },
     };
     let mut response = tagged(&headers, &page);
@@ -259,6 +260,15 @@ pub(super) async fn answer_subscription(
         response.headers_mut().insert(TICK, tick);
     }
     response
+}
+
+/// Returns the last tick in which an incident changed that the caller may see.
+fn incidents_changed(state: &ApiState, caller: &ApiCaller) -> Option<Tick> {
+    let changed = state.shelf.changed(View::Incidents, RowSubject::Job)?;
+    match caller.customer {
+        None => Some(changed),
+        Some(own) => state.incidents.changed(own, changed, || own_incidents_hash(state, own)),
+    }
 }
 
 /// Lists the keys that a subscription has now.

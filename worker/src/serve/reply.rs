@@ -17,6 +17,7 @@ use super::auth::{ApiCaller, ApiTokens};
 use super::bodies::{ErrorPage, Members, RequestBody};
 use super::directory::Directory;
 use super::ledger::QuotaLedger;
+use super::rows::OwnIncidents;
 use super::shelf::Shelf;
 use super::stats::ApiStats;
 
@@ -25,6 +26,7 @@ pub(super) struct ApiState {
     pub(super) ledger: Arc<QuotaLedger>,
     pub(super) shelf: Arc<Shelf>,
     pub(super) directory: Arc<Directory>,
+    pub(super) incidents: OwnIncidents,
     pub(super) keys: RequestKeys,
     pub(super) tokens: ApiTokens,
     /// Records settlements before they end reservations; `None` without `[api.settlements]`.

@@ -13,16 +13,20 @@
 //! since: a row can't be divided between two owners. Rows of `usage` say whose it was when their windows began. Incidents
 //! have evidence about other customers' keys, so it sees parts of them.
 
+use std::sync::{Mutex, PoisonError};
+
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Extension, Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use hashbrown::HashMap;
 use keytide_config::View;
 use keytide_connectors::sink::encode::time;
 use keytide_connectors::sink::{RowPlace, RowSubject};
 use keytide_dataflow::Level;
 use keytide_dataflow::model::{EventTime, NameId, Tick};
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::auth::ApiCaller;
 use super::reply::{ApiState, Shared, is_shown, missing, refuse, refused_to_read, tag, unchanged};
@@ -241,18 +245,80 @@ pub(super) async fn answer_incidents(
         return refuse(StatusCode::BAD_REQUEST, "the query may have limit, 1 to 1,000 incidents");
     };
     let (view, subject) = (View::Incidents, RowSubject::Job);
-    let tag = tag_of(&state, state.shelf.changed(view, subject).unwrap_or(0), 0);
+    let changed = state.shelf.changed(view, subject);
+    let changed = match caller.customer {
+        None => changed,
+        Some(own) => {
+            changed.and_then(|any| state.incidents.changed(own, any, || own_incidents_hash(&state, own)))
+        }
+    };
+    let tag = tag_of(&state, changed.unwrap_or(0), 0);
     if is_shown(&headers, &tag) {
         return unchanged(tag);
     }
-    let ShelvedRows { since, mut rows } = state.shelf.rows(view, subject, |_, _| true).unwrap_or_default();
-    rows.sort_by_key(|(opened_ms, _)| std::cmp::Reverse(*opened_ms));
-    let rows = rows.into_iter().map(|(_, row)| row);
-    let shown: Vec<Vec<u8>> = match caller.customer {
-        None => rows.take(limit).collect(),
-        Some(own) => rows.filter_map(|row| own_incident(&row, own)).take(limit).collect(),
+    let (since, shown) = match caller.customer {
+        None => {
+            let found = state.shelf.rows(view, subject, |_, _| true);
+            let ShelvedRows { since, mut rows } = found.unwrap_or_default();
+            rows.sort_by_key(|(opened_ms, _)| std::cmp::Reverse(*opened_ms));
+            (since, rows.into_iter().map(|(_, row)| row).collect())
+        }
+        Some(own) => own_incidents(&state, own),
     };
-    page(&state, since, shown.iter().map(Vec::as_slice), tag)
+    page(&state, since, shown.iter().take(limit).map(Vec::as_slice), tag)
+}
+
+/// Returns what incidents a consumer sees, the newest first.
+fn own_incidents(state: &ApiState, own: NameId) -> (Tick, Vec<Vec<u8>>) {
+    let found = state.shelf.rows(View::Incidents, RowSubject::Job, |_, _| true);
+    let ShelvedRows { since, mut rows } = found.unwrap_or_default();
+    rows.sort_by_key(|(opened_ms, _)| std::cmp::Reverse(*opened_ms));
+    (since, rows.iter().filter_map(|(_, row)| own_incident(row, own)).collect())
+}
+
+/// Returns a number that tells from each other what incidents a consumer sees.
+pub(super) fn own_incidents_hash(state: &ApiState, own: NameId) -> u64 {
+    let (_, rows) = own_incidents(state, own);
+    if rows.is_empty() { 0 } else { xxh3_64(&rows.concat()) }
+}
+
+/// The last ticks in which the incidents of customers changed, of those that asked. So incidents of others are no news, and
+/// nobody learns of them.
+#[derive(Debug, Default)]
+pub(super) struct OwnIncidents(Mutex<HashMap<NameId, SeenIncidents>>);
+
+/// The most customers of which a tick is kept. Beyond them all are looked at anew.
+const SEEN: usize = 10_000;
+
+#[derive(Clone, Copy, Debug)]
+struct SeenIncidents {
+    /// The last tick in which anybody's changed.
+    looked_at: Tick,
+    hash: u64,
+    changed: Tick,
+}
+
+impl OwnIncidents {
+    /// Returns the last tick in which a customer's incidents changed, as far as it was asked for; `None` as long as there is
+    /// none. `any` is the last one in which anybody's did.
+    pub(super) fn changed(&self, own: NameId, any: Tick, hash: impl FnOnce() -> u64) -> Option<Tick> {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = seen.get(&own).copied();
+        let now = match before {
+            Some(before) if before.looked_at == any => before,
+            _ => {
+                let hash = hash();
+                let changed =
+                    before.filter(|before| before.hash == hash).map_or(any, |before| before.changed);
+                SeenIncidents { looked_at: any, hash, changed }
+            }
+        };
+        if seen.len() >= SEEN {
+            seen.clear();
+        }
+        seen.insert(own, now);
+        (now.hash != 0).then_some(now.changed)
+    }
 }
 
 /// The parts of an incident that the customer of the key may see.

@@ -29,6 +29,7 @@ use super::auth::{ApiTokens, TokenTable};
 use super::links::Links;
 use super::reply::ApiState;
 use super::routes::router;
+use super::rows::OwnIncidents;
 use super::stats::{ApiMonitor, ApiStats};
 use crate::exit::{Exit, failure};
 
@@ -135,6 +136,7 @@ impl ApiServer {
             ledger,
             shelf,
             directory,
+            incidents: OwnIncidents::default(),
             keys,
             tokens,
             stats,

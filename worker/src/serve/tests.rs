@@ -966,3 +966,42 @@ fn pages_are_behind_no_token_and_run_nothing_but_themselves() {
     let pages = monitor.counts(NOW).routes[ROUTES.iter().position(|route| *route == "pages").unwrap()];
     assert_eq!((pages.codes[0], pages.codes[1]), (3, 3));
 }
+
+#[test]
+fn incidents_of_others_are_no_news_for_a_customer() {
+    let data = data();
+    let mut client = ApiClient::connect(served_with(&data, tokens()));
+    let incident = |id: u64, customer: &str, score: u8| {
+        let line = json!({
+            "incident_id": format!("{id:032x}"), "key_id": "k", "subscription": "s", "customer": customer, "level": "alert",
+            "score": score, "state": "open", "opened_at": time(NOW), "last_signal_at": time(NOW), "ended_at": null,
+            "signals": [],
+        });
+        let place = RowPlace { subject: RowSubject::Job, series: id, at: NOW + id, kept: 1 };
+        PlacedRow { view: View::Incidents, place, line: Some(line.to_string().into_bytes()) }
+    };
+    let mut seen = |token: &str| {
+        let overview = client.ask("GET /v1/subscriptions/sub_1", token, "").json();
+        let listed = client.ask("GET /v1/incidents", token, "");
+        let rows = listed.json()["rows"].as_array().unwrap().len();
+        (
+            overview["changed"]["incidents"].as_str().map(str::to_owned),
+            listed.header("etag").unwrap().to_owned(),
+            rows,
+        )
+    };
+    let before = seen("acme");
+    assert_eq!((before.0.as_deref(), before.2), (None, 0));
+    data.shelf.apply(NOW + 1_000, &[incident(1, "globex", 60)]);
+    assert_eq!(seen("acme"), before, "it learns nothing of an incident of globex");
+    assert_eq!((seen("ops").0, seen("ops").2), (Some(time(NOW + 1_000)), 1));
+    data.shelf.apply(NOW + 2_000, &[incident(2, "acme", 60)]);
+    let own = seen("acme");
+    assert_eq!((own.0.clone(), own.2), (Some(time(NOW + 2_000)), 1));
+    data.shelf.apply(NOW + 3_000, &[incident(1, "globex", 70)]);
+    assert_eq!(seen("acme"), own);
+    data.shelf.apply(NOW + 4_000, &[incident(2, "acme", 80)]);
+    let changed = seen("acme");
+    assert_eq!((changed.0.clone(), changed.2), (Some(time(NOW + 4_000)), 1));
+    assert_ne!(changed.1, own.1);
+}

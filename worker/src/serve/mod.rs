@@ -13,6 +13,7 @@ mod headers;
 pub mod ledger;
 mod links;
 mod listing;
+mod own_incidents;
 mod pages;
 mod reply;
 mod routes;

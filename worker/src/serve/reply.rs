@@ -17,7 +17,7 @@ use super::auth::{ApiCaller, ApiTokens};
 use super::bodies::{ErrorPage, Members, RequestBody};
 use super::directory::Directory;
 use super::ledger::QuotaLedger;
-use super::rows::OwnIncidents;
+use super::own_incidents::OwnIncidents;
 use super::shelf::Shelf;
 use super::stats::ApiStats;
 

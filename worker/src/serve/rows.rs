@@ -13,13 +13,10 @@
 //! since: a row can't be divided between two owners. Rows of `usage` say whose it was when their windows began. Incidents
 //! have evidence about other customers' keys, so it sees parts of them.
 
-use std::sync::{Mutex, PoisonError};
-
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Extension, Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use hashbrown::HashMap;
 use keytide_config::View;
 use keytide_connectors::sink::encode::time;
 use keytide_connectors::sink::{RowPlace, RowSubject};
@@ -280,45 +277,6 @@ fn own_incidents(state: &ApiState, own: NameId) -> (Tick, Vec<Vec<u8>>) {
 pub(super) fn own_incidents_hash(state: &ApiState, own: NameId) -> u64 {
     let (_, rows) = own_incidents(state, own);
     if rows.is_empty() { 0 } else { xxh3_64(&rows.concat()) }
-}
-
-/// The last ticks in which the incidents of customers changed, of those that asked. So incidents of others are no news, and
-/// nobody learns of them.
-#[derive(Debug, Default)]
-pub(super) struct OwnIncidents(Mutex<HashMap<NameId, SeenIncidents>>);
-
-/// The most customers of which a tick is kept. Beyond them all are looked at anew.
-const SEEN: usize = 10_000;
-
-#[derive(Clone, Copy, Debug)]
-struct SeenIncidents {
-    /// The last tick in which anybody's changed.
-    looked_at: Tick,
-    hash: u64,
-    changed: Tick,
-}
-
-impl OwnIncidents {
-    /// Returns the last tick in which a customer's incidents changed, as far as it was asked for; `None` as long as there is
-    /// none. `any` is the last one in which anybody's did.
-    pub(super) fn changed(&self, own: NameId, any: Tick, hash: impl FnOnce() -> u64) -> Option<Tick> {
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = seen.get(&own).copied();
-        let now = match before {
-            Some(before) if before.looked_at == any => before,
-            _ => {
-                let hash = hash();
-                let changed =
-                    before.filter(|before| before.hash == hash).map_or(any, |before| before.changed);
-                SeenIncidents { looked_at: any, hash, changed }
-            }
-        };
-        if seen.len() >= SEEN {
-            seen.clear();
-        }
-        seen.insert(own, now);
-        (now.hash != 0).then_some(now.changed)
-    }
 }
 
 /// The parts of an incident that the customer of the key may see.

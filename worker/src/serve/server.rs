@@ -27,9 +27,9 @@ use tokio::sync::Semaphore;
 use super::ApiData;
 use super::auth::{ApiTokens, TokenTable};
 use super::links::Links;
+use super::own_incidents::OwnIncidents;
 use super::reply::ApiState;
 use super::routes::router;
-use super::rows::OwnIncidents;
 use super::stats::{ApiMonitor, ApiStats};
 use crate::exit::{Exit, failure};
 

@@ -21,7 +21,7 @@ use jiff::civil::Date;
 use keytide_config::{Language, View};
 use keytide_worker::exit::{Exit, failure};
 use keytide_worker::replay::usage;
-use keytide_worker::report::{AccountRows, BILL_VIEWS, BillDocument};
+use keytide_worker::report::{BILL_VIEWS, BillDocument, ReportRows};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -115,7 +115,7 @@ fn is_month(month: &str) -> bool {
 }
 
 /// Keeps the bills of the month alone, and notes all months that have some.
-fn choose(args: &ReportArgs, rows: &mut AccountRows, months: &mut BTreeSet<String>) {
+fn choose(args: &ReportArgs, rows: &mut ReportRows, months: &mut BTreeSet<String>) {
     let found = std::cell::RefCell::new(months);
     rows.choose(|first_day| {
         let month = first_day.get(..7).unwrap_or_default();
@@ -129,10 +129,10 @@ fn of_folder(
     args: &ReportArgs,
     from: &Path,
     months: &mut BTreeSet<String>,
-) -> anyhow::Result<(String, AccountRows)> {
+) -> anyhow::Result<(String, ReportRows)> {
     let folder = ViewFolder::open(from)?;
     let shown = folder.dir().display().to_string();
-    let mut rows = AccountRows::new(args.subscription.as_deref(), true);
+    let mut rows = ReportRows::new(args.subscription.as_deref(), true);
     let mut too_long = 0;
     for view in BILL_VIEWS {
         // A view without rows has no file.
@@ -152,7 +152,7 @@ fn of_folder(
     Ok((shown, rows))
 }
 
-/// An answer with rows.
+/// The part of an answer that has rows of a view.
 #[derive(Deserialize)]
 struct RowsPage<'a> {
     #[serde(borrow)]
@@ -161,7 +161,7 @@ struct RowsPage<'a> {
 
 /// What the API says when it refuses.
 #[derive(Deserialize)]
-struct Refusal {
+struct ErrorAnswer {
     error: String,
 }
 
@@ -170,7 +170,7 @@ fn of_api(
     args: &ReportArgs,
     api: &str,
     months: &mut BTreeSet<String>,
-) -> anyhow::Result<(String, AccountRows)> {
+) -> anyhow::Result<(String, ReportRows)> {
     let Some(subscription) = &args.subscription else {
         return Err(usage(anyhow!("--api needs --subscription ID: the API shows the rows of one at a time")));
     };
@@ -181,7 +181,7 @@ fn of_api(
     let job = job.map_err(usage)?;
     let shown = job.shown();
     let runtime = runtime()?;
-    let mut rows = AccountRows::new(Some(subscription), false);
+    let mut rows = ReportRows::new(Some(subscription), false);
     for view in BILL_VIEWS {
         let name = match view {
             // The API says how quotas stand in a form of its own.
@@ -206,7 +206,7 @@ fn of_api(
 
 /// Returns the error of an answer without rows.
 fn refused(shown: &str, subscription: &str, status: StatusCode, body: &[u8]) -> anyhow::Error {
-    let why = serde_json::from_slice(body).map_or_else(|_| String::new(), |Refusal { error }| error);
+    let why = serde_json::from_slice(body).map_or_else(|_| String::new(), |ErrorAnswer { error }| error);
     let why = harmless(&why).into_owned();
     let subscription = harmless(subscription);
     match status {
@@ -230,7 +230,7 @@ struct Written {
 }
 
 /// Writes the files of each bill, and prints their names.
-fn write(args: &ReportArgs, rows: &AccountRows) -> anyhow::Result<Written> {
+fn write(args: &ReportArgs, rows: &ReportRows) -> anyhow::Result<Written> {
     let mut written = Written { bills: 0, refused: 0 };
     let mut printed = String::new();
     for (subscription, of_subscription) in rows.subscriptions() {

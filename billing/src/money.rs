@@ -110,6 +110,18 @@ impl Currency {
         }
     }
 
+    /// Writes a quantity of [`crate::Measure::Cost`], in ten-thousandths, with the currency's digits, and more only if they aren't
+    /// zero: 49.90, 1.2345. A currency that isn't known has two digits.
+    #[must_use]
+    pub fn cost_text(currency: Option<Self>, cost: u64) -> String {
+        let unit = 10_u64.pow(COST_DIGITS);
+        let places = format!("{:0width$}", cost % unit, width = COST_DIGITS as usize);
+        let digits = currency.map_or(2, Self::digits) as usize;
+        let shown = places.trim_end_matches('0').len().max(digits);
+        let point = if shown > 0 { "." } else { "" };
+        format!("{}{point}{}", cost / unit, &places[..shown])
+    }
+
     /// Returns every currency, by digits and then by code.
     pub fn all() -> impl Iterator<Item = Self> {
         CODES.into_iter().flat_map(|(digits, codes)| {

@@ -121,6 +121,12 @@ impl PriceUnit {
     pub fn quantity(self) -> u64 {
         self.0
     }
+
+    /// Returns the name of a quantity of bytes, such as `GiB`, if it has one.
+    #[must_use]
+    pub fn bytes_name(quantity: u64) -> Option<&'static str> {
+        UNITS.iter().find(|(_, of)| *of == quantity).map(|(name, _)| *name)
+    }
 }
 
 impl TryFrom<u64> for PriceUnit {

@@ -19,8 +19,6 @@ use crate::quota::QuotaNoticeRow;
 
 const RED: &str = "#c0261c";
 const AMBER: &str = "#b45309";
-/// The digits of an amount behind the point, if its currency isn't known.
-const DIGITS: u32 = 2;
 
 /// A quota in words of the recipient's language.
 #[derive(Serialize)]
@@ -279,15 +277,12 @@ fn plain_quantity(row: &QuotaNoticeRow, quantity: u64) -> String {
     }
 }
 
-/// Formats ten-thousandths of a currency's unit with the currency's digits, and more only if they aren't zero.
+/// Formats a quantity of cost with its currency.
 fn money(cost: u64, currency: Option<&str>) -> String {
-    let known = currency.and_then(|code| code.parse::<Currency>().ok());
-    let digits = known.map_or(DIGITS, Currency::digits) as usize;
-    let behind = format!("{:04}", cost % 10_000);
-    let needed = behind.trim_end_matches('0').len().max(digits);
-    let point = if needed > 0 { "." } else { "" };
+    let amount = Currency::cost_text(currency.and_then(|code| code.parse().ok()), cost);
+    let places = amount.split_once('.').map_or_else(String::new, |(_, places)| format!(".{places}"));
     let code = currency.map(|code| format!(" {}", foreign(code, NAME)));
-    format!("{}{point}{}{}", number(cost / 10_000), &behind[..needed], code.unwrap_or_default())
+    format!("{}{places}{}", number(cost / 10_000), code.unwrap_or_default())
 }
 
 impl Wording {

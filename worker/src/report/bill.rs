@@ -13,6 +13,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::AddAssign;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -112,7 +113,7 @@ pub struct Charged {
     /// The part of the quantity that is in no tier, since it is included in the price; null if there is none.
     pub included: Option<u64>,
     pub tiers: Vec<TierCharged>,
-    /// The sum before rounding.
+    /// The sum before it is rounded to the currency's digits.
     pub exact: String,
     pub amount: String,
 }
@@ -163,7 +164,7 @@ pub struct PeriodQuota {
     pub hard: bool,
 }
 
-/// The use by day.
+/// The use of each day of a period.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct UseByDay {
     /// The zone whose days they are: that of the period, or UTC.
@@ -182,7 +183,7 @@ pub struct DayUse {
     pub used: Option<Used>,
 }
 
-/// Sums of use.
+/// Sums of use, in calls, bytes and the source's units.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Used {
     pub calls: u128,
@@ -196,12 +197,29 @@ pub struct Used {
     pub units: u128,
 }
 
-impl Used {
-    fn add(&mut self, row: &UseColumns) {
+impl From<&UseColumns> for Used {
+    fn from(row: &UseColumns) -> Self {
         let UseColumns { calls, errors_4xx, errors_5xx, bytes_in, bytes_out, free_calls, units } = *row;
+        Self {
+            calls: calls.into(),
+            billed_calls: calls.saturating_sub(free_calls).into(),
+            free_calls: free_calls.into(),
+            errors_4xx: errors_4xx.into(),
+            errors_5xx: errors_5xx.into(),
+            bytes_in: bytes_in.into(),
+            bytes_out: bytes_out.into(),
+            units: units.into(),
+        }
+    }
+}
+
+impl AddAssign for Used {
+    fn add_assign(&mut self, other: Self) {
+        let Self { calls, billed_calls, free_calls, errors_4xx, errors_5xx, bytes_in, bytes_out, units } =
+            other;
         for (sum, part) in [
             (&mut self.calls, calls),
-            (&mut self.billed_calls, calls.saturating_sub(free_calls)),
+            (&mut self.billed_calls, billed_calls),
             (&mut self.free_calls, free_calls),
             (&mut self.errors_4xx, errors_4xx),
             (&mut self.errors_5xx, errors_5xx),
@@ -209,7 +227,7 @@ impl Used {
             (&mut self.bytes_out, bytes_out),
             (&mut self.units, units),
         ] {
-            *sum += u128::from(part);
+            *sum += part;
         }
     }
 }
@@ -228,7 +246,7 @@ pub struct CountedUse {
     pub recount: Vec<String>,
 }
 
-/// Rows make no bill.
+/// The reason why rows make no bill.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotABill {
     /// There is no row of `bills`.
@@ -518,7 +536,7 @@ fn use_by_day(
     }
     let mut used: BTreeMap<i64, Used> = BTreeMap::new();
     for (at, row) in windows {
-        used.entry(calendar.day((*at).max(start))).or_default().add(row);
+        *used.entry(calendar.day((*at).max(start))).or_default() += row.into();
     }
     let (first, last) = (calendar.day(start), calendar.day(end.saturating_sub(1)));
     let day = |day| DayUse { date: date(day), used: used.get(&day).copied() };
@@ -542,16 +560,9 @@ fn counted(
     // Days of UTC aren't those of the period in other zones.
     let days = by_day.filter(|by_day| by_day.time_zone == local.calendar.name()).map(|by_day| &by_day.days);
     let used = days.map(|days| {
-        days.iter().filter_map(|day| day.used).fold(Used::default(), |sum, day| Used {
-            calls: sum.calls + day.calls,
-            billed_calls: sum.billed_calls + day.billed_calls,
-            free_calls: sum.free_calls + day.free_calls,
-            errors_4xx: sum.errors_4xx + day.errors_4xx,
-            errors_5xx: sum.errors_5xx + day.errors_5xx,
-            bytes_in: sum.bytes_in + day.bytes_in,
-            bytes_out: sum.bytes_out + day.bytes_out,
-            units: sum.units + day.units,
-        })
+        let mut sum = Used::default();
+        days.iter().filter_map(|day| day.used).for_each(|day| sum += day);
+        sum
     });
     let month: String = local.date(start).chars().take(7).collect();
     CountedUse {

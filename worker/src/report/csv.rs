@@ -31,7 +31,7 @@ struct Cells {
     number: Option<u64>,
 }
 
-/// Writes a bill.
+/// Writes a bill as a table with a header.
 pub(super) fn bill(bill: &BillDocument) -> String {
     let mut out = format!("{HEADER}\r\n");
     for line in &bill.lines {

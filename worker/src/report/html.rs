@@ -19,8 +19,6 @@ use super::words::Words;
 
 /// The most characters of a foreign text.
 const SHOWN: usize = 500;
-/// A quantity of cost in one unit of a currency.
-const COST_UNIT: u64 = 10_000;
 
 const STYLE: &str = include_str!("style.css");
 
@@ -45,18 +43,18 @@ fn escaped(text: &str) -> String {
     out
 }
 
-/// Writes a bill.
+/// Writes a bill in a language.
 pub(super) fn bill(bill: &BillDocument, language: Language) -> String {
-    Page { bill, words: Words::of(language), out: String::with_capacity(1 << 14) }.write()
+    BillPage { bill, words: Words::of(language), out: String::with_capacity(1 << 14) }.write()
 }
 
-struct Page<'a> {
+struct BillPage<'a> {
     bill: &'a BillDocument,
     words: &'static Words,
     out: String,
 }
 
-impl Page<'_> {
+impl BillPage<'_> {
     fn write(mut self) -> String {
         self.head();
         self.facts();
@@ -431,14 +429,10 @@ fn clock(time: &str) -> String {
     format!("{date} {clock} UTC{offset}")
 }
 
-/// Formats ten-thousandths of a currency's unit with the currency's digits, and more only if they aren't zero.
+/// Formats a quantity of cost with its currency.
 fn cost(cost: u64, currency: Option<&str>) -> String {
     let code = currency.unwrap_or_default();
-    let digits = code.parse::<Currency>().map_or(2, Currency::digits) as usize;
-    let places = format!("{:04}", cost % COST_UNIT);
-    let shown = places.trim_end_matches('0').len().max(digits);
-    let point = if shown > 0 { "." } else { "" };
-    money(&format!("{}{point}{}", cost / COST_UNIT, &places[..shown]), code)
+    money(&Currency::cost_text(code.parse().ok(), cost), code)
 }
 
 #[cfg(test)]

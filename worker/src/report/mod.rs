@@ -31,16 +31,16 @@ pub use self::bill::{
     ReportPeriod, TierCharged, UseByDay,
 };
 pub use self::name::file_stem;
-pub use self::rows::{AccountRows, BILL_VIEWS, SubscriptionRows};
+pub use self::rows::{BILL_VIEWS, ReportRows, SubscriptionRows};
 
 /// The three files of a report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReportFiles {
     /// A page that needs no other file, and prints on A4.
     pub html: String,
-    /// A table for spreadsheets.
+    /// A table for spreadsheets, by RFC 4180.
     pub csv: String,
-    /// The document itself.
+    /// The document itself, which programs read.
     pub json: String,
 }
 

@@ -4,8 +4,7 @@
 //! each foreign one as `_`, then `~` and 32 digits of its SHA-256. Since `~` is in no id that is its own name, two ids
 //! never share a file, also where a file system ignores case.
 
-use std::fmt::Write as _;
-
+use keytide_dataflow::model::hex;
 use sha2::{Digest as _, Sha256};
 
 /// Characters of an id that are kept, at most.
@@ -25,10 +24,7 @@ fn safe(id: &str) -> String {
     let kept = id.chars().take(KEPT).map(|c| c.to_ascii_lowercase());
     let mut name: String = kept.map(|c| if is_safe(c) { c } else { '_' }).collect();
     name.push('~');
-    for byte in &Sha256::digest(id.as_bytes())[..16] {
-        // Writing to a string doesn't fail.
-        let _ = write!(name, "{byte:02x}");
-    }
+    name.push_str(&hex(&Sha256::digest(id.as_bytes())[..16]));
     name
 }
 

@@ -3,7 +3,7 @@
 //! Commas part thousands. A decimal number keeps all of its digits and never has an exponent. An absent number is
 //! [`NONE`], which is another thing than zero.
 
-use keytide_billing::{Currency, Measure};
+use keytide_billing::{Currency, Measure, PriceUnit};
 
 use super::words::Words;
 
@@ -11,17 +11,6 @@ use super::words::Words;
 pub(super) const NONE: &str = "-";
 /// Decimal places of a quantity in a unit of bytes.
 const PLACES: u32 = 3;
-/// The names of units of bytes that prices know.
-const BYTE_UNITS: [(u64, &str); 8] = [
-    (1_000, "KB"),
-    (1_000_000, "MB"),
-    (1_000_000_000, "GB"),
-    (1_000_000_000_000, "TB"),
-    (1 << 10, "KiB"),
-    (1 << 20, "MiB"),
-    (1 << 30, "GiB"),
-    (1 << 40, "TiB"),
-];
 
 /// Formats a whole number: `1,234,567`.
 pub(super) fn whole(number: impl Into<i128>) -> String {
@@ -63,7 +52,7 @@ pub(super) fn minor_units(amount: &str, currency: Currency) -> Option<i128> {
 /// Returns the name of a price's unit, if it is one of bytes that has a name.
 fn byte_unit(measure: Measure, unit: u64) -> Option<&'static str> {
     let is_of_bytes = matches!(measure, Measure::BytesIn | Measure::BytesOut | Measure::Bytes);
-    BYTE_UNITS.iter().find(|(of, _)| is_of_bytes && *of == unit).map(|(_, name)| *name)
+    PriceUnit::bytes_name(unit).filter(|_| is_of_bytes)
 }
 
 /// Formats a quantity with the unit of its price: `1,234,567 calls`, `91.98 GiB`.

@@ -27,7 +27,7 @@ const OWN_LINES: [&str; 3] = [":base_fee", ":minimum", ":maximum"];
 
 /// The rows of accounts, by subscription.
 #[derive(Clone, Debug, Default)]
-pub struct AccountRows {
+pub struct ReportRows {
     /// The only subscription whose rows are held; `None` for all.
     only: Option<String>,
     /// True if no hour with calls is missing.
@@ -200,7 +200,7 @@ impl UseSeries {
 
 /// The columns by which a row is found.
 #[derive(Deserialize)]
-struct Head<'a> {
+struct KeyColumns<'a> {
     #[serde(borrow)]
     subscription: Cow<'a, str>,
     #[serde(default)]
@@ -220,7 +220,7 @@ struct Head<'a> {
     window_start: Option<&'a str>,
 }
 
-impl AccountRows {
+impl ReportRows {
     /// Holds the rows of one subscription alone, or of all. `has_all_hours` says that no hour with calls will be missing, as
     /// in files of views; the API keeps the newest hours alone.
     #[must_use]
@@ -237,7 +237,7 @@ impl AccountRows {
 
     /// Takes a row of one of [`BILL_VIEWS`]; rows of other views are passed over.
     pub fn take(&mut self, view: View, line: &[u8]) {
-        let Ok(head) = serde_json::from_slice::<Head<'_>>(line) else {
+        let Ok(head) = serde_json::from_slice::<KeyColumns<'_>>(line) else {
             self.unreadable += 1;
             return;
         };
@@ -250,7 +250,7 @@ impl AccountRows {
     }
 
     /// Takes a row of which the key is known; `None` if it isn't one.
-    fn put(&mut self, view: View, head: &Head<'_>, line: &[u8]) -> Option<()> {
+    fn put(&mut self, view: View, head: &KeyColumns<'_>, line: &[u8]) -> Option<()> {
         let id = head.subscription.as_ref();
         if view == View::Bills && !self.subscriptions.contains_key(id) {
             let rows = SubscriptionRows { has_all_hours: self.has_all_hours, ..SubscriptionRows::default() };
@@ -322,7 +322,7 @@ impl AccountRows {
 fn place<'a, K: Ord, V: Deserialize<'a>>(
     rows: &mut BTreeMap<K, V>,
     key: K,
-    head: &Head<'_>,
+    head: &KeyColumns<'_>,
     line: &'a [u8],
 ) -> Option<()> {
     if head.retracted {

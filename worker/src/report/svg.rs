@@ -16,12 +16,12 @@ const HEIGHT: u64 = 190;
 const LEFT: u64 = 78;
 const BELOW: u64 = 24;
 const ABOVE: u64 = 10;
-/// The most bars.
+/// The most bars that are drawn.
 const BARS: usize = 400;
 /// The most labels below the bars.
 const LABELS: usize = 16;
 
-/// A bar.
+/// A bar of a chart.
 pub(super) struct Bar {
     /// The text below it, and for readers of screens.
     pub(super) label: String,

@@ -152,8 +152,8 @@ fn line(row: &impl EncodeRow, names: &Names) -> String {
     String::from_utf8(out).unwrap().trim_end().to_owned()
 }
 
-fn read(lines: &[(View, String)], has_all_hours: bool) -> AccountRows {
-    let mut rows = AccountRows::new(None, has_all_hours);
+fn read(lines: &[(View, String)], has_all_hours: bool) -> ReportRows {
+    let mut rows = ReportRows::new(None, has_all_hours);
     lines.iter().for_each(|(view, line)| rows.take(*view, line.as_bytes()));
     rows
 }
@@ -419,7 +419,7 @@ fn the_newest_row_of_a_key_holds_and_what_is_taken_back_is_gone() {
     let same = document("sub-1", OCTOBER.0, &shuffled).unwrap();
     assert_eq!(same.files(Language::Ko).unwrap(), bill.files(Language::Ko).unwrap());
 
-    let mut rows = AccountRows::new(Some("sub-2"), true);
+    let mut rows = ReportRows::new(Some("sub-2"), true);
     lines.iter().for_each(|(view, line)| rows.take(*view, line.as_bytes()));
     assert_eq!((rows.subscriptions().count(), rows.unreadable()), (0, 0));
     for line in [

@@ -11,7 +11,7 @@ use keytide_config::{ApiRole, View};
 use keytide_connectors::sink::encode::time;
 use keytide_connectors::sink::{RowPlace, RowSubject};
 use keytide_dataflow::Level;
-use keytide_dataflow::model::{EventTime, KeyState, NameId, Tick};
+use keytide_dataflow::model::{EventTime, KeyState, NameId};
 use serde::{Deserialize, Serialize};
 
 use super::auth::ApiCaller;
@@ -20,7 +20,7 @@ use super::directory::{KeyFacts, ListPage, SubscriptionFacts, SubscriptionSearch
 use super::ledger::{AskedUse, CheckSubject};
 use super::links::{LINK_SECONDS, Link, path_of};
 use super::reply::{ApiState, SentBy, Shared, missing, refuse, refused_to_read, tagged, with_status};
-use super::rows::own_incidents_hash;
+use super::rows::incidents_changed;
 
 /// The time of the last tick whose rows are in.
 pub(super) const TICK: HeaderName = HeaderName::from_static("x-keytide-tick");
@@ -260,15 +260,6 @@ pub(super) async fn answer_subscription(
         response.headers_mut().insert(TICK, tick);
     }
     response
-}
-
-/// Returns the last tick in which an incident changed that the caller may see.
-fn incidents_changed(state: &ApiState, caller: &ApiCaller) -> Option<Tick> {
-    let changed = state.shelf.changed(View::Incidents, RowSubject::Job)?;
-    match caller.customer {
-        None => Some(changed),
-        Some(own) => state.incidents.changed(own, changed, || own_incidents_hash(state, own)),
-    }
 }
 
 /// Lists the keys that a subscription has now.

@@ -22,10 +22,10 @@ use keytide_connectors::sink::encode::time;
 use keytide_connectors::sink::{RowPlace, RowSubject};
 use keytide_dataflow::Level;
 use keytide_dataflow::model::{EventTime, NameId, Tick};
-use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::xxh3_64;
+use serde::Deserialize;
 
 use super::auth::ApiCaller;
+use super::own_incidents::own_incident;
 use super::reply::{ApiState, Shared, is_shown, missing, refuse, refused_to_read, tag, unchanged};
 use super::shelf::{Shelf, ShelvedRows};
 
@@ -241,76 +241,34 @@ pub(super) async fn answer_incidents(
     let Some(limit) = limit.filter(|limit| (1..=MOST_INCIDENTS).contains(limit)) else {
         return refuse(StatusCode::BAD_REQUEST, "the query may have limit, 1 to 1,000 incidents");
     };
-    let (view, subject) = (View::Incidents, RowSubject::Job);
-    let changed = state.shelf.changed(view, subject);
-    let changed = match caller.customer {
-        None => changed,
-        Some(own) => {
-            changed.and_then(|any| state.incidents.changed(own, any, || own_incidents_hash(&state, own)))
-        }
-    };
-    let tag = tag_of(&state, changed.unwrap_or(0), 0);
+    let tag = tag_of(&state, incidents_changed(&state, &caller).unwrap_or(0), 0);
     if is_shown(&headers, &tag) {
         return unchanged(tag);
     }
-    let (since, shown) = match caller.customer {
-        None => {
-            let found = state.shelf.rows(view, subject, |_, _| true);
-            let ShelvedRows { since, mut rows } = found.unwrap_or_default();
-            rows.sort_by_key(|(opened_ms, _)| std::cmp::Reverse(*opened_ms));
-            (since, rows.into_iter().map(|(_, row)| row).collect())
-        }
-        Some(own) => own_incidents(&state, own),
+    let ShelvedRows { since, rows } = incidents(&state);
+    let rows = rows.into_iter().map(|(_, row)| row);
+    let shown: Vec<Vec<u8>> = match caller.customer {
+        None => rows.take(limit).collect(),
+        Some(own) => rows.filter_map(|row| own_incident(&row, own)).take(limit).collect(),
     };
-    page(&state, since, shown.iter().take(limit).map(Vec::as_slice), tag)
+    page(&state, since, shown.iter().map(Vec::as_slice), tag)
 }
 
-/// Returns what incidents a consumer sees, the newest first.
-fn own_incidents(state: &ApiState, own: NameId) -> (Tick, Vec<Vec<u8>>) {
+/// Returns all incidents, the newest first.
+fn incidents(state: &ApiState) -> ShelvedRows {
     let found = state.shelf.rows(View::Incidents, RowSubject::Job, |_, _| true);
-    let ShelvedRows { since, mut rows } = found.unwrap_or_default();
-    rows.sort_by_key(|(opened_ms, _)| std::cmp::Reverse(*opened_ms));
-    (since, rows.iter().filter_map(|(_, row)| own_incident(row, own)).collect())
+    let mut found = found.unwrap_or_default();
+    found.rows.sort_by_key(|(opened_ms, _)| std::cmp::Reverse(*opened_ms));
+    found
 }
 
-/// Returns a number that tells from each other what incidents a consumer sees.
-pub(super) fn own_incidents_hash(state: &ApiState, own: NameId) -> u64 {
-    let (_, rows) = own_incidents(state, own);
-    if rows.is_empty() { 0 } else { xxh3_64(&rows.concat()) }
-}
-
-/// The parts of an incident that the customer of the key may see.
-#[derive(Debug, Deserialize, Serialize)]
-struct OwnIncident {
-    incident_id: String,
-    key_id: String,
-    subscription: Option<String>,
-    #[serde(skip_serializing)]
-    customer: Option<String>,
-    level: String,
-    score: u8,
-    state: String,
-    opened_at: String,
-    last_signal_at: String,
-    ended_at: Option<String>,
-    signals: Vec<OwnSignal>,
-}
-
-/// The parts of a signal that the customer of the key may see.
-#[derive(Debug, Deserialize, Serialize)]
-struct OwnSignal {
-    signal: String,
-    first_at: String,
-    last_at: String,
-    expected: Option<f64>,
-    seen: u64,
-}
-
-/// Returns the parts of an incident that a customer may see, if it is its own.
-fn own_incident(row: &[u8], customer: NameId) -> Option<Vec<u8>> {
-    let incident: OwnIncident = serde_json::from_slice(row).ok()?;
-    let is_own = incident.customer.as_deref().is_some_and(|name| NameId::new(name) == customer);
-    is_own.then(|| serde_json::to_vec(&incident).ok()).flatten()
+/// Returns the last tick in which an incident changed that the caller may see.
+pub(super) fn incidents_changed(state: &ApiState, caller: &ApiCaller) -> Option<Tick> {
+    let any = state.shelf.changed(View::Incidents, RowSubject::Job)?;
+    match caller.customer {
+        None => Some(any),
+        Some(own) => state.incidents.changed(own, any, || incidents(state).rows),
+    }
 }
 
 fn tag_of(state: &ApiState, changed: Tick, since: EventTime) -> HeaderValue {

@@ -106,7 +106,7 @@ struct File {
     kind: HeaderValue,
     tag: HeaderValue,
     bytes: Bytes,
-    /// The same by gzip.
+    /// The same file, packed by gzip.
     packed: Bytes,
 }
 
